@@ -1,0 +1,1 @@
+"""cryoemmae: particle picking without labels."""

@@ -1,0 +1,1 @@
+"""Many micrographs: reading ahead, storing, resuming."""

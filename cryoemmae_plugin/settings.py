@@ -1,0 +1,91 @@
+"""What a user may choose about picking, and every default: the one place where a default lives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cryoemmae_plugin.errors import SettingsError
+
+Mode = Literal["default", "paper"]
+
+DEFAULT_MODEL: dict[str, str] = {"default": "emmae-base", "paper": "emmae-paper"}
+"""Shipped model of each mode."""
+
+DEFAULT_THRESHOLD: dict[str, float] = {"default": 0.5, "paper": 0.0}
+"""Figure of merit from which a candidate is a pick, by mode. `default` scores are calibrated so that 0.5 balances
+precision and recall; the published method has no score to cut at."""
+
+
+class PickerSettings(BaseModel):
+    """Settings that decide which particles are found. Frozen; validated on construction.
+
+    Command lines and job forms are derived from these fields: the title is the label, the description the help text.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    diameter_A: float = Field(
+        gt=0, lt=10_000, allow_inf_nan=False, title="Particle diameter (Å)", description="Longest extent of the particle, in Å."
+    )
+    pixel_size_A: float | None = Field(
+        default=None,
+        gt=0,
+        lt=100,
+        allow_inf_nan=False,
+        title="Pixel size (Å)",
+        description="Å per pixel of the stored micrographs; overrides the files' headers.",
+    )
+    mode: Mode = Field(
+        default="default",
+        title="Mode",
+        description="'default' is the most accurate; 'paper' reproduces the published method step by step.",
+    )
+    model: str | None = Field(
+        default=None, title="Model", description="Name of an installed model, or a model folder. [default: the mode's own]"
+    )
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        title="Figure of merit threshold",
+        description="Candidates below it are stored but not picked. Raise for purer, lower for more picks. "
+        "[default: 0.5; 0 in paper mode]",
+    )
+    contrast: Literal["dark", "bright"] = Field(
+        default="dark",
+        title="Particle contrast",
+        description="'dark' for particles darker than the ice (raw cryo-EM micrographs), 'bright' for inverted ones.",
+    )
+
+    @property
+    def model_name(self) -> str:
+        """The model to load: the one asked for, or the mode's own."""
+        return self.model or DEFAULT_MODEL[self.mode]
+
+    @property
+    def pick_threshold(self) -> float:
+        """The figure of merit from which a candidate counts as a pick."""
+        return DEFAULT_THRESHOLD[self.mode] if self.threshold is None else self.threshold
+
+    def fingerprint(self, model_sha256: str) -> str:
+        """Identify everything that candidates depend on: these settings but the threshold, and the model's weights."""
+        chosen = self.model_dump(exclude={"threshold", "model"})
+        text = json.dumps({"settings": chosen, "model": model_sha256}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_settings(**values: Any) -> PickerSettings:
+    """Build settings, turning validation errors into one readable :class:`SettingsError`."""
+    try:
+        return PickerSettings(**values)
+    except ValidationError as err:
+        lines = []
+        for problem in err.errors():
+            name = ".".join(map(str, problem["loc"])) or "settings"
+            option = "--" + name.removesuffix("_A").replace("_", "-")
+            lines.append(f"{option} is {problem['input']!r}: {problem['msg'].lower()}")
+        raise SettingsError("; ".join(lines)) from err

@@ -1,0 +1,75 @@
+"""The two things that travel between adapters and the core: a micrograph, and its picks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Micrograph:
+    """One exposure to pick.
+
+    Attributes
+    ----------
+    path : Path
+        File that holds the image.
+    pixel_size_A : float or None
+        Pixel size in Å; None means "take it from the file's header".
+    uid : str
+        Name that is unique within a run and safe as a relative path without suffix; results are stored under it.
+    shape : tuple of int or None
+        (ny, nx) in pixels where known beforehand.
+    """
+
+    path: Path
+    pixel_size_A: float | None
+    uid: str
+    shape: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Candidates of one micrograph, best first.
+
+    Attributes
+    ----------
+    xy : ndarray, shape (N, 2), float64
+        Centres in pixels of the stored micrograph: x = column, y = row, row 0 = first row stored;
+        the centre of the first pixel is (0.0, 0.0).
+    score : ndarray, shape (N,), float32
+        Figure of merit in 0..1.
+    power : ndarray, shape (N,), float32
+        Contrast of the candidate: mean darkness inside the particle's disc against the ring around it, in units of the
+        background's standard deviation on the model grid.
+    shape : tuple of int
+        (ny, nx) of the micrograph in pixels.
+    """
+
+    xy: NDArray[np.float64]
+    score: NDArray[np.float32]
+    power: NDArray[np.float32]
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        n = len(self.xy)
+        if self.xy.shape != (n, 2) or self.score.shape != (n,) or self.power.shape != (n,):
+            raise ValueError(
+                f"xy {self.xy.shape}, score {self.score.shape} and power {self.power.shape} do not describe the same picks"
+            )
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def above(self, threshold: float) -> Picks:
+        """Return the picks whose figure of merit is at least `threshold`."""
+        keep = self.score >= threshold
+        return Picks(self.xy[keep], self.score[keep], self.power[keep], self.shape)
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> Picks:
+        """Return an empty set for a micrograph of (ny, nx) pixels."""
+        return cls(np.zeros((0, 2)), np.zeros(0, np.float32), np.zeros(0, np.float32), shape)
