@@ -29,7 +29,11 @@ class PickerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     diameter_A: float = Field(
-        gt=0, lt=10_000, allow_inf_nan=False, title="Particle diameter (Å)", description="Longest extent of the particle, in Å."
+        gt=0,
+        lt=10_000,
+        allow_inf_nan=False,
+        title="Particle diameter (Å)",
+        description="Longest extent of the particle, in Å.",
     )
     pixel_size_A: float | None = Field(
         default=None,
@@ -45,7 +49,9 @@ class PickerSettings(BaseModel):
         description="'default' is the most accurate; 'paper' reproduces the published method step by step.",
     )
     model: str | None = Field(
-        default=None, title="Model", description="Name of an installed model, or a model folder. [default: the mode's own]"
+        default=None,
+        title="Model",
+        description="Name of an installed model, or a model folder. [default: the mode's own]",
     )
     threshold: float | None = Field(
         default=None,

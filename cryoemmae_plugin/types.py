@@ -58,7 +58,8 @@ class Picks:
         n = len(self.xy)
         if self.xy.shape != (n, 2) or self.score.shape != (n,) or self.power.shape != (n,):
             raise ValueError(
-                f"xy {self.xy.shape}, score {self.score.shape} and power {self.power.shape} do not describe the same picks"
+                f"xy {self.xy.shape}, score {self.score.shape} and power {self.power.shape} "
+                "do not describe the same picks"
             )
 
     def __len__(self) -> int:

@@ -103,7 +103,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Map tiles (N, 1, H, W) to tokens (N, L, dim), row by row."""
-        return self.proj(tiles).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.proj(tiles).flatten(2).transpose(1, 2)
+        return tokens
 
 
 class Encoder(nn.Module):

@@ -13,8 +13,8 @@ class MicrographFrame:
     """The affine map between a micrograph and the grid that a model sees.
 
     Both frames count pixels from the centre of the first one (0.0, 0.0), x along a row, y down the rows. Axis by axis
-    ``micrograph = (grid + 1/2 - offset) * scale - 1/2``: an area-preserving resize by `scale`, of an image whose content
-    the preprocessing has moved by `offset` grid pixels.
+    ``micrograph = (grid + 1/2 - offset) * scale - 1/2``: an area-preserving resize by `scale`, of an image whose
+    content the preprocessing has moved by `offset` grid pixels.
 
     Attributes
     ----------
@@ -38,9 +38,11 @@ class MicrographFrame:
     def to_micrograph(self, grid_xy: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map grid coordinates, shape (N, 2), to micrograph pixels."""
         grid = np.asarray(grid_xy, float).reshape(-1, 2)
-        return (grid + 0.5 - np.asarray(self.offset)) * np.asarray(self.scale) - 0.5
+        micrograph: NDArray[np.float64] = (grid + 0.5 - np.asarray(self.offset)) * np.asarray(self.scale) - 0.5
+        return micrograph
 
     def to_grid(self, micrograph_xy: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map micrograph pixels, shape (N, 2), to grid coordinates."""
         xy = np.asarray(micrograph_xy, float).reshape(-1, 2)
-        return (xy + 0.5) / np.asarray(self.scale) - 0.5 + np.asarray(self.offset)
+        grid: NDArray[np.float64] = (xy + 0.5) / np.asarray(self.scale) - 0.5 + np.asarray(self.offset)
+        return grid
