@@ -1,0 +1,132 @@
+"""Preprocessing of the default mode: one scale for every particle, flat ice, unit noise, and a mask of what is image.
+
+The published preprocessing normalises over a disc as small as the particle, which lifts the noise between particles to the
+particles' own amplitude. Here the background is taken at a scale well above the particle, so that its contrast survives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from cryoemmae_plugin.core.geometry import MicrographFrame
+
+BACKGROUND_SIGMA = 1.5
+"""Gaussian width of the background that is subtracted, in particle diameters."""
+DEVIATION_SIGMA = 4.0
+"""Gaussian width of the local deviation that is divided by, in particle diameters."""
+DEVIATION_FLOOR = 0.5
+"""Least local deviation, as a share of the micrograph's median one: empty ice is not blown up into particles."""
+CLIP = 6.0
+"""Conditioned pixels are cut at plus and minus this many deviations."""
+HOT_PIXEL_SIGMAS = 8.0
+"""Raw pixels farther than this from the median, in robust deviations, are hot or dead and are cut."""
+SMEAR_SHARE = 0.2
+"""Where the local deviation is below this share of the median one, the frame is padding or smear, not image."""
+SAMPLE = 200_000
+"""Pixels from which medians and quantiles are taken."""
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """A micrograph as the default mode sees it.
+
+    Attributes
+    ----------
+    pixels : Tensor, shape (rows, columns), float32
+        Particles dark (negative); background 0, noise about 1.
+    valid : Tensor, shape (rows, columns), bool
+        False in smeared or padded borders and other regions without image.
+    frame : MicrographFrame
+        Map between micrograph pixels and these.
+    diameter_px : float
+        Particle diameter in these pixels.
+    """
+
+    pixels: Tensor
+    valid: Tensor
+    frame: MicrographFrame
+    diameter_px: float
+
+
+def condition(image: Tensor, diameter_px: float, grid_diameter_px: float) -> Conditioned:
+    """Bring a micrograph to the model's scale, flatten its background, and scale its noise to one.
+
+    Parameters
+    ----------
+    image : Tensor, shape (ny, nx), float32
+        Stored pixels, particles dark.
+    diameter_px : float
+        Particle diameter in micrograph pixels.
+    grid_diameter_px : float
+        Particle diameter wanted on the grid.
+    """
+    scale = grid_diameter_px / diameter_px
+    ny, nx = image.shape
+    rows, columns = max(8, round(ny * scale)), max(8, round(nx * scale))
+    small = resize(cut_hot_pixels(image), (rows, columns))
+    valid = find_image(small, grid_diameter_px)
+    pixels = flatten(small, valid, grid_diameter_px)
+    return Conditioned(pixels, valid, MicrographFrame((ny, nx), (rows, columns)), grid_diameter_px)
+
+
+def cut_hot_pixels(image: Tensor) -> Tensor:
+    """Cut pixels that no electron count explains: farther than `HOT_PIXEL_SIGMAS` from the median."""
+    values = subsample(image)
+    low, median, high = torch.quantile(values, values.new_tensor([0.1587, 0.5, 0.8413])).tolist()
+    sigma = max((high - low) / 2, float(values.std()) / 10)
+    return image.clamp(median - HOT_PIXEL_SIGMAS * sigma, median + HOT_PIXEL_SIGMAS * sigma)
+
+
+def subsample(values: Tensor) -> Tensor:
+    """Return an evenly spaced sample of at most about `SAMPLE` values, flat."""
+    flat = values.reshape(-1)
+    step = max(1, flat.numel() // SAMPLE)
+    step += step % 2 == 0 and step > 1  # an odd stride walks through all columns of an even-sized image
+    return flat[::step]
+
+
+def resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resize (ny, nx) to `shape` with a low-pass against aliasing; pixel areas correspond, so nothing moves."""
+    return F.interpolate(image[None, None], shape, mode="bilinear", antialias=True, align_corners=False)[0, 0]
+
+
+def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
+    """Blur (rows, columns) with a Gaussian of `sigma` pixels, renormalised at the borders."""
+    rows, columns = image.shape
+    return _gaussian_matrix(rows, sigma, image) @ image @ _gaussian_matrix(columns, sigma, image).T
+
+
+def _gaussian_matrix(n: int, sigma: float, like: Tensor) -> Tensor:
+    position = torch.arange(n, device=like.device, dtype=like.dtype)
+    weight = torch.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def masked_blur(image: Tensor, mask: Tensor, sigma: float) -> Tensor:
+    """Blur (rows, columns) over the pixels of a 0/1 `mask` alone; where none is near, the mean over the mask."""
+    weight = gaussian_blur(mask, sigma)
+    mean = (image * mask).sum() / mask.sum().clamp(min=1)
+    return torch.where(weight > 1e-3, gaussian_blur(image * mask, sigma) / weight.clamp(min=1e-3), mean)
+
+
+def find_image(small: Tensor, diameter_px: float) -> Tensor:
+    """Tell image from smeared or padded borders by the fine-grained deviation; bool, shape of `small`."""
+    fine = small - gaussian_blur(small, 1.5)
+    energy = gaussian_blur(fine**2, diameter_px / 6).clamp(min=0).sqrt()
+    return energy > SMEAR_SHARE * subsample(energy).median()
+
+
+def flatten(small: Tensor, valid: Tensor, diameter_px: float) -> Tensor:
+    """Subtract the background, divide by the local deviation, and cut outliers; 0 outside `valid`."""
+    mask = valid.float()
+    residual = small - masked_blur(small, mask, BACKGROUND_SIGMA * diameter_px)
+    spread = subsample(residual[valid]).abs().median() * 1.4826 if bool(valid.any()) else small.new_tensor(1.0)
+    spread = spread.clamp(min=1e-12)
+    tame = residual.clamp(-4 * spread, 4 * spread)
+    deviation = masked_blur(tame**2, mask, DEVIATION_SIGMA * diameter_px).clamp(min=0).sqrt()
+    floor = DEVIATION_FLOOR * subsample(deviation).median()
+    return (residual / torch.maximum(deviation, floor).clamp(min=1e-12)).clamp(-CLIP, CLIP) * mask
