@@ -1,0 +1,37 @@
+"""What several tests share: real data where it is there, a tiny model, an image that shows every flip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MARKER_XY = (60, 5)  # of the brightest pixel of `marker_image`
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real micrographs with reference coordinates; optional, beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not (folder / "README.md").is_file():
+        pytest.skip("no real micrographs in ../shared/data beside the repository")
+    return folder
+
+
+@pytest.fixture
+def marker_image() -> NDArray[np.float32]:
+    """Image of 40 rows and 80 columns that no flip, transpose or rotation leaves alone: brightest pixel at MARKER_XY."""
+    image = np.zeros((40, 80), np.float32)
+    x, y = MARKER_XY
+    image[y, x] = 4.0
+    image[y, x + 1 : x + 9] = 2.0
+    image[y + 1 : y + 5, x] = 1.0
+    return image
