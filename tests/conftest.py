@@ -28,7 +28,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def marker_image() -> NDArray[np.float32]:
-    """Image of 40 rows and 80 columns that no flip, transpose or rotation leaves alone: brightest pixel at MARKER_XY."""
+    """Image of 40 rows and 80 columns, brightest at MARKER_XY, that no flip, transpose or rotation leaves alone."""
     image = np.zeros((40, 80), np.float32)
     x, y = MARKER_XY
     image[y, x] = 4.0
