@@ -1,7 +1,7 @@
-"""Paper mode's preprocessing: a whole micrograph to the 8-bit, 1024 x 1024 image that published weights were trained on.
+"""Paper mode's preprocessing: a micrograph to the 8-bit, 1024 x 1024 image that published weights were trained on.
 
-Source: Zamanos et al. 2025, equations 1 and 2. Where the paper and its released code differ, this follows the code: that
-is what the weights have seen. What the code does to positions is measured, and taken out by the frame that is returned.
+Source: Zamanos et al. 2025, equations 1 and 2. Where the paper and its released code differ, this follows the code:
+that is what the weights have seen. What the code does to positions is measured, and taken out by the frame returned.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cryoemmae_plugin.errors import ImageError, SettingsError
 PAPER_GRID_PX = 1024
 
 STATISTICS_OVER_CORNERS = True
-"""Local mean and deviation are taken over the four corners between the particle's disc and its bounding square. The paper
-says over the disc; its released code builds the mask inverted, so the published weights know corners."""
+"""Local mean and deviation are taken over the four corners between the particle's disc and its bounding square. The
+paper says over the disc; its released code builds the mask inverted, so corners are what published weights know."""
 
 MIN_STATISTICS_PX = 8
 """Below this diameter the bounding square has no pixel outside the disc."""
@@ -54,7 +54,7 @@ def preprocess_paper(
     Parameters
     ----------
     image : Tensor or ndarray, shape (ny, nx)
-        Micrograph, particles dark. A tensor is worked on where it lies, but for the equalisation, which runs on the host.
+        Micrograph, particles dark. A tensor is worked on where it lies; only the equalisation runs on the host.
     diameter_px : float
         Particle diameter in micrograph pixels.
     grid_px : int
@@ -70,7 +70,7 @@ def preprocess_paper(
     Raises
     ------
     ImageError
-        If the image is not 2-D, is constant, or has values that are not finite.
+        If the image is not 2-D, is tiny or constant, or has values that are not finite.
     SettingsError
         If the diameter does not fit the image.
     """
@@ -78,6 +78,8 @@ def preprocess_paper(
     if image.ndim != 2:
         raise ImageError(f"image has {image.ndim} axes, {tuple(image.shape)}: a micrograph has two, give one frame")
     shape = (int(image.shape[0]), int(image.shape[1]))
+    if min(shape) < BOX_PX:
+        raise ImageError(f"image is {shape[1]} x {shape[0]} pixels: a micrograph has at least {BOX_PX} each way")
     normalised = normalise_locally(to_unit_range(image.float()), even_diameter(diameter_px))
     equalised = equalise(smooth_wiener(to_unit_range(normalised)))
     smooth = to_uint8(twice_box_sum(equalised, BOX_PX))
@@ -98,15 +100,15 @@ def to_unit_range(image: Tensor) -> Tensor:
     low, high = image.aminmax()
     span = float(high - low)
     if not np.isfinite(span):
-        raise ImageError("image has values that are not finite (NaN or infinite): replace them, or leave this micrograph out")
+        raise ImageError("image has values that are not finite (NaN or infinite): replace them, or leave it out")
     if span == 0:
         raise ImageError(f"image is constant (every pixel is {float(low):g}): there is nothing to pick")
-    return (image - low) / span
+    return (image - low).div_(span)
 
 
 def to_uint8(image: Tensor) -> Tensor:
     """Scale an image linearly to 0..255 and cut decimals off, as a cast does."""
-    return (to_unit_range(image.float()) * 255).to(torch.uint8)
+    return to_unit_range(image.float()).mul_(255).to(torch.uint8)
 
 
 def statistics_mask(diameter_px: int) -> Tensor:
@@ -137,16 +139,30 @@ def normalise_locally(image: Tensor, diameter_px: int) -> Tensor:
             f"--diameter is {diameter_px} pixels of a {nx} x {ny} micrograph: it must lie between {MIN_STATISTICS_PX} "
             "pixels and the shorter side; check the diameter and the pixel size"
         )
-    square = statistics_mask(diameter_px).to(image)
-    window = image.new_zeros(ny, nx)
-    window[:diameter_px, :diameter_px] = square / square.sum()
-    window = window.roll((-diameter_px // 2, -diameter_px // 2), (0, 1))
-    spectrum = torch.fft.rfft2(window).conj()
+    spectrum = torch.fft.rfft2(_window(diameter_px, image)).conj_physical_()
     centred = image - image.mean()  # the deviation does not change, its rounding error does
-    mean = torch.fft.irfft2(torch.fft.rfft2(centred) * spectrum, s=(ny, nx))
-    mean_square = torch.fft.irfft2(torch.fft.rfft2(centred**2) * spectrum, s=(ny, nx))
-    sigma = (mean_square - mean**2).clamp_(min=0).sqrt_()
-    return (centred - mean) / sigma.clamp_(min=SIGMA_FLOOR * float(sigma.mean()))
+    mean = _irfft2(torch.fft.rfft2(centred).mul_(spectrum), ny, nx)
+    mean_square = _irfft2(torch.fft.rfft2(centred.square()).mul_(spectrum), ny, nx)
+    centred -= mean
+    sigma = mean_square.sub_(mean.square_()).clamp_(min=0).sqrt_()
+    return centred.div_(sigma.clamp_(min=SIGMA_FLOOR * float(sigma.mean())))
+
+
+def _window(diameter_px: int, like: Tensor) -> Tensor:
+    """Return the statistics mask with weights of sum 1, wrapped around the first pixel of an image like `like`."""
+    square = statistics_mask(diameter_px).to(like)
+    square /= square.sum()
+    half = diameter_px // 2
+    window = torch.zeros_like(like)
+    for to_rows, rows in ((slice(half), slice(half, None)), (slice(-half, None), slice(half))):
+        for to_columns, columns in ((slice(half), slice(half, None)), (slice(-half, None), slice(half))):
+            window[to_rows, to_columns] = square[rows, columns]
+    return window
+
+
+def _irfft2(spectrum: Tensor, ny: int, nx: int) -> Tensor:
+    out: Tensor = torch.fft.irfft2(spectrum, s=(ny, nx))
+    return out
 
 
 def smooth_wiener(image: Tensor) -> Tensor:
@@ -156,8 +172,8 @@ def smooth_wiener(image: Tensor) -> Tensor:
     line = torch.exp(-0.5 * (steps / WIENER_SIGMA_PX) ** 2)
     line = (line / line.sum()).to(image)
     transfer = torch.fft.fft(line, ny)[:, None] * torch.fft.rfft(line, nx)[None, :]
-    wiener = transfer.conj() / (transfer.abs() ** 2 + WIENER_NOISE_TO_SIGNAL)
-    return torch.fft.irfft2(torch.fft.rfft2(image) * wiener, s=(ny, nx)).abs_()
+    wiener = transfer.conj_physical() / (transfer.abs().square_() + WIENER_NOISE_TO_SIGNAL)
+    return _irfft2(torch.fft.rfft2(image).mul_(wiener), ny, nx).abs_()
 
 
 def equalise(image: Tensor) -> Tensor:
@@ -170,14 +186,14 @@ def equalise(image: Tensor) -> Tensor:
 def twice_box_sum(image: Tensor, box_px: int) -> Tensor:
     """Sum over a box, twice: what the released guided filter amounts to, times a constant.
 
-    It divides its guide by 255, though that is not on an 8-bit scale, so that the guide's variance vanishes against epsilon
-    (1e-10 against 0.1) and two box means remain. Borders are mirrored without repeating the edge, before each of them.
+    It divides its guide by 255, though that is not on an 8-bit scale, so that the guide's variance vanishes against
+    epsilon (1e-10 against 0.1) and two box means remain. Borders are mirrored, the edge not repeated, before each.
 
     Parameters
     ----------
     image : Tensor, shape (ny, nx), uint8
     box_px : int
-        Side of the box; pixel p sums over p - box_px // 2 and the box_px - 1 pixels after it.
+        Even side of the box; pixel p sums over p - box_px / 2 and the box_px - 1 pixels after it.
 
     Returns
     -------
@@ -185,21 +201,17 @@ def twice_box_sum(image: Tensor, box_px: int) -> Tensor:
         Exact sums, of which 255 * box_px**4 fit.
     """
     total = image.int()
-    for _ in range(2):
-        for axis in (0, 1):
-            total = _box_sum(total, box_px, axis)
+    for _ in range(4):  # along rows, along columns, and again
+        total = _box_sum_along_rows(total, box_px).t()
     return total
 
 
-def _box_sum(image: Tensor, box_px: int, axis: int) -> Tensor:
-    """Sum along one axis in exact 32-bit integers: a running sum may wrap around, its differences come out right."""
-    size = image.shape[axis]
-    before = box_px // 2
-    at = np.abs(np.arange(-before, size + box_px - before - 1))
-    at = size - 1 - np.abs(size - 1 - at)
-    padded = image.index_select(axis, torch.from_numpy(at.clip(0)).to(image.device))
-    running = F.pad(padded.cumsum(axis, dtype=torch.int32), (1, 0) if axis == 1 else (0, 0, 1, 0))
-    return running.narrow(axis, box_px, size) - running.narrow(axis, 0, size)
+def _box_sum_along_rows(image: Tensor, box_px: int) -> Tensor:
+    """Sum along rows in exact 32-bit integers: a running sum may wrap around, its differences come out right."""
+    half, nx = box_px // 2, image.shape[1]
+    left, right = image[:, 1 : half + 1].flip(1), image[:, nx - half : nx - 1].flip(1)
+    running = torch.cat([torch.zeros_like(image[:, :1]), left, image, right], dim=1).cumsum(1, dtype=torch.int32)
+    return running[:, box_px:] - running[:, :nx]
 
 
 def resize_uint8(image: Tensor, shape: tuple[int, int]) -> Tensor:
