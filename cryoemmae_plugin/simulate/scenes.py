@@ -1,0 +1,136 @@
+"""Named scenes: the demo's, the benchmark's, and random ones for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cryoemmae_plugin.simulate.settings import SimulationSettings
+from cryoemmae_plugin.simulate.shapes import PARTICLE_SHAPES
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A name and what it shows."""
+
+    name: str
+    settings: SimulationSettings
+
+
+def particles_for(coverage: float, shape: tuple[int, int], diameter_px: float) -> int:
+    """Return how many particle discs cover the fraction `coverage` of a frame of (ny, nx) pixels."""
+    return round(coverage * shape[0] * shape[1] / (np.pi * diameter_px**2 / 4))
+
+
+def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
+    """Draw a realistic scene, easy to hard; `fixed` settings are kept as given.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of the draw.
+    **fixed
+        Fields of :class:`SimulationSettings` that are not to be drawn, and `coverage`, the fraction of the frame that
+        particles cover, in place of `n_particles`.
+
+    Returns
+    -------
+    SimulationSettings
+        The scene.
+    """
+    diameter_px = float(np.exp(rng.uniform(np.log(30), np.log(110))))
+    diameter_A = float(np.exp(rng.uniform(np.log(80), np.log(400))))
+    drawn: dict[str, Any] = {
+        "shape": (int(rng.integers(640, 1500)), int(rng.integers(640, 1500))),
+        "particle": str(rng.choice(PARTICLE_SHAPES)),
+        "variant": int(rng.integers(0, 1000)),
+        "diameter_A": diameter_A,
+        "pixel_size_A": float(np.clip(diameter_A / diameter_px, 0.5, 8.0)),
+        "min_distance": float(rng.choice([0.82, 0.95, 1.05, 1.3])),
+        "contrast": float(np.exp(rng.uniform(np.log(0.7), np.log(1.5)))),
+        "defocus_um": float(rng.uniform(0.6, 3.2)),
+        "astigmatism_um": float(rng.uniform(0, 0.06)),
+        "voltage_kV": float(rng.choice([200.0, 300.0])),
+        "b_factor_A2": float(rng.uniform(50, 300)),
+        "dose_e_A2": float(rng.uniform(20, 60)),
+        "ice_thickness_A": float(rng.uniform(250, 1200)),
+        "ice_gradient": float(rng.uniform(0, 0.25)),
+        "carbon": _sometimes(rng, 0.2, rng.uniform(0.05, 0.45)),
+        "frost": int(_sometimes(rng, 0.25, rng.integers(1, 9))),
+        "crystals": int(_sometimes(rng, 0.15, rng.integers(1, 5))),
+        "aggregates": int(_sometimes(rng, 0.2, rng.integers(1, 5))),
+        "debris": int(_sometimes(rng, 0.3, rng.integers(10, 150))),
+        "hot_pixels": int(_sometimes(rng, 0.3, rng.integers(1, 60))),
+    }
+    if rng.random() < 0.3:
+        drawn |= {"lowpass_A": float(drawn["diameter_A"] * rng.uniform(0.06, 0.14)), "eight_bit": True}
+        drawn |= {"highpass_A": float(drawn["diameter_A"] * rng.uniform(3, 8))}
+        drawn["smeared_border_px"] = int(_sometimes(rng, 0.5, rng.integers(8, 48)))
+    coverage = float(fixed.pop("coverage", np.exp(rng.uniform(np.log(0.03), np.log(0.45)))))
+    drawn |= fixed
+    if "n_particles" not in drawn:
+        drawn["n_particles"] = particles_for(coverage, drawn["shape"], drawn["diameter_A"] / drawn["pixel_size_A"])
+    return SimulationSettings(**drawn)
+
+
+def _sometimes(rng: np.random.Generator, probability: float, value: float) -> float:
+    return value if rng.random() < probability else 0
+
+
+def demo_scenes() -> list[Scene]:
+    """Return the demo's scenes: clear to moderate, six particle shapes, one frame not square, a carbon edge, contamination."""
+    base = {"border": 0.7, "dose_e_A2": 50.0, "defocus_um": 2.0, "ice_thickness_A": 300.0, "min_distance": 1.15}
+    square = {"shape": (1200, 1200), "pixel_size_A": 2.5}
+    scenes: dict[str, dict[str, Any]] = {
+        "demo_globular": {**square, "particle": "two_subunits", "diameter_A": 200.0, "n_particles": 60},
+        "demo_barrel": {**square, "particle": "barrel", "diameter_A": 180.0, "n_particles": 80},
+        "demo_shell": {**square, "particle": "shell", "diameter_A": 130.0, "n_particles": 150, "pixel_size_A": 2.0},
+        "demo_not_square": {"shape": (1024, 1440), "pixel_size_A": 2.2, "particle": "tetramer", "diameter_A": 180.0,
+                            "n_particles": 80, "defocus_um": 2.4},
+        "demo_carbon": {**square, "particle": "globular", "diameter_A": 160.0, "n_particles": 70, "carbon": 0.22},
+        "demo_contamination": {**square, "particle": "ring", "diameter_A": 190.0, "n_particles": 60, "frost": 4,
+                               "crystals": 2, "defocus_um": 2.2},
+    }  # fmt: skip
+    return [Scene(name, SimulationSettings(**{**base, **values})) for name, values in scenes.items()]
+
+
+def benchmark_scenes() -> list[Scene]:
+    """Return the benchmark's scenes: shapes, sizes, crowding, optics, ice, junk, and frames without a particle."""
+    fine = {"shape": (2048, 2048), "pixel_size_A": 1.5}
+    coarse = {"shape": (1024, 1240), "pixel_size_A": 3.0}
+    scenes: dict[str, dict[str, Any]] = {
+        "sparse_multidomain_150": {**fine, "particle": "multidomain", "diameter_A": 150.0, "coverage": 0.06},
+        "crowded_shell_120": {**fine, "particle": "shell", "diameter_A": 120.0, "coverage": 0.4, "min_distance": 1.0},
+        "touching_tetramer_190": {**coarse, "particle": "tetramer", "diameter_A": 190.0, "coverage": 0.5,
+                                  "min_distance": 0.82},
+        "low_defocus_barrel_180": {**fine, "particle": "barrel", "diameter_A": 180.0, "coverage": 0.2, "defocus_um": 0.7},
+        "high_defocus_rod_250": {**coarse, "particle": "rod", "diameter_A": 250.0, "coverage": 0.25, "defocus_um": 3.3},
+        "thick_ice_globular_140": {**fine, "particle": "globular", "diameter_A": 140.0, "coverage": 0.15,
+                                   "ice_thickness_A": 1500.0, "contrast": 0.85, "dose_e_A2": 30.0},
+        "thin_ice_micelle_100": {**fine, "shape": (1440, 2048), "particle": "micelle", "diameter_A": 100.0,
+                                 "coverage": 0.15, "ice_thickness_A": 200.0, "defocus_um": 2.2},
+        "small_globular_80": {**fine, "shape": (1536, 1536), "particle": "globular", "diameter_A": 80.0,
+                              "coverage": 0.15, "defocus_um": 2.2},
+        "large_two_subunits_400": {**coarse, "particle": "two_subunits", "diameter_A": 400.0, "coverage": 0.25},
+        "carbon_l_shape_220": {**coarse, "particle": "l_shape", "diameter_A": 220.0, "coverage": 0.2, "carbon": 0.3},
+        "contamination_ring_240": {**coarse, "particle": "ring", "diameter_A": 240.0, "coverage": 0.2, "frost": 6,
+                                   "crystals": 3, "aggregates": 3, "debris": 60},
+        "filtered_tetramer_190": {**fine, "particle": "tetramer", "diameter_A": 190.0, "coverage": 0.3,
+                                  "min_distance": 0.9, "lowpass_A": 22.0, "highpass_A": 700.0,
+                                  "smeared_border_px": 56, "eight_bit": True},
+        "trilobe_200": {**coarse, "particle": "trilobe", "diameter_A": 200.0, "coverage": 0.2, "hot_pixels": 40},
+        "empty_ice": {**fine, "diameter_A": 150.0, "coverage": 0.0},
+        "empty_contaminated": {**coarse, "diameter_A": 200.0, "coverage": 0.0, "frost": 14, "crystals": 4},
+        "empty_crystalline": {**coarse, "diameter_A": 200.0, "coverage": 0.0, "ice": "crystalline"},
+        "empty_carbon": {**coarse, "diameter_A": 200.0, "coverage": 0.0, "carbon": 1.0},
+    }  # fmt: skip
+    return [Scene(name, _with_coverage(values)) for name, values in scenes.items()]
+
+
+def _with_coverage(values: dict[str, Any]) -> SimulationSettings:
+    values = dict(values)
+    diameter_px = values["diameter_A"] / values["pixel_size_A"]
+    count = particles_for(values.pop("coverage"), values["shape"], diameter_px)
+    return SimulationSettings(**values, n_particles=count)

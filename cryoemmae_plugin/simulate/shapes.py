@@ -1,0 +1,187 @@
+"""Particles as clouds of Gaussian blobs: procedural models of the shapes that cryo-EM meets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+ParticleShape = Literal[
+    "globular",
+    "shell",
+    "rod",
+    "barrel",
+    "trilobe",
+    "ring",
+    "l_shape",
+    "tetramer",
+    "micelle",
+    "two_subunits",
+    "multidomain",
+]
+PARTICLE_SHAPES: tuple[ParticleShape, ...] = get_args(ParticleShape)
+
+N_BLOBS = 1200
+BLOB_SIGMA = 0.016
+"""Standard deviation of a blob, in particle diameters."""
+
+Points = NDArray[np.float64]
+Density = Callable[[Points, np.random.Generator], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class ParticleModel:
+    """A particle of diameter 1, centred: its centre of mass is the origin, and so is its bounding sphere's centre.
+
+    The diameter is twice the distance from the centre of mass to the farthest blob, i.e. that of the smallest sphere
+    around the centre of mass which holds the particle.
+
+    Attributes
+    ----------
+    points : ndarray, shape (M, 3), float64
+        Blob centres in diameters.
+    weights : ndarray, shape (M,), float64
+        Volume that each blob stands for, times its density relative to protein, in diameters³.
+    """
+
+    points: Points
+    weights: NDArray[np.float64]
+
+
+@lru_cache(maxsize=64)
+def particle_model(shape: ParticleShape, variant: int = 0) -> ParticleModel:
+    """Build the model of a shape; `variant` selects its internal texture and, for irregular shapes, its form."""
+    rng = np.random.default_rng([PARTICLE_SHAPES.index(shape), variant])
+    state = rng.bit_generator.state
+    probe = _cube(4 * N_BLOBS, np.zeros(3))
+    filled = float(np.mean(DENSITIES[shape](probe, rng) != 0))
+    rng.bit_generator.state = state
+    n_cube = int(N_BLOBS / max(filled, 0.01))
+    points = _cube(n_cube, np.random.default_rng(variant).random(3))
+    density = DENSITIES[shape](points, rng)
+    inside = density != 0
+    points, density = points[inside], density[inside]
+    density = density * _texture(points, rng)
+    points = points - np.average(points, axis=0, weights=density)
+    diameter = 2 * float(np.linalg.norm(points, axis=1).max())
+    weights = density * 8.0 / n_cube / diameter**3
+    points = points / diameter
+    points.flags.writeable = weights.flags.writeable = False
+    return ParticleModel(points, weights)
+
+
+def _cube(count: int, shift: NDArray[np.float64]) -> Points:
+    """Return points (count, 3) that fill the cube from -1 to 1 more evenly than random ones."""
+    return np.asarray(2 * ((qmc.Halton(3, scramble=False).random(count) + shift) % 1) - 1)
+
+
+def _texture(points: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a density around 1 that varies inside the particle, as domains and secondary structure do."""
+    waves = rng.normal(scale=9.0, size=(12, 3))
+    phases = rng.uniform(0, 2 * np.pi, 12)
+    return np.asarray(np.clip(1 + 0.22 * np.cos(points @ waves.T + phases).sum(axis=1), 0.15, None))
+
+
+def _capsule(points: Points, start: tuple[float, ...], end: tuple[float, ...], radius: float) -> NDArray[np.bool_]:
+    a, b = np.asarray(start), np.asarray(end)
+    along = np.clip((points - a) @ (b - a) / np.sum((b - a) ** 2), 0, 1)
+    return np.asarray(np.linalg.norm(points - a - along[:, None] * (b - a), axis=1) < radius)
+
+
+def _ball(points: Points, centre: tuple[float, ...], radii: tuple[float, ...]) -> NDArray[np.bool_]:
+    return np.asarray((((points - np.asarray(centre)) / np.asarray(radii)) ** 2).sum(axis=1) < 1)
+
+
+def _globular(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    bumps = rng.normal(size=(8, 3))
+    radius = 0.78 + 0.07 * np.sin(2.2 * p @ bumps.T + rng.uniform(0, 6, 8)).sum(axis=1) / 1.6
+    return (np.linalg.norm(p * [1.0, 1.08, 1.18], axis=1) < radius).astype(float)
+
+
+def _shell(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    r = np.linalg.norm(p, axis=1)
+    return ((r < 1) & (r > 0.66)).astype(float)
+
+
+def _rod(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    return _capsule(p, (0, 0, -0.76), (0, 0, 0.76), 0.2).astype(float)
+
+
+def _barrel(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    rho, z = np.hypot(p[:, 0], p[:, 1]), np.abs(p[:, 2])
+    wall = (rho < 0.56) & (rho > 0.14) & (z < 0.78)
+    chambers = _ball(p, (0, 0, 0), (0.27, 0.27, 0.2)) | _ball(np.abs(p), (0, 0, 0.42), (0.24, 0.24, 0.14))
+    return (wall & ~chambers) * np.where(np.abs(np.mod(z + 0.2, 0.4) - 0.2) < 0.17, 1.0, 0.55)
+
+
+def _trilobe(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    angles = np.deg2rad([90, 210, 330])
+    lobes = [_capsule(p, (0, 0, 0), (0.7 * np.cos(a), 0.7 * np.sin(a), 0.12), 0.25) for a in angles]
+    return np.any(lobes, axis=0).astype(float)
+
+
+def _ring(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    rho = np.hypot(p[:, 0], p[:, 1])
+    subunits = 1 + 0.25 * np.cos(8 * np.arctan2(p[:, 1], p[:, 0]))
+    return (np.hypot(rho - 0.68, p[:, 2]) < 0.3) * subunits
+
+
+def _l_shape(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    arms = _capsule(p, (-0.35, -0.4, 0), (-0.35, 0.62, 0), 0.24) | _capsule(p, (-0.35, -0.4, 0), (0.45, -0.45, 0.1), 0.28)
+    return arms.astype(float)
+
+
+def _tetramer(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    subunits = np.zeros(len(p), bool)
+    for sx, sy in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        local = p * [sx, sy, sx * sy]  # the two-fold axes along x, y and z carry one subunit onto the others: D2
+        subunits |= _ball(local, (0.5, 0.3, 0.07), (0.46, 0.33, 0.36)) | _ball(local, (0.2, 0.16, 0.2), (0.25, 0.22, 0.2))
+    return subunits.astype(float)
+
+
+def _micelle(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    protein = _capsule(p, (0, 0, -0.55), (0, 0, 0.75), 0.26) | _ball(p, (0.1, 0, 0.72), (0.36, 0.3, 0.24))
+    belt = _ball(p, (0, 0, -0.1), (0.85, 0.85, 0.46))
+    tails = _ball(p, (0, 0, -0.1), (0.7, 0.7, 0.31))
+    return np.where(protein, 1.1, np.where(tails, -0.22, np.where(belt, 0.5, 0.0)))
+
+
+def _two_subunits(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    large = _ball(p, (0, -0.2, 0), (0.8, 0.6, 0.72)) | _capsule(p, (0.5, -0.2, 0), (0.85, 0.1, 0.1), 0.13)
+    small = _ball(p, (0.05, 0.6, 0.05), (0.62, 0.3, 0.5))
+    groove = np.abs(p[:, 1] - 0.36) < 0.05
+    return np.where((large | small) & ~groove, np.where(small, 1.2, 1.5), 0.0)
+
+
+def _multidomain(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    n = int(rng.integers(4, 9))
+    centres = [np.zeros(3)]
+    for _ in range(n - 1):
+        step = rng.normal(size=3)
+        centres.append(centres[rng.integers(len(centres))] + 0.34 * step / np.linalg.norm(step))
+    middle = np.mean(centres, axis=0)
+    domains = np.zeros(len(p), bool)
+    for centre in centres:
+        domains |= _ball(p, tuple((centre - middle) * 0.8), tuple(rng.uniform(0.17, 0.32, 3)))
+    return domains.astype(float)
+
+
+DENSITIES: dict[ParticleShape, Density] = {
+    "globular": _globular,
+    "shell": _shell,
+    "rod": _rod,
+    "barrel": _barrel,
+    "trilobe": _trilobe,
+    "ring": _ring,
+    "l_shape": _l_shape,
+    "tetramer": _tetramer,
+    "micelle": _micelle,
+    "two_subunits": _two_subunits,
+    "multidomain": _multidomain,
+}
+"""Density of each shape relative to protein at points (M, 3) of the cube from -1 to 1; 0 outside the particle."""
