@@ -1,0 +1,44 @@
+"""Where the network runs."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from cryoemmae_plugin.errors import DeviceError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; one that is asked for and absent is an error, never silently the CPU.
+
+    Parameters
+    ----------
+    name : str
+        "auto" (the first GPU, or the CPU without one), "cpu", "cuda" (the first GPU) or "cuda:N".
+
+    Raises
+    ------
+    DeviceError
+        The name is none of these, or there is no such GPU.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    asked = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
+    if asked is None:
+        raise DeviceError(f"--device is {name!r}; give auto, cpu or cuda:N")
+    index = int(asked[1] or 0)
+    if not torch.cuda.is_available():
+        raise DeviceError(f"--device is {name!r}, but {_why_no_cuda()}; or give --device cpu")
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(f"--device is {name!r}, but the GPUs here are cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", index)
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return f"this PyTorch ({torch.__version__}) is built without CUDA; install one with it (pytorch.org)"
+    return f"PyTorch (CUDA {torch.version.cuda}) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
