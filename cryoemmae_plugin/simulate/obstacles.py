@@ -68,7 +68,7 @@ def _background(settings: SimulationSettings, shape: tuple[int, int], rng: np.ra
     y, x = np.linspace(-0.5, 0.5, shape[0])[:, None], np.linspace(-0.5, 0.5, shape[1])[None, :]
     angle = rng.uniform(0, 2 * np.pi)
     slope = x * np.cos(angle) + y * np.sin(angle) + rng.uniform(-0.8, 0.8) * (x * x + y * y)
-    uneven = 0.12 * smooth_field(shape, max(shape) / 4, rng)
+    uneven = 0.08 * smooth_field(shape, max(shape) / 4, rng)
     return np.asarray(1 + settings.ice_gradient * (slope + uneven), np.float32)
 
 
@@ -88,8 +88,8 @@ def _add_carbon(where: Surroundings, settings: SimulationSettings, rng: np.rando
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.ogrid[: shape[0], : shape[1]]
     centre_x, centre_y = shape[1] / 2 + radius * np.cos(angle), shape[0] / 2 + radius * np.sin(angle)
-    distance = np.hypot(x - centre_x, y - centre_y) + 25 / settings.pixel_size_A * smooth_field(
-        (shape[0], shape[1]), 150 / settings.pixel_size_A, rng
+    distance = np.hypot(x - centre_x, y - centre_y) + 12 / settings.pixel_size_A * smooth_field(
+        (shape[0], shape[1]), 90 / settings.pixel_size_A, rng
     )
     edge = np.quantile(distance[::8, ::8], 1 - settings.carbon) if settings.carbon < 1 else -np.inf
     ramp = 30 / settings.pixel_size_A
@@ -109,7 +109,7 @@ def _add_frost(where: Surroundings, settings: SimulationSettings, rng: np.random
     wave = rng.normal(scale=0.16, size=4) / (order / 2)
     outline = radius * (1 + np.tensordot(wave, np.cos(order[:, None, None] * angle + rng.uniform(0, 6.3, (4, 1, 1))), 1))
     bulge = np.sqrt(np.clip(1 - (np.hypot(dx, dy) / outline) ** 2, 0, 1)).astype(np.float32)
-    _add_object(where, window, bulge**0.7, rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.45))
+    _add_object(where, window, bulge**0.7, rng.uniform(0.1, 0.7), np.exp(rng.uniform(-3.5, -0.8)))
 
 
 def _add_crystal(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.fft
 import torch
 from numpy.typing import NDArray
 from torch_ctf import calculate_ctf_2d
@@ -14,10 +15,9 @@ Image = NDArray[np.float32]
 DQE = 0.6
 """Share of the electrons that the detector counts."""
 
-ICE_SCATTERING = 0.98
-"""Phase noise of amorphous ice per √(Å of thickness) and per Å of pixel, before interference: √0.0314 molecules/Å³
-times 0.098 rad·Å² of integrated potential a molecule, times the packing of the liquid (structure factor), in units of 0.0174."""
-ICE_PHASE_rad = 0.0174 * ICE_SCATTERING
+ICE_PHASE_rad = 0.0043
+"""Phase noise of amorphous ice, in rad per √(Å of thickness) and per 1/Å of pixel: √(0.0314 molecules/Å³) · 0.098 rad·Å² for each
+molecule, times 1/4 since the molecules of a liquid avoid each other (structure factor 0.06)."""
 
 
 def frequencies(shape: tuple[int, int], pixel_size_A: float) -> Image:
@@ -49,7 +49,7 @@ def contrast_transfer(settings: SimulationSettings, shape: tuple[int, int]) -> I
 
 def ice_noise(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Image:
     """Return the projected phase noise of the ice in rad, white over the pixels."""
-    strength = ICE_PHASE_rad * 0.25 * np.sqrt(settings.ice_thickness_A) / settings.pixel_size_A
+    strength = ICE_PHASE_rad * np.sqrt(settings.ice_thickness_A) / settings.pixel_size_A
     return np.asarray(strength * rng.standard_normal(shape, np.float32), np.float32)
 
 
@@ -64,11 +64,15 @@ def expose(intensity: Image, settings: SimulationSettings, rng: np.random.Genera
 
 def band_pass(image: Image, pixel_size_A: float, lowpass_A: float | None, highpass_A: float | None) -> Image:
     """Filter with Gaussian edges whose half amplitudes lie at the given periods in Å; the mean is kept."""
-    k = frequencies((image.shape[0], image.shape[1]), pixel_size_A)
+    reach = round(2 * max(lowpass_A or 0, highpass_A or 0) / pixel_size_A)
+    pad = min(reach, min(image.shape) - 1)
+    padded = np.pad(image, pad, mode="reflect")
+    k = frequencies((padded.shape[0], padded.shape[1]), pixel_size_A)
     gain = np.ones_like(k)
     if lowpass_A is not None:
         gain *= np.exp(-np.log(2) * (k * lowpass_A) ** 2)
     if highpass_A is not None:
         gain *= 1 - np.exp(-np.log(2) * (k * highpass_A) ** 2)
     gain[0, 0] = 1
-    return np.fft.irfft2(np.fft.rfft2(image) * gain, s=image.shape).astype(np.float32)
+    filtered = scipy.fft.irfft2(scipy.fft.rfft2(padded) * gain, s=padded.shape)
+    return np.asarray(filtered[pad : pad + image.shape[0], pad : pad + image.shape[1]], np.float32)

@@ -56,7 +56,7 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
         "b_factor_A2": float(rng.uniform(50, 300)),
         "dose_e_A2": float(rng.uniform(20, 60)),
         "ice_thickness_A": float(rng.uniform(250, 1200)),
-        "ice_gradient": float(rng.uniform(0, 0.25)),
+        "ice_gradient": float(np.exp(rng.uniform(np.log(0.01), np.log(0.2)))),
         "carbon": _sometimes(rng, 0.2, rng.uniform(0.05, 0.45)),
         "frost": int(_sometimes(rng, 0.25, rng.integers(1, 9))),
         "crystals": int(_sometimes(rng, 0.15, rng.integers(1, 5))),
@@ -65,7 +65,7 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
         "hot_pixels": int(_sometimes(rng, 0.3, rng.integers(1, 60))),
     }
     if rng.random() < 0.3:
-        drawn |= {"lowpass_A": float(drawn["diameter_A"] * rng.uniform(0.06, 0.14)), "eight_bit": True}
+        drawn |= {"lowpass_A": float(drawn["diameter_A"] * rng.uniform(0.06, 0.26)), "eight_bit": True}
         drawn |= {"highpass_A": float(drawn["diameter_A"] * rng.uniform(3, 8))}
         drawn["smeared_border_px"] = int(_sometimes(rng, 0.5, rng.integers(8, 48)))
     coverage = float(fixed.pop("coverage", np.exp(rng.uniform(np.log(0.03), np.log(0.45)))))
@@ -81,7 +81,8 @@ def _sometimes(rng: np.random.Generator, probability: float, value: float) -> fl
 
 def demo_scenes() -> list[Scene]:
     """Return the demo's scenes: clear to moderate, six particle shapes, one frame not square, a carbon edge, contamination."""
-    base = {"border": 0.7, "dose_e_A2": 50.0, "defocus_um": 2.0, "ice_thickness_A": 300.0, "min_distance": 1.15}
+    base = {"border": 0.7, "dose_e_A2": 50.0, "defocus_um": 2.0, "ice_thickness_A": 300.0, "min_distance": 1.15,
+            "contrast": 1.3}
     square = {"shape": (1200, 1200), "pixel_size_A": 2.5}
     scenes: dict[str, dict[str, Any]] = {
         "demo_globular": {**square, "particle": "two_subunits", "diameter_A": 200.0, "n_particles": 60},
@@ -118,7 +119,7 @@ def benchmark_scenes() -> list[Scene]:
         "contamination_ring_240": {**coarse, "particle": "ring", "diameter_A": 240.0, "coverage": 0.2, "frost": 6,
                                    "crystals": 3, "aggregates": 3, "debris": 60},
         "filtered_tetramer_190": {**fine, "particle": "tetramer", "diameter_A": 190.0, "coverage": 0.3,
-                                  "min_distance": 0.9, "lowpass_A": 22.0, "highpass_A": 700.0,
+                                  "min_distance": 0.9, "lowpass_A": 40.0, "highpass_A": 900.0,
                                   "smeared_border_px": 56, "eight_bit": True},
         "trilobe_200": {**coarse, "particle": "trilobe", "diameter_A": 200.0, "coverage": 0.2, "hot_pixels": 40},
         "empty_ice": {**fine, "diameter_A": 150.0, "coverage": 0.0},

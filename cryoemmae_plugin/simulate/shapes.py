@@ -58,11 +58,11 @@ def particle_model(shape: ParticleShape, variant: int = 0) -> ParticleModel:
     """Build the model of a shape; `variant` selects its internal texture and, for irregular shapes, its form."""
     rng = np.random.default_rng([PARTICLE_SHAPES.index(shape), variant])
     state = rng.bit_generator.state
-    probe = _cube(4 * N_BLOBS, np.zeros(3))
+    probe = _cube(4 * N_BLOBS, np.random.default_rng(0))
     filled = float(np.mean(DENSITIES[shape](probe, rng) != 0))
     rng.bit_generator.state = state
     n_cube = int(N_BLOBS / max(filled, 0.01))
-    points = _cube(n_cube, np.random.default_rng(variant).random(3))
+    points = _cube(n_cube, np.random.default_rng(variant))
     density = DENSITIES[shape](points, rng)
     inside = density != 0
     points, density = points[inside], density[inside]
@@ -75,16 +75,20 @@ def particle_model(shape: ParticleShape, variant: int = 0) -> ParticleModel:
     return ParticleModel(points, weights)
 
 
-def _cube(count: int, shift: NDArray[np.float64]) -> Points:
-    """Return points (count, 3) that fill the cube from -1 to 1 more evenly than random ones."""
-    return np.asarray(2 * ((qmc.Halton(3, scramble=False).random(count) + shift) % 1) - 1)
+def _cube(count: int, rng: np.random.Generator) -> Points:
+    """Return points (count, 3) that fill the cube from -1 to 1 more evenly than random ones.
+
+    Half a spacing of jitter keeps the sequence's lattice from showing in projections.
+    """
+    even = 2 * ((qmc.Halton(3, scramble=False).random(count) + rng.random(3)) % 1) - 1
+    return np.asarray(even + rng.normal(scale=0.5 * 2 / count ** (1 / 3), size=even.shape))
 
 
 def _texture(points: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a density around 1 that varies inside the particle, as domains and secondary structure do."""
-    waves = rng.normal(scale=9.0, size=(12, 3))
+    waves = rng.normal(scale=np.geomspace(3.0, 15.0, 12)[:, None], size=(12, 3))
     phases = rng.uniform(0, 2 * np.pi, 12)
-    return np.asarray(np.clip(1 + 0.22 * np.cos(points @ waves.T + phases).sum(axis=1), 0.15, None))
+    return np.asarray(np.clip(1 + 0.16 * np.cos(points @ waves.T + phases).sum(axis=1), 0.15, None))
 
 
 def _capsule(points: Points, start: tuple[float, ...], end: tuple[float, ...], radius: float) -> NDArray[np.bool_]:
