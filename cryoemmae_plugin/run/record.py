@@ -1,0 +1,145 @@
+"""The text of one result file: all candidates of a micrograph, and what they came from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoemmae_plugin.types import Picks
+
+FORMAT = 1
+"""Raised whenever result files of before can no longer be read."""
+
+MAGIC = "# cryoemmae result"
+_COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "cryoemmaePower")
+_DECIMALS_XY, _DECIMALS_SCORE, _DECIMALS_POWER = 3, 6, 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """All candidates of one micrograph, as stored.
+
+    Attributes
+    ----------
+    uid : str
+        Name that the result is stored under.
+    micrograph : str
+        Path of the micrograph as it was given.
+    source : str
+        Absolute path of the micrograph.
+    source_bytes : int
+        Size of the micrograph's file.
+    pixel_size_A : float
+        Å per pixel that the micrograph was picked with.
+    fingerprint : str
+        Settings and model, see :meth:`PickerSettings.fingerprint`.
+    picks : Picks
+        Candidates above and below the threshold, best first.
+    """
+
+    uid: str
+    micrograph: str
+    source: str
+    source_bytes: int
+    pixel_size_A: float
+    fingerprint: str
+    picks: Picks
+
+
+def rounded(picks: Picks) -> Picks:
+    """`picks` with the digits that a result file keeps: 0.001 px, scores to 1e-6. Rounding twice changes nothing."""
+    return Picks(
+        np.round(picks.xy.astype(np.float64), _DECIMALS_XY) + np.float64(0),  # no -0.0
+        np.round(picks.score.astype(np.float64), _DECIMALS_SCORE).astype(np.float32),
+        np.round(picks.power.astype(np.float64), _DECIMALS_POWER).astype(np.float32) + np.float32(0),
+        picks.shape,
+    )
+
+
+def format_result(result: Result) -> str:
+    """Write a result as STAR text: one block about the micrograph, one table of candidates."""
+    picks = result.picks
+    ny, nx = picks.shape
+    header = {
+        "rlnMicrographName": quote(result.micrograph),
+        "cryoemmaeSource": quote(result.source),
+        "cryoemmaeSourceBytes": result.source_bytes,
+        "rlnMicrographPixelSize": repr(float(result.pixel_size_A)),
+        "cryoemmaeColumns": nx,
+        "cryoemmaeRows": ny,
+        "cryoemmaeFingerprint": quote(result.fingerprint),
+        "cryoemmaeCandidates": len(picks),
+    }
+    lines = [f"{MAGIC}, format {FORMAT}", "", "data_micrograph", ""]
+    lines += [f"_{key} {value}" for key, value in header.items()]
+    lines += ["", "data_candidates", "", "loop_"]
+    lines += [f"_{name} #{i}" for i, name in enumerate(_COLUMNS, 1)]
+    rows = zip(picks.xy.tolist(), picks.score.tolist(), picks.power.tolist(), strict=True)
+    lines += [f"{x:.3f} {y:.3f} {score:.6f} {power:.4f}" for (x, y), score, power in rows]
+    return "\n".join(lines) + "\n\n"
+
+
+def parse_header(text: str) -> dict[str, str]:
+    """Read the first block of a result.
+
+    Raises
+    ------
+    ValueError
+        When the text is no result, or one of another format.
+    """
+    found = re.match(rf"{MAGIC}, format (\d+)\n", text)
+    if not found:
+        raise ValueError("not a result file")
+    if int(found[1]) != FORMAT:
+        raise ValueError(f"a result of format {found[1]}, this version reads format {FORMAT}")
+    head = text.partition("\ndata_candidates\n")[0]
+    return {key: unquote(value) for key, value in re.findall(r"^_(\S+) (.*)$", head, re.MULTILINE)}
+
+
+def parse_result(uid: str, text: str) -> Result:
+    """Read a result.
+
+    Raises
+    ------
+    ValueError
+        When the text is no whole result of this format.
+    """
+    header = parse_header(text)
+    try:
+        rows = text.rpartition(f"_{_COLUMNS[-1]} #{len(_COLUMNS)}\n")[2]
+        table = np.array(rows.split(), np.float64).reshape(-1, len(_COLUMNS))
+        if len(table) != int(header["cryoemmaeCandidates"]) or not rows.endswith("\n\n"[: 2 if len(table) else 1]):
+            raise ValueError("cut short")
+        return Result(
+            uid=uid,
+            micrograph=header["rlnMicrographName"],
+            source=header["cryoemmaeSource"],
+            source_bytes=int(header["cryoemmaeSourceBytes"]),
+            pixel_size_A=float(header["rlnMicrographPixelSize"]),
+            fingerprint=header["cryoemmaeFingerprint"],
+            picks=Picks(
+                table[:, :2].copy(),
+                table[:, 2].astype(np.float32),
+                table[:, 3].astype(np.float32),
+                (int(header["cryoemmaeRows"]), int(header["cryoemmaeColumns"])),
+            ),
+        )
+    except KeyError as err:
+        raise ValueError(f"no entry {err.args[0]}") from err
+
+
+def quote(text: str) -> str:
+    """`text` as one STAR value: in quotation marks where it is empty or has blanks in it."""
+    if text and not re.search(r"\s", text) and text[0] not in "\"'#$_":
+        return text
+    mark = "'" if '"' in text else '"'
+    return f"{mark}{text}{mark}"
+
+
+def unquote(value: str) -> str:
+    """The text that :func:`quote` has made `value` from."""
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1]
+    return value

@@ -1,0 +1,280 @@
+"""One result file per micrograph, so that a run can stop at any instant and go on later.
+
+Layout of a result folder::
+
+    DIR/settings.json       what every result in DIR was made with
+    DIR/results/<uid>.star  all candidates of one micrograph
+
+A result file depends on the micrograph, the settings and the model alone: not on the order of the run, on when it was
+interrupted, or on the machine. A micrograph that failed leaves none, so that the next run tries it again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cryoemmae_plugin.errors import StoreError
+from cryoemmae_plugin.run.atomic import PARTIAL, atomic_write, output_error
+from cryoemmae_plugin.run.record import FORMAT, MAGIC, Result, format_result, parse_header, parse_result, rounded
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Micrograph, Picks
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.json"
+_FINAL_FILES = ("picks.star", "picks.csv", "summary.json")
+
+
+class RunRecord(BaseModel):
+    """What all results of a folder have in common."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    version: str
+    """Release of this package, major.minor: a release that changes picks raises the minor number."""
+    model_name: str
+    model_sha256: str
+    settings: PickerSettings
+
+    @property
+    def fingerprint(self) -> str:
+        """Settings and model in a few digits."""
+        return self.settings.fingerprint(self.model_sha256)
+
+    def comparable(self) -> dict[str, Any]:
+        """What must be equal for two runs to share a folder, by a name that a user knows."""
+        settings = self.settings.model_dump(exclude={"threshold", "model"})
+        named = {"--" + key.removesuffix("_A").replace("_", "-"): value for key, value in settings.items()}
+        return named | {"model weights (sha256)": self.model_sha256, "version": self.version, "format": self.format}
+
+
+class ResultStore:
+    """The results of one folder; a context manager that keeps every other run out of it.
+
+    Parameters
+    ----------
+    folder : Path
+        The result folder; :meth:`create` makes it.
+    record : RunRecord
+        What its results are made with.
+    """
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        self.folder = folder
+        self.record = record
+        self._lock = FileLock(folder / ".lock")
+
+    @classmethod
+    def create(cls, folder: Path, record: RunRecord, *, overwrite: bool = False) -> ResultStore:
+        """Start a result folder, or go on with one that was made with the same settings and model; locked already.
+
+        Raises
+        ------
+        StoreError
+            When the folder holds results of other settings or another model, or files that no run has put there, and
+            `overwrite` is False; when another run works in it.
+        OutputError
+            When the folder cannot be written.
+        """
+        store = cls(folder, record)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise output_error(folder, err) from err
+        store._acquire()
+        try:
+            if overwrite:
+                store._clear()
+            store._claim()
+        except BaseException:
+            store._lock.release(force=True)
+            raise
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> ResultStore:
+        """Open the folder of an earlier run.
+
+        Raises
+        ------
+        StoreError
+            When it is none, or one that this version cannot read.
+        """
+        return cls(folder, _read_record(folder / SETTINGS_FILE))
+
+    def __enter__(self) -> ResultStore:
+        self._acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.release(force=True)
+
+    def _acquire(self) -> None:
+        """Lock the folder; the system lifts the lock of a process that dies. Clear away what such a one was writing."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as err:
+            raise StoreError(
+                f"{self.folder}: another run is working in it; wait for it, or choose another --out"
+            ) from err
+        except OSError as err:
+            raise output_error(self.folder, err) from err
+        for left in (self.folder / "results").glob(f"**/.*{PARTIAL}"):
+            with suppress(OSError):
+                left.unlink()
+
+    def path_of(self, uid: str) -> Path:
+        """The result file of a micrograph."""
+        pure = PurePosixPath(uid)
+        if not uid or pure.is_absolute() or ".." in pure.parts:
+            raise StoreError(f"{uid!r} is not a safe name for a result; it must be a relative path without '..'")
+        return self.folder / "results" / f"{uid}.star"
+
+    def owner(self, uid: str) -> str | None:
+        """The absolute path of the micrograph that is stored under `uid`; None where nothing is."""
+        try:
+            with self.path_of(uid).open(encoding="utf-8") as file:
+                return parse_header(file.read(16384)).get("cryoemmaeSource")
+        except (OSError, ValueError):
+            return None
+
+    def holds(self, micrograph: Micrograph) -> bool:
+        """Whether this micrograph is done: stored, whole, and its file and pixel size not changed since."""
+        try:
+            result = self.load(micrograph.uid)
+        except StoreError:
+            return False
+        if result.source != str(micrograph.path.absolute()) or result.fingerprint != self.record.fingerprint:
+            return False
+        if micrograph.pixel_size_A not in (None, result.pixel_size_A):
+            return False
+        try:
+            now = micrograph.path.stat()
+        except OSError:
+            return True  # the input may be gone by now; its result stays good
+        return now.st_size == result.source_bytes and now.st_mtime <= self.path_of(micrograph.uid).stat().st_mtime
+
+    def pending(self, micrographs: Iterable[Micrograph]) -> list[Micrograph]:
+        """The micrographs that are still to be picked, in the same order."""
+        return [micrograph for micrograph in micrographs if not self.holds(micrograph)]
+
+    def save(self, micrograph: Micrograph, picks: Picks, pixel_size_A: float, source_bytes: int) -> Result:
+        """Store all candidates of a micrograph, at once or not at all.
+
+        Returns
+        -------
+        Result
+            As :meth:`load` would give it back: coordinates and scores rounded to the digits in the file.
+
+        Raises
+        ------
+        OutputError
+            When the file cannot be written.
+        """
+        result = Result(
+            uid=micrograph.uid,
+            micrograph=str(micrograph.path),
+            source=str(micrograph.path.absolute()),
+            source_bytes=source_bytes,
+            pixel_size_A=pixel_size_A,
+            fingerprint=self.record.fingerprint,
+            picks=rounded(picks),
+        )
+        with atomic_write(self.path_of(micrograph.uid)) as file:
+            file.write(format_result(result))
+        return result
+
+    def load(self, uid: str) -> Result:
+        """Read one result.
+
+        Raises
+        ------
+        StoreError
+            When there is none, or none that can be read.
+        """
+        path = self.path_of(uid)
+        try:
+            return parse_result(uid, path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise StoreError(
+                f"{path}: not a whole result ({err}); run the same pick command again to make it anew"
+            ) from err
+
+    def __iter__(self) -> Iterator[Result]:
+        """All results, ordered by the path of their micrograph, one at a time."""
+        results = self.folder / "results"
+        uids = [path.relative_to(results).as_posix().removesuffix(".star") for path in results.glob("**/*.star")]
+        for _, uid in sorted((self.owner(uid) or "", uid) for uid in uids):
+            try:
+                yield self.load(uid)
+            except StoreError as err:
+                logger.warning("left out: %s", err)
+
+    def _claim(self) -> None:
+        """Make sure that the folder is this run's to write into, and say in it what it is for."""
+        path = self.folder / SETTINGS_FILE
+        if path.exists():
+            self._compare(_read_record(path))
+            return
+        foreign = [name for name in _FINAL_FILES if (self.folder / name).exists()]
+        if foreign:
+            raise StoreError(
+                f"{self.folder / foreign[0]}: there already, and not from a run that can be continued. "
+                "Choose another --out, or write over it with --overwrite."
+            )
+        with atomic_write(path) as file:
+            file.write(
+                json.dumps(self.record.model_dump(exclude={"settings": {"threshold"}}), indent=2, ensure_ascii=False)
+                + "\n"
+            )
+
+    def _compare(self, before: RunRecord) -> None:
+        old, new = before.comparable(), self.record.comparable()
+        changed = [f"{name} was {_brief(old[name])}, is {_brief(new[name])}" for name in new if old[name] != new[name]]
+        if changed:
+            raise StoreError(
+                f"{self.folder}: holds results of another run: {'; '.join(changed)}. "
+                "Choose another --out, or throw the old results away with --overwrite."
+            )
+
+    def _clear(self) -> None:
+        """Delete what earlier runs have written, and nothing else."""
+        try:
+            for path in (self.folder / "results").glob("**/*.star"):
+                with path.open(encoding="utf-8", errors="replace") as file:
+                    ours = file.readline().startswith(MAGIC)
+                if ours:
+                    path.unlink()
+            for name in (SETTINGS_FILE, *_FINAL_FILES):
+                (self.folder / name).unlink(missing_ok=True)
+        except OSError as err:
+            raise output_error(self.folder, err) from err
+
+
+def _read_record(path: Path) -> RunRecord:
+    try:
+        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise StoreError(f"{path.parent}: not a folder that `cryoemmae pick` has made (no {path.name} in it)") from err
+    except (OSError, UnicodeError, ValidationError) as err:
+        raise StoreError(
+            f"{path}: cannot be read ({str(err).splitlines()[0]}). "
+            "Choose another --out, or start over with --overwrite."
+        ) from err
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text

@@ -1,0 +1,160 @@
+"""``summary.json``: what a run did, with what, and how long it took."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.run.outputs import Totals
+from cryoemmae_plugin.run.store import RunRecord
+from cryoemmae_plugin.run.stream import MicrographResult
+
+Status = Literal["running", "done", "interrupted", "failed"]
+SUMMARY_FILE = "summary.json"
+PACKAGES = ("cryoemmae", "torch", "numpy", "scipy", "mrcfile")
+
+
+@dataclass
+class RunCounts:
+    """How the micrographs of one run ended; `skipped` were done by an earlier run."""
+
+    micrographs: int = 0
+    skipped: int = 0
+    picked: int = 0
+    empty: int = 0
+    failed: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """Micrographs that the run has not come to."""
+        return self.micrographs - self.skipped - self.picked - self.empty - self.failed
+
+
+@dataclass
+class RunLog:
+    """Adds up the results of a run as they come.
+
+    Attributes
+    ----------
+    threshold : float
+        Figure of merit from which a candidate is a pick.
+    counts : RunCounts
+        How the micrographs ended so far.
+    failures : list of dict
+        Micrograph and reason of each that failed.
+    """
+
+    threshold: float
+    counts: RunCounts = field(default_factory=RunCounts)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _start: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: MicrographResult) -> int:
+        """Count one micrograph; its number of picks."""
+        if outcome.result is None:
+            self.counts.failed += 1
+            self.failures.append({"micrograph": str(outcome.micrograph.path), "reason": outcome.reason or ""})
+            return 0
+        for step, seconds in outcome.seconds.items():
+            self._seconds[step] += seconds
+        picks = len(outcome.result.picks.above(self.threshold))
+        if picks:
+            self.counts.picked += 1
+        else:
+            self.counts.empty += 1
+        return picks
+
+    def timings(self) -> dict[str, Any]:
+        """Seconds of the run, per micrograph, and per micrograph and step ("read" runs beside the other steps)."""
+        done = self.counts.picked + self.counts.empty
+        wall = time.monotonic() - self._start
+        steps = {step: round(total / done, 4) for step, total in self._seconds.items()} if done else {}
+        return {
+            "wall_s": round(wall, 3),
+            "per_micrograph_s": round(wall / done, 4) if done else None,
+            "per_micrograph_by_step_s": steps,
+        }
+
+
+def write_summary(
+    folder: Path, record: RunRecord, log: RunLog, totals: Totals | None, status: Status, device: str
+) -> None:
+    """Write the summary of a run; `totals` are those of all results in the folder, None where none were written."""
+    summary = {
+        "status": status,
+        "written": _now(),
+        "command": sys.argv,
+        "settings": record.settings.model_dump() | {"threshold": log.threshold},
+        "model": {"name": record.model_name, "sha256": record.model_sha256},
+        "fingerprint": record.fingerprint,
+        "device": {"torch": device, "name": hardware_name(device)},
+        "versions": versions(),
+        "run": asdict(log.counts) | {"remaining": log.counts.remaining},
+        "failed": log.failures,
+        "total": asdict(totals) if totals else None,
+        "timings": log.timings(),
+        "peak_memory_MB": peak_memory(),
+    }
+    _write(folder, summary)
+
+
+def update_summary(folder: Path, threshold: float, totals: Totals) -> None:
+    """Note in an earlier run's summary that its files were written anew at another threshold."""
+    try:
+        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary["settings"]["threshold"] = threshold
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # the files stand for themselves
+    _write(folder, summary | {"written": _now(), "total": asdict(totals)})
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that picks depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3 / 1.024))
+
+
+def hardware_name(device: str) -> str:
+    """Name of the GPU, or of the processor."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    lines: Sequence[str] = ()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _write(folder: Path, summary: dict[str, Any]) -> None:
+    with atomic_write(folder / SUMMARY_FILE) as file:
+        file.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
