@@ -1,0 +1,215 @@
+"""Clusters of patch vectors: k-means, smoothing, and the published hierarchy from training set to micrograph.
+
+Source: Zamanos et al. 2025, algorithm 2, and its released code where that says more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+HIERARCHY = (3, 4, 5)
+"""Numbers of clusters that a micrograph is split into, one after the other."""
+
+CENTRAL_MARGIN = 0.1
+"""Share of the image at each border that does not vote on which cluster holds the particles."""
+
+SMOOTHING_CELLS = 4
+SMOOTHING_CELLS_SMALL = 2
+SMALL_DIAMETER_CELLS = 16
+"""Side of the window that the embedding is averaged over; the second for particles smaller than the third."""
+
+SMOOTHING_SHIFT_CELLS = 0.5
+"""A mean over an even window lies half a cell before its centre, so the content moves by this much (cells, x and y)."""
+
+MAX_ITERATIONS = 300
+TOLERANCE = 1e-4
+"""k-means ends when the centroids move by less than this, as a share of the data's mean variance."""
+
+
+def nearest_centroid(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """Return which centroid is nearest to each vector, the first on a tie.
+
+    Parameters
+    ----------
+    vectors : Tensor, shape (..., dim)
+    centroids : Tensor, shape (k, dim)
+
+    Returns
+    -------
+    Tensor, shape (...), int64
+    """
+    distances = centroids.square().sum(1) - 2 * (vectors @ centroids.T)  # but for |vector|^2, the same for all
+    return distances.argmin(-1)
+
+
+def kmeans(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
+    """Find k centroids: greedy k-means++ seeds, then Lloyd's iterations. One start; the same seed, the same result.
+
+    Draws random numbers in the order of scikit-learn 1.2, the release that published clusters were made with, and stops
+    as it does, so that a micrograph falls into the published clusters on any device.
+
+    Parameters
+    ----------
+    vectors : Tensor, shape (N, dim), float32
+    k : int
+        At most N.
+    seed : int
+
+    Returns
+    -------
+    Tensor, shape (k, dim), float32
+
+    Raises
+    ------
+    ValueError
+        If there are fewer vectors than clusters.
+    """
+    if not 1 <= k <= len(vectors):
+        raise ValueError(f"cannot make {k} clusters of {len(vectors)} vectors")
+    origin = vectors.mean(0)
+    centred = vectors - origin
+    tolerance = TOLERANCE * float(centred.var(0, correction=0).mean())
+    centroids = _seed_centroids(centred, k, np.random.RandomState(seed))
+    labels = None
+    for _ in range(MAX_ITERATIONS):
+        previous_labels, previous_centroids = labels, centroids
+        labels = nearest_centroid(centred, centroids)
+        centroids = _mean_of_clusters(centred, labels, centroids)
+        if previous_labels is not None and torch.equal(labels, previous_labels):
+            break
+        if float((centroids - previous_centroids).square().sum()) <= tolerance:
+            break
+    return centroids + origin
+
+
+def _seed_centroids(vectors: Tensor, k: int, random: np.random.RandomState) -> Tensor:
+    """Choose k of the vectors, each the best of a few drawn with probability proportional to squared distance."""
+    trials = 2 + int(math.log(k))
+    chosen = [int(random.randint(len(vectors)))]
+    nearest = (vectors - vectors[chosen[0]]).square().sum(1)
+    for _ in range(1, k):
+        running = nearest.double().cumsum(0)
+        draws = torch.from_numpy(random.random_sample(trials)).to(vectors.device) * running[-1]
+        candidates = torch.searchsorted(running, draws).clamp_(max=len(vectors) - 1).tolist()
+        options = [torch.minimum(nearest, (vectors - vectors[at]).square().sum(1)) for at in candidates]
+        best = int(torch.stack([option.double().sum() for option in options]).argmin())
+        chosen.append(candidates[best])
+        nearest = options[best]
+    return vectors[chosen]
+
+
+def _mean_of_clusters(vectors: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
+    """Return the mean of each cluster; an empty one gets the vector that is farthest from its own centroid."""
+    counts = labels.bincount(minlength=len(centroids))
+    empty = (counts == 0).nonzero().flatten()
+    if len(empty):
+        distances = (vectors - centroids[labels]).square().sum(1)
+        labels = labels.index_copy(0, distances.topk(len(empty)).indices, empty)
+        counts = labels.bincount(minlength=len(centroids))
+    membership = torch.nn.functional.one_hot(labels, len(centroids)).T.to(vectors)
+    return (membership @ vectors) / counts.clamp(min=1)[:, None].to(vectors)
+
+
+def smoothing_window(diameter_cells: float) -> int:
+    """Return the side, in cells, of the window that suits a particle of so many cells across."""
+    return SMOOTHING_CELLS if diameter_cells >= SMALL_DIAMETER_CELLS else SMOOTHING_CELLS_SMALL
+
+
+def smooth_embedding(embedding: Tensor, window: int) -> Tensor:
+    """Average over window x window cells, as published: without padding, zeros where the window leaves the image.
+
+    Parameters
+    ----------
+    embedding : Tensor, shape (rows, columns, dim)
+    window : int
+        Even; cell i averages i - window / 2 to i + window / 2 - 1.
+
+    Returns
+    -------
+    Tensor, shape (rows, columns, dim)
+        The first and last window / 2 rows and columns are zero, which the clusters of published weights have seen.
+    """
+    half = window // 2
+    rows, columns = (size - window for size in embedding.shape[:2])
+    across = _sum_of_slices([embedding[:, start : start + columns] for start in range(window)])
+    total = _sum_of_slices([across[start : start + rows] for start in range(window)])
+    smooth = torch.zeros_like(embedding)
+    smooth[half:-half, half:-half] = total.div_(window**2)
+    return smooth
+
+
+def _sum_of_slices(slices: Sequence[Tensor]) -> Tensor:
+    total = slices[0].clone()
+    for part in slices[1:]:
+        total += part
+    return total
+
+
+def hierarchical_mask(embedding: Tensor, centroids: Tensor, particle_cluster: int) -> Tensor:
+    """Follow the particles from the training set's clusters into the micrograph's own (algorithm 2).
+
+    Parameters
+    ----------
+    embedding : Tensor, shape (rows, columns, dim), float32
+        Smoothed embedding of one micrograph.
+    centroids : Tensor, shape (k, dim)
+        Clusters of the training set.
+    particle_cluster : int
+        Which of them holds particles.
+
+    Returns
+    -------
+    Tensor, shape (rows, columns), bool
+        Cells of the particles' cluster.
+    """
+    vectors = embedding.reshape(-1, embedding.shape[-1])
+    mask = (nearest_centroid(embedding, centroids.to(embedding)) == particle_cluster).cpu().numpy()
+    for k in HIERARCHY:
+        labels = nearest_centroid(vectors, kmeans(vectors, k)).reshape(mask.shape).cpu().numpy()
+        mask = follow_cluster(mask, labels)
+    return torch.from_numpy(mask).to(embedding.device)
+
+
+def follow_cluster(mask: NDArray[np.bool_], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Find the cluster in which the particles of a previous clustering are now.
+
+    Counts, over the central part of the image, how often each new cluster meets the previous mask; cells off the mask
+    count as background. Background is taken to come first, the cluster next to it is the answer, unless a larger share
+    of the runner-up lies inside the mask. Kept as released, also where particles are more common than background: the
+    second most common is then the background itself, and the mask comes out empty.
+
+    Parameters
+    ----------
+    mask : ndarray, shape (rows, columns), bool
+        Cells of the particles so far.
+    labels : ndarray, shape (rows, columns), int
+        The new clustering, 0..k-1.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns), bool
+        The new mask; the old one if no cell was on it.
+    """
+    rows, columns = (slice(int(n * CENTRAL_MARGIN), n - int(n * CENTRAL_MARGIN)) for n in mask.shape)
+    met = np.where(mask, labels + 1, 0)  # 0 is background
+    values, counts = np.unique(met[rows, columns], return_counts=True)
+    if len(values) == 1:
+        values, counts = np.unique(met, return_counts=True)
+    if len(values) == 1:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    order = np.argsort(counts, kind="stable")[::-1]
+    best = order[1]
+    if len(values) > 2:
+        runner_up = order[2]
+        cells_per_hit = {at: sizes[values[at] - 1] / counts[at] for at in (best, runner_up)}
+        if cells_per_hit[best] > cells_per_hit[runner_up]:
+            best = runner_up
+    followed: NDArray[np.bool_] = labels == values[best] - 1
+    return followed

@@ -1,0 +1,102 @@
+"""The published method, step by step: Zamanos et al., Cell Reports Methods 2025."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from cryoemmae_plugin.core.cluster import (
+    SMOOTHING_SHIFT_CELLS,
+    hierarchical_mask,
+    smooth_embedding,
+    smoothing_window,
+)
+from cryoemmae_plugin.core.embed import embed_image
+from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.geometry import MicrographFrame
+from cryoemmae_plugin.core.locate import FINE_PER_CELL, disc_contrast, locate, size_score
+from cryoemmae_plugin.core.preprocess import preprocess_paper
+from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.types import Picks
+
+
+class PaperModel(Protocol):
+    """What the published method needs of a model."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Encoder in evaluation mode."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of the training set's pixels, in 0..1."""
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the training set's pixels."""
+
+    @property
+    def centroids(self) -> Tensor:
+        """Clusters of the training set, shape (k, dim)."""
+
+    @property
+    def particle_cluster(self) -> int:
+        """Which of them holds particles."""
+
+
+def pick_paper(image: Tensor, model: PaperModel, diameter_px: float, timer: StepTimer | None = None) -> Picks:
+    """Pick one micrograph as published.
+
+    Parameters
+    ----------
+    image : Tensor, shape (ny, nx)
+        Micrograph, particles dark.
+    model : PaperModel
+        Its encoder's device is where the embedding is made and clustered; the image is preprocessed where it lies.
+    diameter_px : float
+        Particle diameter in micrograph pixels.
+    timer : StepTimer or None
+        Takes the seconds of "preprocess", "encode", "cluster" and "locate".
+
+    Returns
+    -------
+    Picks
+        In pixels of the micrograph, best first. The score is a / (1 + a), a being the area of a component in areas of
+        the particle's disc: the published method has no other.
+
+    Raises
+    ------
+    ImageError
+        If the image is not 2-D, is tiny or constant, or has values that are not finite.
+    SettingsError
+        If the diameter does not fit the image.
+    """
+    timer = timer or StepTimer()
+    with timer.step("preprocess"):
+        grid, frame = preprocess_paper(image, diameter_px)
+    with timer.step("encode"):
+        embedding = embed_image(grid, model.encoder, model.mean, model.std)
+
+    fine_frame = _frame_of_fine_grid(frame, embedding)
+    fine_diameter_px = diameter_px / min(fine_frame.scale)  # the axes are stretched apart: the longer one, as released
+    with timer.step("cluster"):
+        window = smoothing_window(fine_diameter_px / FINE_PER_CELL)
+        mask = hierarchical_mask(smooth_embedding(embedding, window), model.centroids, model.particle_cluster)
+    with timer.step("locate"):
+        found = locate(mask, fine_diameter_px)
+        xy = fine_frame.to_micrograph(found.xy)
+        score = size_score(found.area, fine_diameter_px)
+        power = disc_contrast(grid, frame.to_grid(xy), (diameter_px / frame.scale[0], diameter_px / frame.scale[1]))
+        best_first = np.argsort(-score, kind="stable")
+    return Picks(xy[best_first], score[best_first], power[best_first], frame.shape)
+
+
+def _frame_of_fine_grid(frame: MicrographFrame, embedding: Tensor) -> MicrographFrame:
+    """Return where the pixels lie on which centres are found, the smoothing's shift included."""
+    rows, columns = embedding.shape[0] * FINE_PER_CELL, embedding.shape[1] * FINE_PER_CELL
+    shift = SMOOTHING_SHIFT_CELLS * FINE_PER_CELL
+    offset_x = frame.offset[0] * columns / frame.grid_shape[1] + shift
+    offset_y = frame.offset[1] * rows / frame.grid_shape[0] + shift
+    return MicrographFrame(frame.shape, (rows, columns), (offset_x, offset_y))
