@@ -35,3 +35,25 @@ def marker_image() -> NDArray[np.float32]:
     image[y, x + 1 : x + 9] = 2.0
     image[y + 1 : y + 5, x] = 1.0
     return image
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model with one block and random weights, for both modes: right in form, blind in content."""
+    import torch
+
+    from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig, initialise
+    from cryoemmae_plugin.weights import ModelCard, save_model
+
+    config = EncoderConfig(embed_dim=32, depth=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = Encoder(config)
+        initialise(encoder)
+        centroids = torch.randn(4, config.embed_dim)
+    card = ModelCard(
+        name="tiny", modes=("default", "paper"), encoder=config, mean=0.5, std=0.1, particle_cluster=1, licence="MIT"
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(folder, card, encoder.state_dict(), {"centroids": centroids})
+    return folder
