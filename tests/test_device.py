@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import DeviceError
 

@@ -1,0 +1,133 @@
+"""A model's card: what it is, where it comes from, and the hash of every file that belongs to it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cryoemmae_plugin.core.encoder import EncoderConfig
+from cryoemmae_plugin.errors import ModelError
+from cryoemmae_plugin.settings import Mode
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CARD_FILE = "card.toml"
+MAX_CARD_BYTES = 2**20
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+LIMITS = {"tile_px": 256, "patch_px": 64, "embed_dim": 2048, "depth": 64, "num_heads": 64, "mlp_ratio": 16}
+"""Largest dimensions of an encoder that are believed, so that a broken card cannot ask for all memory."""
+
+MAX_GRID = 64
+"""Most patches along one side of a tile."""
+
+
+class ModelCard(BaseModel):
+    """What is known about a model besides its weights. Frozen; validated on construction.
+
+    Attributes
+    ----------
+    name, version : str
+        What to call it.
+    modes : tuple of str
+        The picking modes it is made for: "default", "paper".
+    encoder : EncoderConfig
+        Dimensions of the encoder.
+    mean, std : float
+        Of the training set's pixels, in the scale that the model's mode hands to the encoder.
+    particle_cluster : int or None
+        Which centroid is particles; None until it is known.
+    data, recipe, hardware, licence, created : str
+        Where it comes from, for people.
+    files : dict
+        SHA-256 of each tensor file in the folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    version: str = "1"
+    modes: tuple[Mode, ...] = Field(min_length=1)
+    encoder: EncoderConfig = EncoderConfig()
+    mean: float = Field(allow_inf_nan=False)
+    std: float = Field(gt=0, allow_inf_nan=False)
+    particle_cluster: int | None = Field(default=None, ge=0)
+    data: str = ""
+    recipe: str = ""
+    hardware: str = ""
+    licence: str = ""
+    created: str = ""
+    files: dict[
+        Annotated[str, Field(pattern=r"^[a-z_]+\.safetensors$")], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    ] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not is_model_name(name):
+            raise ValueError("must be letters, digits, '.', '_' or '-', at most 64, beginning with a letter or digit")
+        return name
+
+    @field_validator("encoder")
+    @classmethod
+    def _check_encoder(cls, encoder: EncoderConfig) -> EncoderConfig:
+        for name, limit in LIMITS.items():
+            if not 0 < getattr(encoder, name) <= limit:
+                raise ValueError(f"{name} = {getattr(encoder, name)} is not within 1 to {limit}")
+        if encoder.tile_px % encoder.patch_px or encoder.grid > MAX_GRID:
+            raise ValueError(f"tiles of {encoder.tile_px} px do not divide into patches of {encoder.patch_px} px")
+        if encoder.embed_dim % encoder.num_heads or encoder.embed_dim % 4:
+            raise ValueError(f"embed_dim = {encoder.embed_dim} does not divide by 4 and {encoder.num_heads} heads")
+        return encoder
+
+    def to_toml(self) -> str:
+        """Return the card as the text of a TOML file."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def is_model_name(text: str) -> bool:
+    """Say whether `text` can name a model: a plain word, never a path."""
+    return NAME_PATTERN.fullmatch(text) is not None
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read the card of a model folder.
+
+    Raises
+    ------
+    ModelError
+        There is no card, or it is not one.
+    """
+    path = folder / CARD_FILE
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a model card; install it again")
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as err:
+        raise ModelError(f"{folder}: not a model folder ({CARD_FILE}: {err.strerror}); check the path") from err
+    except (ValueError, RecursionError) as err:
+        raise ModelError(f"{path}: not a TOML file ({err}); install the model again") from err
+    return make_card(str(path), **values)
+
+
+def make_card(source: str, **values: Any) -> ModelCard:
+    """Build a card from its fields.
+
+    Raises
+    ------
+    ModelError
+        Naming `source` and every field that is missing or out of range.
+    """
+    try:
+        return ModelCard(**values)
+    except ValidationError as err:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))} is {p['input']!r:.60}: {p['msg']}" for p in err.errors())
+        raise ModelError(f"{source}: not a model card: {problems}; correct it, or install the model again") from err
