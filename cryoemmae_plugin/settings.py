@@ -89,9 +89,14 @@ def make_settings(**values: Any) -> PickerSettings:
     try:
         return PickerSettings(**values)
     except ValidationError as err:
-        lines = []
-        for problem in err.errors():
-            name = ".".join(map(str, problem["loc"])) or "settings"
-            option = "--" + name.removesuffix("_A").replace("_", "-")
-            lines.append(f"{option} is {problem['input']!r}: {problem['msg'].lower()}")
-        raise SettingsError("; ".join(lines)) from err
+        raise SettingsError(describe(err)) from err
+
+
+def describe(err: ValidationError) -> str:
+    """Say in one line which options are wrong, and why."""
+    lines = []
+    for problem in err.errors():
+        name = ".".join(map(str, problem["loc"])) or "settings"
+        option = "--" + name.removesuffix("_A").replace("_", "-")
+        lines.append(f"{option} is {problem['input']!r}: {problem['msg'].lower()}")
+    return "; ".join(lines)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from cryoemmae_plugin.types import Picks
 
@@ -46,10 +48,13 @@ def draw_overlay(
     return _with_footer(canvas, f"{title}   {len(picks)} picks", threshold)
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """The picture as a PNG file's content."""
+def png_bytes(picture: Image.Image, notes: Mapping[str, str] | None = None) -> bytes:
+    """The picture as the content of a PNG file, with `notes` as text in it."""
+    info = PngInfo()
+    for key, value in (notes or {}).items():
+        info.add_text(key, value)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=False)
+    picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,10 +28,24 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
     OutputError
         When the file cannot be written; `path` is then what it was before.
     """
+    with _atomic(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
+        yield file
+        file.detach()  # flushes, and leaves the file open
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` into the place of `path` at once; raises as :func:`atomic_write` does."""
+    with _atomic(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -98,7 +98,8 @@ def _expand(path: Path, recursive: bool, exclude: Path | None) -> Iterator[tuple
         if not is_readable(path):
             what = "not an image" if path.is_file() else "no such file or folder"
             raise InputError(
-                f"{path}: {what}; give micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, or a micrographs STAR"
+                f"{path}: {what}; give micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, "
+                "or a micrographs STAR"
             )
         yield path, None
     else:

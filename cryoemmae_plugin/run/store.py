@@ -137,18 +137,11 @@ class ResultStore:
 
     def path_of(self, uid: str) -> Path:
         """The result file of a micrograph."""
-        pure = PurePosixPath(uid)
-        if not uid or pure.is_absolute() or ".." in pure.parts:
-            raise StoreError(f"{uid!r} is not a safe name for a result; it must be a relative path without '..'")
-        return self.folder / "results" / f"{uid}.star"
+        return _path_of(self.folder, uid)
 
     def owner(self, uid: str) -> str | None:
         """The absolute path of the micrograph that is stored under `uid`; None where nothing is."""
-        try:
-            with self.path_of(uid).open(encoding="utf-8") as file:
-                return parse_header(file.read(16384)).get("cryoemmaeSource")
-        except (OSError, ValueError):
-            return None
+        return stored_source(self.folder, uid)
 
     def holds(self, micrograph: Micrograph) -> bool:
         """Whether this micrograph is done: stored, whole, and its file and pixel size not changed since."""
@@ -261,6 +254,22 @@ class ResultStore:
                 (self.folder / name).unlink(missing_ok=True)
         except OSError as err:
             raise output_error(self.folder, err) from err
+
+
+def stored_source(folder: Path, uid: str) -> str | None:
+    """The absolute path of the micrograph that `folder` has a result of under `uid`; None where it has none."""
+    try:
+        with _path_of(folder, uid).open(encoding="utf-8") as file:
+            return parse_header(file.read(16384)).get("cryoemmaeSource")
+    except (OSError, ValueError):
+        return None
+
+
+def _path_of(folder: Path, uid: str) -> Path:
+    pure = PurePosixPath(uid)
+    if not uid or pure.is_absolute() or ".." in pure.parts:
+        raise StoreError(f"{uid!r} is not a safe name for a result; it must be a relative path without '..'")
+    return folder / "results" / f"{uid}.star"
 
 
 def _read_record(path: Path) -> RunRecord:

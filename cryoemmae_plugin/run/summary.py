@@ -20,10 +20,11 @@ from cryoemmae_plugin.run.atomic import atomic_write
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.store import RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.version import package_version
 
 Status = Literal["running", "done", "interrupted", "failed"]
 SUMMARY_FILE = "summary.json"
-PACKAGES = ("cryoemmae", "torch", "numpy", "scipy", "mrcfile")
+PACKAGES = ("torch", "numpy", "scipy", "mrcfile")
 
 
 @dataclass
@@ -123,7 +124,7 @@ def update_summary(folder: Path, threshold: float, totals: Totals) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that picks depend on."""
-    found = {"python": platform.python_version()}
+    found = {"cryoemmae": package_version(), "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

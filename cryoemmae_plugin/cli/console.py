@@ -1,0 +1,121 @@
+"""What a run says: a progress bar on a terminal, dated lines in a log file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+LOG_EVERY_S = 10.0
+"""Least seconds between two progress lines in a log."""
+
+
+class Reporter:
+    """Messages and progress of one command.
+
+    Parameters
+    ----------
+    interactive : bool, optional
+        Draw a progress bar; by default when standard output is a terminal.
+    dated : bool
+        Begin each line with date and time where standard output is no terminal but, most likely, a log.
+    """
+
+    def __init__(self, interactive: bool | None = None, *, dated: bool = False) -> None:
+        self._out, self._err = Console(highlight=False), Console(highlight=False, stderr=True)
+        self.interactive = self._out.is_terminal if interactive is None else interactive
+        self._dated = dated and not self.interactive
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._total, self._done, self._before, self._start, self._last = 0, 0, 0, 0.0, 0.0
+
+    def say(self, text: str) -> None:
+        """A message for the user."""
+        self._write(self._out, text)
+
+    def warn(self, text: str) -> None:
+        """A message about something that went wrong, to standard error."""
+        self._write(self._err, text, style="yellow")
+
+    def error(self, text: str) -> None:
+        """The reason why a command ends, to standard error."""
+        self._err.print(f"Error: {text}", style="red", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, total: int, label: str) -> Iterator[None]:
+        """Show how far `total` steps have come, as :meth:`advance` counts them."""
+        self._total, self._done, self._before = total, 0, 0
+        self._start, self._last = time.monotonic(), float("-inf")
+        if not self.interactive:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self._out) as self._bar:
+            self._task = self._bar.add_task(label, total=total, note="")
+            try:
+                yield
+            finally:
+                self._bar.stop()
+                self._bar, self._task = None, None
+
+    def advance(self, note: str) -> None:
+        """Count one step; in a log, write a line from time to time, and for the first and the last step."""
+        self.advance_to(self._done + 1, self._total, note)
+
+    def advance_to(self, done: int, total: int, note: str) -> None:
+        """Say that `done` of `total` steps are behind."""
+        if self._done == 0 and done > 1:
+            self._before = done - 1  # a resumed task: its time began here
+        self._done, self._total = done, total
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last >= LOG_EVERY_S or done == total:
+            self._last = now
+            left = timedelta(seconds=round((now - self._start) / (done - self._before) * (total - done)))
+            self.say(f"{done}/{total}  {note}  ({left} left)")
+
+    def _write(self, console: Console, text: str, style: str | None = None) -> None:
+        if self._dated:
+            text = f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}"
+        target = self._bar.console if self._bar is not None else console
+        target.print(text, style=style, markup=False, soft_wrap=True)
+
+
+class _Handler(logging.Handler):
+    """Passes what the library logs on to a reporter."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        tell = self._reporter.warn if record.levelno >= logging.WARNING else self._reporter.say
+        tell(self.format(record))
+
+
+@contextmanager
+def library_log(reporter: Reporter, debug: bool) -> Iterator[None]:
+    """Show the messages of the library while a command runs; with `debug` all of them."""
+    logger, handler = logging.getLogger("cryoemmae_plugin"), _Handler(reporter)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -1,0 +1,109 @@
+"""``cryoemmae pick``: micrographs in, picks out."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from cryoemmae_plugin.cli.console import Reporter
+from cryoemmae_plugin.cli.options import Flag, SettingsOptions
+from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.version import release
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.cli.session import Engine
+    from cryoemmae_plugin.settings import PickerSettings
+
+
+def pick(
+    paths: Annotated[list[str], Parameter(name="PATH", negative="")],
+    /,
+    *,
+    settings: SettingsOptions,
+    out: Path = Path("picks"),
+    device: str = "auto",
+    jobs: int = 2,
+    threads: Annotated[int, Parameter(show_default=False)] = 0,
+    recursive: Flag = False,
+    overwrite: Flag = False,
+    box: Flag = False,
+    overlays: str = "3",
+) -> int:
+    """Find the particles in micrographs.
+
+    Run it again to go on where it stopped: micrographs that are done are skipped, those that failed are tried once
+    more.
+
+    Exit status: 0 all done, 1 nothing done, 2 wrong usage, 3 some micrographs failed.
+
+    Parameters
+    ----------
+    paths
+        Micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, or a micrographs STAR.
+    out
+        Folder for the results.
+    device
+        auto (a GPU where there is one), cpu, or cuda:N.
+    jobs
+        Micrographs read ahead while one is picked; each takes the memory of its image.
+    threads
+        CPU threads to compute with; all, if not given.
+    recursive
+        Search the folders inside a folder too.
+    overwrite
+        Throw away what earlier runs have left in the folder.
+    box
+        Write EMAN .box files as well.
+    overlays
+        Draw the picks on the first N micrographs, or on all, or none.
+    """
+    from cryoemmae_plugin.cli.session import PickRun, RunOptions
+    from cryoemmae_plugin.run.inputs import find_micrographs
+    from cryoemmae_plugin.run.store import ResultStore, RunRecord, stored_source
+
+    if jobs < 1 or threads < 0:
+        raise SettingsError(f"--jobs is {jobs}, --threads is {threads}: give 1 or more")
+    options = RunOptions(jobs=jobs, boxes=box, overlays=_overlay_count(overlays))
+    micrographs = find_micrographs(
+        paths,
+        pixel_size_A=settings.pixel_size_A,
+        recursive=recursive,
+        exclude=out,
+        owner=(lambda uid: None) if overwrite else partial(stored_source, out),
+    )
+    engine = build_engine(settings, device, threads)
+    record = RunRecord(
+        version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
+    )
+    with ResultStore.create(out, record, overwrite=overwrite) as store:
+        return PickRun(store, engine, options, Reporter(dated=True)).over(micrographs)
+
+
+def build_engine(settings: PickerSettings, device: str, threads: int) -> Engine:
+    """Load the model onto the device: what all micrographs would fail by fails here, before any is read."""
+    import torch
+
+    from cryoemmae_plugin.cli.session import Engine
+    from cryoemmae_plugin.core.picker import Picker
+    from cryoemmae_plugin.device import choose_device
+    from cryoemmae_plugin.weights import load_model
+
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = choose_device(device)
+    model = load_model(settings.model_name)
+    return Engine(Picker(model, settings, chosen), model.card.name, model.sha256, chosen)
+
+
+def _overlay_count(text: str) -> int:
+    """How many overlays to draw."""
+    words = {"all": sys.maxsize, "none": 0}
+    if text in words:
+        return words[text]
+    if not text.isdecimal():
+        raise SettingsError(f"--overlays is {text!r}: give a number, all, or none")
+    return int(text)

@@ -1,0 +1,130 @@
+"""``cryoemmae train``: a model of one's own from unlabelled micrographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from cryoemmae_plugin.cli.console import Reporter
+from cryoemmae_plugin.cli.options import Flag
+from cryoemmae_plugin.cli.signals import stop_on_signals
+from cryoemmae_plugin.errors import Interrupted, SettingsError
+from cryoemmae_plugin.settings import Mode, describe
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.training.fit import FitSettings
+    from cryoemmae_plugin.training.mae import MaskedAutoencoder
+
+
+def train(
+    paths: Annotated[list[str], Parameter(name="PATH", negative="")],
+    /,
+    *,
+    diameter: float,
+    name: str,
+    out: Path | None = None,
+    pixel_size: float | None = None,
+    mode: Mode = "default",
+    contrast: Literal["dark", "bright"] = "dark",
+    start: Annotated[str | None, Parameter(name="--from")] = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    recursive: Flag = False,
+) -> int:
+    """Train a model on unlabelled micrographs; five are enough.
+
+    Run it again to go on where it stopped. When it is done, pick with --model NAME.
+
+    Parameters
+    ----------
+    paths
+        Micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, or a micrographs STAR.
+    diameter
+        Longest extent of the particle, in Å.
+    name
+        What to call the model.
+    out
+        Folder for the model. [default: NAME among the installed models]
+    pixel_size
+        Å per pixel of the stored micrographs; overrides the files' headers.
+    mode
+        The mode of pick that the model is for.
+    contrast
+        'dark' for particles darker than the ice, 'bright' for inverted micrographs.
+    start
+        Model to train further, by name or folder. [default: a new one]
+    epochs
+        Passes over the training tiles. [default: 400]
+    batch
+        Tiles in a step. [default: 128]
+    seed
+        Of the weights, the masks and the order of the tiles. [default: 0]
+    device
+        auto (a GPU where there is one), cpu, or cuda:N.
+    recursive
+        Search the folders inside a folder too.
+    """
+    from cryoemmae_plugin.device import choose_device
+    from cryoemmae_plugin.run.inputs import find_micrographs
+    from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
+    from cryoemmae_plugin.weights import is_model_name, user_models_dir
+
+    if not is_model_name(name):
+        raise SettingsError(f"--name is {name!r}: use letters, digits, '.', '_' and '-', at most 64, no path")
+    if diameter <= 0:
+        raise SettingsError(f"--diameter is {diameter:g}: it must be greater than 0")
+    settings = _fit_settings(epochs=epochs, batch=batch, seed=seed)
+    chosen = choose_device(device)
+    found = find_micrographs(paths, pixel_size_A=pixel_size, recursive=recursive, exclude=out)
+    micrographs = [TrainingMicrograph(m.path, diameter, m.pixel_size_A, contrast == "bright") for m in found]
+    folder = out or user_models_dir() / name
+    reporter = Reporter(dated=True)
+    reporter.say(f"Training {name} on {len(micrographs)} micrographs, on {chosen}, into {folder}")
+    with stop_on_signals() as stop, reporter.progress(0, "Training"):
+        try:
+            train_model(
+                micrographs,
+                folder,
+                name,
+                mode=mode,
+                settings=settings,
+                start=None if start is None else _load_start(start),
+                device=chosen,
+                progress=lambda done, total, loss: reporter.advance_to(done, total, f"loss {loss:.4f}"),
+                should_stop=stop,
+            )
+        except Interrupted as err:
+            reporter.warn(str(err))
+            return stop.exit_status
+    reporter.say(f"Done. Pick with it: cryoemmae pick MICROGRAPHS/ --diameter {diameter:g} --model {out or name}")
+    return 0
+
+
+def _fit_settings(**values: int | None) -> FitSettings:
+    """The recipe, with what the user has changed in it."""
+    from pydantic import ValidationError
+
+    from cryoemmae_plugin.training.fit import FitSettings
+
+    try:
+        return FitSettings.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as err:
+        raise SettingsError(describe(err)) from err
+
+
+def _load_start(name: str) -> MaskedAutoencoder:
+    """An installed model, or one in a folder, with its decoder, ready to be trained further."""
+    from cryoemmae_plugin.training.mae import MaskedAutoencoder
+    from cryoemmae_plugin.weights import load_decoder_state, load_model
+    from cryoemmae_plugin.weights.installed import folder_of
+
+    folder = folder_of(name)
+    model = load_model(folder)
+    whole = MaskedAutoencoder(model.card.encoder)
+    whole.encoder.load_state_dict(model.encoder.state_dict())
+    whole.decoder.load_state_dict(load_decoder_state(folder))
+    return whole

@@ -1,0 +1,63 @@
+"""Overlay pictures of stored results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from cryoemmae_plugin.images import read_image
+from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.atomic import atomic_write_bytes
+from cryoemmae_plugin.run.store import ResultStore
+
+OVERLAY_FOLDER = "overlays"
+_NOTE = "cryoemmae"
+
+
+def write_overlay(store: ResultStore, uid: str, threshold: float) -> Path:
+    """Draw the picks of a stored result over its micrograph, into ``overlays/<uid>.png``.
+
+    Raises
+    ------
+    ImageError
+        When the micrograph cannot be read (any more).
+    OutputError
+        When the picture cannot be written.
+    """
+    result = store.load(uid)
+    settings = store.record.settings
+    picks = result.picks.above(threshold)
+    image = read_image(Path(result.source))
+    title = f"{Path(result.micrograph).name}   {settings.diameter_A:g} Å"
+    picture = draw_overlay(image, picks, settings.diameter_A / result.pixel_size_A, threshold, title)
+    path = overlay_path(store, uid)
+    atomic_write_bytes(path, png_bytes(picture, {_NOTE: _note(store, threshold)}))
+    return path
+
+
+def overlay_is_current(store: ResultStore, uid: str, threshold: float) -> bool:
+    """Whether the picture of a result shows these settings and this threshold."""
+    path = overlay_path(store, uid)
+    try:
+        with Image.open(path) as picture:
+            current = picture.info.get(_NOTE) == _note(store, threshold)
+        return current and path.stat().st_mtime >= store.path_of(uid).stat().st_mtime
+    except OSError:
+        return False
+
+
+def overlay_path(store: ResultStore, uid: str) -> Path:
+    """Where the picture of a result is."""
+    return store.folder / OVERLAY_FOLDER / f"{uid}.png"
+
+
+def _note(store: ResultStore, threshold: float) -> str:
+    return f"{store.record.fingerprint} {threshold:g}"
+
+
+def existing_overlays(store: ResultStore) -> list[str]:
+    """Results that have a picture."""
+    folder = store.folder / OVERLAY_FOLDER
+    uids = sorted(path.relative_to(folder).as_posix().removesuffix(".png") for path in folder.glob("**/*.png"))
+    return [uid for uid in uids if store.path_of(uid).exists()]
