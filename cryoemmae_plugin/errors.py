@@ -12,6 +12,10 @@ class SettingsError(CryoemmaeError):
     """A setting is missing, out of range, or contradicts another."""
 
 
+class InputError(CryoemmaeError):
+    """A path leads to no micrograph, or a table (STAR, CSV) cannot be read as what it should be."""
+
+
 class ImageError(CryoemmaeError):
     """A micrograph cannot be read or cannot be picked: missing, truncated, empty, constant, not an image."""
 
