@@ -293,6 +293,7 @@ def test_no_more_is_decompressed_than_the_header_promises(tmp_path, monkeypatch)
     assert sum(taken) < 2 * len(raw) + 10
 
 
+@pytest.mark.filterwarnings("ignore:Data array contains NaN:RuntimeWarning")
 @pytest.mark.parametrize("suffix", [".mrc", ".tif"])
 def test_nan_and_infinity_are_counted(tmp_path, suffix):
     image = marked()
@@ -377,6 +378,7 @@ def test_a_file_without_read_permission_is_refused(tmp_path):
     refused(path, "ermission")
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:mrcfile", "ignore::Warning:PIL")
 def test_random_damage_never_escapes_as_another_error(tmp_path):
     rng = np.random.default_rng(1)
     write_mrc(tmp_path / "m.mrc", marked("int16"))
