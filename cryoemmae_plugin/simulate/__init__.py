@@ -1,7 +1,7 @@
 """Micrographs with known answers, for the demo, the tests, training and thresholds.
 
-Weak-phase physics: particles are projected clouds of Gaussian blobs in ice, seen through the contrast transfer function of
-an underfocused microscope and counted by a detector. Protein is dark, as in raw micrographs.
+Weak-phase physics: particles are projected clouds of Gaussian blobs in ice, seen through the contrast transfer function
+of an underfocused microscope and counted by a detector. Protein is dark, as in raw micrographs.
 """
 
 from cryoemmae_plugin.simulate.render import SimulatedMicrograph, simulate

@@ -38,7 +38,10 @@ class Surroundings:
 def surroundings(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Surroundings:
     """Draw everything but the particles for a canvas of `shape`."""
     where = Surroundings(
-        np.zeros(shape, np.float32), _background(settings, shape, rng), np.ones(shape, np.float32), np.zeros(shape, bool)
+        phase=np.zeros(shape, np.float32),
+        transmission=_background(settings, shape, rng),
+        graininess=np.ones(shape, np.float32),
+        blocked=np.zeros(shape, bool),
     )
     if settings.ice == "crystalline":
         where.transmission[:] *= _crystalline(settings, shape, rng)
@@ -91,9 +94,9 @@ def _add_carbon(where: Surroundings, settings: SimulationSettings, rng: np.rando
     distance = np.hypot(x - centre_x, y - centre_y) + 12 / settings.pixel_size_A * smooth_field(
         (shape[0], shape[1]), 90 / settings.pixel_size_A, rng
     )
-    edge = np.quantile(distance[::8, ::8], 1 - settings.carbon) if settings.carbon < 1 else -np.inf
-    ramp = 30 / settings.pixel_size_A
-    film = np.clip((distance - edge) / max(ramp, 1) + 0.5, 0, 1).astype(np.float32) if settings.carbon < 1 else np.ones(shape)
+    ramp = max(30 / settings.pixel_size_A, 1)
+    edge = np.quantile(distance[::8, ::8], 1 - settings.carbon) if settings.carbon < 1 else distance.min() - ramp
+    film = np.clip((distance - edge) / ramp + 0.5, 0, 1).astype(np.float32)
     where.phase[:] += np.float32(rng.uniform(0.15, 0.5)) * film
     where.transmission[:] *= 1 - np.float32(rng.uniform(0.12, 0.35)) * film
     where.graininess[:] *= 1 + np.float32(rng.uniform(1.5, 4)) * film
@@ -107,7 +110,8 @@ def _add_frost(where: Surroundings, settings: SimulationSettings, rng: np.random
     angle = np.arctan2(dy, dx)
     order = np.arange(2, 6)
     wave = rng.normal(scale=0.16, size=4) / (order / 2)
-    outline = radius * (1 + np.tensordot(wave, np.cos(order[:, None, None] * angle + rng.uniform(0, 6.3, (4, 1, 1))), 1))
+    ripples = np.cos(order[:, None, None] * angle + rng.uniform(0, 2 * np.pi, (4, 1, 1)))
+    outline = radius * (1 + np.tensordot(wave, ripples, 1))
     bulge = np.sqrt(np.clip(1 - (np.hypot(dx, dy) / outline) ** 2, 0, 1)).astype(np.float32)
     _add_object(where, window, bulge**0.7, rng.uniform(0.1, 0.7), np.exp(rng.uniform(-3.5, -0.8)))
 

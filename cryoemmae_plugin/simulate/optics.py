@@ -16,8 +16,8 @@ DQE = 0.6
 """Share of the electrons that the detector counts."""
 
 ICE_PHASE_rad = 0.0043
-"""Phase noise of amorphous ice, in rad per √(Å of thickness) and per 1/Å of pixel: √(0.0314 molecules/Å³) · 0.098 rad·Å² for each
-molecule, times 1/4 since the molecules of a liquid avoid each other (structure factor 0.06)."""
+"""Phase noise of amorphous ice, in rad per √(Å of thickness) and per 1/Å of pixel: √(0.0314 molecules/Å³) times 0.098
+rad·Å² for each molecule, times 1/4 since the molecules of a liquid avoid each other (structure factor 0.06)."""
 
 
 def frequencies(shape: tuple[int, int], pixel_size_A: float) -> Image:

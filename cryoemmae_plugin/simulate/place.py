@@ -38,8 +38,10 @@ def place_centres(
     kept = np.zeros((0, 2))
     if count == 0 or high[0] <= low[0] or high[1] <= low[1]:
         return kept
+    fits = (high[0] - low[0] + min_distance) * (high[1] - low[1] + min_distance) / min_distance**2
     for _ in range(MAX_ROUNDS):
-        fresh = rng.uniform(low, high, size=(max(64, 2 * (count - len(kept))), 2))
+        wanted = min(count - len(kept), int(fits))
+        fresh = rng.uniform(low, high, size=(max(64, 2 * wanted), 2))
         column, row = np.clip(np.rint(fresh).astype(int), 0, [blocked.shape[1] - 1, blocked.shape[0] - 1]).T
         fresh = fresh[~blocked[row, column]]
         if len(kept) and len(fresh):

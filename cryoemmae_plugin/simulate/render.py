@@ -18,9 +18,9 @@ from cryoemmae_plugin.simulate.shapes import BLOB_SIGMA, ParticleModel, particle
 
 Image = NDArray[np.float32]
 
-PROTEIN_IN_ICE_V = 1.2
-"""Mean potential of a protein's volume above that of the ice it displaces, in volt: such that apoferritin at 300 kV stands out
-from the noise as it does in published micrographs."""
+PROTEIN_IN_ICE_V = 1.4
+"""Mean potential of a protein's volume above that of the ice it displaces, in volt: such that apoferritin at 300 kV
+stands out from the noise as it does in published micrographs."""
 
 INTERACTION_rad_per_VA = {200.0: 7.3e-4, 300.0: 6.5e-4}
 
@@ -36,8 +36,9 @@ class SimulatedMicrograph:
     image : ndarray, shape (ny, nx), float32
         Electrons per pixel, or 0..255 where the settings ask for 8 bit; protein is dark.
     xy : ndarray, shape (N, 2), float64
-        Centres of mass of all particles whose centre lies inside the frame, which are also the centres of their bounding
-        spheres: x = column, y = row, the centre of the first pixel is (0.0, 0.0).
+        Centres of all particles whose centre lies inside the frame: x = column, y = row, the centre of the first pixel
+        is (0.0, 0.0). A particle's centre is that of its minimal bounding sphere, and its centre of mass: the models
+        are made such that both coincide.
     diameter_A, pixel_size_A : float
         Diameter of the bounding sphere, and size of a pixel.
     settings : SimulationSettings

@@ -25,7 +25,7 @@ def particles_for(coverage: float, shape: tuple[int, int], diameter_px: float) -
 
 
 def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
-    """Draw a realistic scene, easy to hard; `fixed` settings are kept as given.
+    """Draw a realistic scene, easy to hard and sometimes empty; `fixed` settings are kept as given.
 
     Parameters
     ----------
@@ -57,32 +57,43 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
         "dose_e_A2": float(rng.uniform(20, 60)),
         "ice_thickness_A": float(rng.uniform(250, 1200)),
         "ice_gradient": float(np.exp(rng.uniform(np.log(0.01), np.log(0.2)))),
-        "carbon": _sometimes(rng, 0.2, rng.uniform(0.05, 0.45)),
-        "frost": int(_sometimes(rng, 0.25, rng.integers(1, 9))),
-        "crystals": int(_sometimes(rng, 0.15, rng.integers(1, 5))),
-        "aggregates": int(_sometimes(rng, 0.2, rng.integers(1, 5))),
-        "debris": int(_sometimes(rng, 0.3, rng.integers(10, 150))),
-        "hot_pixels": int(_sometimes(rng, 0.3, rng.integers(1, 60))),
+        "carbon": _sometimes(rng, 0.2, 0.05, 0.45),
+        "frost": int(_sometimes(rng, 0.25, 1, 9)),
+        "crystals": int(_sometimes(rng, 0.15, 1, 5)),
+        "aggregates": int(_sometimes(rng, 0.2, 1, 5)),
+        "debris": int(_sometimes(rng, 0.3, 10, 150)),
+        "hot_pixels": int(_sometimes(rng, 0.3, 1, 60)),
     }
     if rng.random() < 0.3:
         drawn |= {"lowpass_A": float(drawn["diameter_A"] * rng.uniform(0.06, 0.26)), "eight_bit": True}
         drawn |= {"highpass_A": float(drawn["diameter_A"] * rng.uniform(3, 8))}
-        drawn["smeared_border_px"] = int(_sometimes(rng, 0.5, rng.integers(8, 48)))
-    coverage = float(fixed.pop("coverage", np.exp(rng.uniform(np.log(0.03), np.log(0.45)))))
+        drawn["smeared_border_px"] = int(_sometimes(rng, 0.5, 8, 48))
+    coverage = float(np.exp(rng.uniform(np.log(0.03), np.log(0.45))))
+    if rng.random() < 0.06:
+        coverage = 0.0
+        drawn["ice"] = str(rng.choice(["vitreous", "crystalline"]))
+    coverage = fixed.pop("coverage", coverage)
     drawn |= fixed
     if "n_particles" not in drawn:
         drawn["n_particles"] = particles_for(coverage, drawn["shape"], drawn["diameter_A"] / drawn["pixel_size_A"])
     return SimulationSettings(**drawn)
 
 
-def _sometimes(rng: np.random.Generator, probability: float, value: float) -> float:
-    return value if rng.random() < probability else 0
+def _sometimes(rng: np.random.Generator, probability: float, low: float, high: float) -> float:
+    value = float(rng.uniform(low, high))
+    return value if rng.random() < probability else 0.0
 
 
 def demo_scenes() -> list[Scene]:
-    """Return the demo's scenes: clear to moderate, six particle shapes, one frame not square, a carbon edge, contamination."""
-    base = {"border": 0.7, "dose_e_A2": 50.0, "defocus_um": 2.0, "ice_thickness_A": 300.0, "min_distance": 1.15,
-            "contrast": 1.3}
+    """Return the demo's scenes, clear to moderate: six shapes, one frame not square, a carbon edge, contamination."""
+    base = {
+        "border": 0.7,
+        "dose_e_A2": 50.0,
+        "defocus_um": 2.0,
+        "ice_thickness_A": 300.0,
+        "min_distance": 1.15,
+        "contrast": 1.15,
+    }
     square = {"shape": (1200, 1200), "pixel_size_A": 2.5}
     scenes: dict[str, dict[str, Any]] = {
         "demo_globular": {**square, "particle": "two_subunits", "diameter_A": 200.0, "n_particles": 60},
@@ -106,7 +117,8 @@ def benchmark_scenes() -> list[Scene]:
         "crowded_shell_120": {**fine, "particle": "shell", "diameter_A": 120.0, "coverage": 0.4, "min_distance": 1.0},
         "touching_tetramer_190": {**coarse, "particle": "tetramer", "diameter_A": 190.0, "coverage": 0.5,
                                   "min_distance": 0.82},
-        "low_defocus_barrel_180": {**fine, "particle": "barrel", "diameter_A": 180.0, "coverage": 0.2, "defocus_um": 0.7},
+        "low_defocus_barrel_180": {**fine, "particle": "barrel", "diameter_A": 180.0, "coverage": 0.2,
+                                   "defocus_um": 0.7},
         "high_defocus_rod_250": {**coarse, "particle": "rod", "diameter_A": 250.0, "coverage": 0.25, "defocus_um": 3.3},
         "thick_ice_globular_140": {**fine, "particle": "globular", "diameter_A": 140.0, "coverage": 0.15,
                                    "ice_thickness_A": 1500.0, "contrast": 0.85, "dose_e_A2": 30.0},

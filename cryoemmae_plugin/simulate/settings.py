@@ -30,7 +30,7 @@ class SimulationSettings(BaseModel):
     n_particles: int = Field(default=60, ge=0, title="Particles to place; fewer where no more fit")
     min_distance: float = Field(default=1.1, ge=0.3, le=20, title="Least distance between centres, in diameters")
     border: float = Field(
-        default=-0.5, ge=-0.6, le=5, title="Strip along the frame without centres, in diameters; negative = cut particles too"
+        default=-0.5, ge=-0.6, le=5, title="Strip along the frame without centres, in diameters; < 0: some are cut"
     )
     contrast: float = Field(default=1.0, gt=0, le=10, title="Strength of the particles relative to protein in thin ice")
 
@@ -46,16 +46,16 @@ class SimulationSettings(BaseModel):
     ice: Ice = Field(default="vitreous", title="State of the ice")
     ice_thickness_A: float = Field(default=400.0, ge=0, le=5000, title="Thickness of the ice in Å")
     ice_gradient: float = Field(default=0.08, ge=0, le=0.8, title="Relative change of the background across the frame")
-    carbon: float = Field(default=0.0, ge=0, le=1, title="Fraction of the frame covered by carbon; no particle lies on it")
+    carbon: float = Field(default=0.0, ge=0, le=1, title="Fraction of the frame under carbon, free of particles")
     frost: int = Field(default=0, ge=0, le=1000, title="Round dark contaminations")
     crystals: int = Field(default=0, ge=0, le=1000, title="Ice crystals with sharp edges")
     aggregates: int = Field(default=0, ge=0, le=200, title="Clumps of aggregated protein, not in the reference")
-    debris: int = Field(default=0, ge=0, le=5000, title="Protein fragments of 0.2 to 0.4 diameters, not in the reference")
+    debris: int = Field(default=0, ge=0, le=5000, title="Protein fragments, not in the reference")
 
     hot_pixels: int = Field(default=0, ge=0, title="Single very bright pixels")
     lowpass_A: float | None = Field(default=None, gt=0, title="Gaussian low-pass, half amplitude at this period in Å")
     highpass_A: float | None = Field(default=None, gt=0, title="Gaussian high-pass, half amplitude at this period in Å")
-    smeared_border_px: int = Field(default=0, ge=0, title="Border overwritten with its inner edge, as some filters leave it")
+    smeared_border_px: int = Field(default=0, ge=0, title="Border overwritten with its inner edge")
     eight_bit: bool = Field(default=False, title="Contrast-stretched to whole numbers in 0..255")
 
     def __init__(self, **values: Any) -> None:

@@ -36,10 +36,9 @@ Density = Callable[[Points, np.random.Generator], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class ParticleModel:
-    """A particle of diameter 1, centred: its centre of mass is the origin, and so is its bounding sphere's centre.
+    """A particle of diameter 1, centred: the origin is its minimal bounding sphere's centre and its centre of mass.
 
-    The diameter is twice the distance from the centre of mass to the farthest blob, i.e. that of the smallest sphere
-    around the centre of mass which holds the particle.
+    The diameter is that of the minimal bounding sphere of the blobs' centres.
 
     Attributes
     ----------
@@ -67,10 +66,9 @@ def particle_model(shape: ParticleShape, variant: int = 0) -> ParticleModel:
     inside = density != 0
     points, density = points[inside], density[inside]
     density = density * _texture(points, rng)
-    points = points - np.average(points, axis=0, weights=density)
-    diameter = 2 * float(np.linalg.norm(points, axis=1).max())
-    weights = density * 8.0 / n_cube / diameter**3
-    points = points / diameter
+    centre, radius = _bounding_sphere(points)
+    points = (points - centre) / (2 * radius)
+    weights = _balanced(points, density) / n_cube / radius**3
     points.flags.writeable = weights.flags.writeable = False
     return ParticleModel(points, weights)
 
@@ -82,6 +80,27 @@ def _cube(count: int, rng: np.random.Generator) -> Points:
     """
     even = 2 * ((qmc.Halton(3, scramble=False).random(count) + rng.random(3)) % 1) - 1
     return np.asarray(even + rng.normal(scale=0.5 * 2 / count ** (1 / 3), size=even.shape))
+
+
+def _bounding_sphere(points: Points) -> tuple[NDArray[np.float64], float]:
+    """Return centre and radius of the smallest sphere that holds all points (Bădoiu and Clarkson's iteration)."""
+    centre = points.mean(axis=0)
+    for step in range(1, 2000):
+        farthest = points[np.argmax(((points - centre) ** 2).sum(axis=1))]
+        centre = centre + (farthest - centre) / (step + 1)
+    return centre, float(np.linalg.norm(points - centre, axis=1).max())
+
+
+def _balanced(points: Points, density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weight the density by exp(t · point) so that its centre of mass is the origin; Newton's method finds t."""
+    tilt = np.zeros(3)
+    for _ in range(50):
+        weights = density * np.exp(points @ tilt)
+        moments = (points * weights[:, None]).T @ points
+        step = np.linalg.solve(moments, weights @ points)
+        tilt = tilt - step * min(1.0, 2.0 / max(float(np.linalg.norm(step)), 1e-300))
+    balanced = density * np.exp(points @ tilt)
+    return np.asarray(balanced * density.sum() / balanced.sum())
 
 
 def _texture(points: Points, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -104,12 +123,12 @@ def _ball(points: Points, centre: tuple[float, ...], radii: tuple[float, ...]) -
 def _globular(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     bumps = rng.normal(size=(8, 3))
     radius = 0.78 + 0.07 * np.sin(2.2 * p @ bumps.T + rng.uniform(0, 6, 8)).sum(axis=1) / 1.6
-    return (np.linalg.norm(p * [1.0, 1.08, 1.18], axis=1) < radius).astype(float)
+    return np.asarray(np.linalg.norm(p * [1.0, 1.08, 1.18], axis=1) < radius, float)
 
 
 def _shell(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     r = np.linalg.norm(p, axis=1)
-    return ((r < 1) & (r > 0.66)).astype(float)
+    return np.asarray((r < 1) & (r > 0.66), float)
 
 
 def _rod(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -120,31 +139,34 @@ def _barrel(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     rho, z = np.hypot(p[:, 0], p[:, 1]), np.abs(p[:, 2])
     wall = (rho < 0.56) & (rho > 0.14) & (z < 0.78)
     chambers = _ball(p, (0, 0, 0), (0.27, 0.27, 0.2)) | _ball(np.abs(p), (0, 0, 0.42), (0.24, 0.24, 0.14))
-    return (wall & ~chambers) * np.where(np.abs(np.mod(z + 0.2, 0.4) - 0.2) < 0.17, 1.0, 0.55)
+    layers = np.where(np.abs(np.mod(z + 0.2, 0.4) - 0.2) < 0.17, 1.0, 0.55)
+    return np.asarray((wall & ~chambers) * layers, float)
 
 
 def _trilobe(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     angles = np.deg2rad([90, 210, 330])
-    lobes = [_capsule(p, (0, 0, 0), (0.7 * np.cos(a), 0.7 * np.sin(a), 0.12), 0.25) for a in angles]
-    return np.any(lobes, axis=0).astype(float)
+    lobes = [_capsule(p, (0, 0, 0), (0.7 * np.cos(a), 0.7 * np.sin(a), 0.04), 0.25) for a in angles]
+    return np.asarray(np.any(lobes, axis=0), float)
 
 
 def _ring(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     rho = np.hypot(p[:, 0], p[:, 1])
     subunits = 1 + 0.25 * np.cos(8 * np.arctan2(p[:, 1], p[:, 0]))
-    return (np.hypot(rho - 0.68, p[:, 2]) < 0.3) * subunits
+    return np.asarray((np.hypot(rho - 0.68, p[:, 2]) < 0.3) * subunits, float)
 
 
 def _l_shape(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
-    arms = _capsule(p, (-0.35, -0.4, 0), (-0.35, 0.62, 0), 0.24) | _capsule(p, (-0.35, -0.4, 0), (0.45, -0.45, 0.1), 0.28)
-    return arms.astype(float)
+    long_arm = _capsule(p, (-0.4, -0.4, 0), (-0.4, 0.45, 0), 0.2) | _ball(p, (-0.36, 0.52, 0), (0.34, 0.34, 0.34))
+    short_arm = _capsule(p, (-0.4, -0.4, 0), (0.3, -0.45, 0), 0.22) | _ball(p, (0.42, -0.42, 0), (0.4, 0.34, 0.3))
+    return np.asarray(long_arm | short_arm, float)
 
 
 def _tetramer(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     subunits = np.zeros(len(p), bool)
     for sx, sy in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
         local = p * [sx, sy, sx * sy]  # the two-fold axes along x, y and z carry one subunit onto the others: D2
-        subunits |= _ball(local, (0.5, 0.3, 0.07), (0.46, 0.33, 0.36)) | _ball(local, (0.2, 0.16, 0.2), (0.25, 0.22, 0.2))
+        subunits |= _ball(local, (0.42, 0.27, 0.07), (0.48, 0.34, 0.36))
+        subunits |= _ball(local, (0.2, 0.16, 0.2), (0.25, 0.22, 0.2))
     return subunits.astype(float)
 
 
