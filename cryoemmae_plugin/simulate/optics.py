@@ -19,6 +19,9 @@ ICE_PHASE_rad = 0.0043
 """Phase noise of amorphous ice, in rad per √(Å of thickness) and per 1/Å of pixel: √(0.0314 molecules/Å³) times 0.098
 rad·Å² for each molecule, times 1/4 since the molecules of a liquid avoid each other (structure factor 0.06)."""
 
+MAX_FILTER_PAD = 200
+"""Pixels by which an image is mirrored at its edges before it is filtered."""
+
 
 def frequencies(shape: tuple[int, int], pixel_size_A: float) -> Image:
     """Return the spatial frequency in 1/Å of each coefficient of a real FFT of `shape`, float32."""
@@ -64,15 +67,17 @@ def expose(intensity: Image, settings: SimulationSettings, rng: np.random.Genera
 
 def band_pass(image: Image, pixel_size_A: float, lowpass_A: float | None, highpass_A: float | None) -> Image:
     """Filter with Gaussian edges whose half amplitudes lie at the given periods in Å; the mean is kept."""
-    reach = round(2 * max(lowpass_A or 0, highpass_A or 0) / pixel_size_A)
-    pad = min(reach, min(image.shape) - 1)
-    padded = np.pad(image, pad, mode="reflect")
-    k = frequencies((padded.shape[0], padded.shape[1]), pixel_size_A)
+    reach = round(max(lowpass_A or 0, highpass_A or 0) / pixel_size_A)
+    pad = min(reach, MAX_FILTER_PAD, min(image.shape) // 2)
+    ny, nx = (scipy.fft.next_fast_len(n + 2 * pad, real=True) for n in image.shape)
+    after = [(pad, n - pad - m) for n, m in zip((ny, nx), image.shape, strict=True)]
+    padded = np.pad(image, after, mode="reflect")
+    k = frequencies((ny, nx), pixel_size_A)
     gain = np.ones_like(k)
     if lowpass_A is not None:
         gain *= np.exp(-np.log(2) * (k * lowpass_A) ** 2)
     if highpass_A is not None:
         gain *= 1 - np.exp(-np.log(2) * (k * highpass_A) ** 2)
     gain[0, 0] = 1
-    filtered = scipy.fft.irfft2(scipy.fft.rfft2(padded) * gain, s=padded.shape)
+    filtered = scipy.fft.irfft2(scipy.fft.rfft2(padded) * gain, s=(ny, nx))
     return np.asarray(filtered[pad : pad + image.shape[0], pad : pad + image.shape[1]], np.float32)

@@ -145,7 +145,7 @@ def _barrel(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _trilobe(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     angles = np.deg2rad([90, 210, 330])
-    lobes = [_capsule(p, (0, 0, 0), (0.7 * np.cos(a), 0.7 * np.sin(a), 0.04), 0.25) for a in angles]
+    lobes = [_capsule(p, (0, 0, 0), (0.7 * np.cos(a), 0.7 * np.sin(a), 0.04), 0.28) for a in angles]
     return np.asarray(np.any(lobes, axis=0), float)
 
 
@@ -156,8 +156,8 @@ def _ring(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _l_shape(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
-    long_arm = _capsule(p, (-0.4, -0.4, 0), (-0.4, 0.45, 0), 0.2) | _ball(p, (-0.36, 0.52, 0), (0.34, 0.34, 0.34))
-    short_arm = _capsule(p, (-0.4, -0.4, 0), (0.3, -0.45, 0), 0.22) | _ball(p, (0.42, -0.42, 0), (0.4, 0.34, 0.3))
+    long_arm = _capsule(p, (0, -0.6, 0), (0, 0.45, 0), 0.27) | _ball(p, (0.04, 0.52, 0), (0.38, 0.4, 0.34))
+    short_arm = _capsule(p, (0, -0.6, 0), (0.42, -0.55, 0.05), 0.27)
     return np.asarray(long_arm | short_arm, float)
 
 
