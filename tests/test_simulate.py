@@ -22,9 +22,9 @@ from cryoemmae_plugin.simulate import (
     simulate,
     write_micrographs,
 )
+from cryoemmae_plugin.simulate.model import particle_model
 from cryoemmae_plugin.simulate.place import place_centres
-from cryoemmae_plugin.simulate.render import project
-from cryoemmae_plugin.simulate.shapes import particle_model
+from cryoemmae_plugin.simulate.specimen import project
 
 NOT_SQUARE = (300, 420)
 SMALL = SimulationSettings(shape=NOT_SQUARE, pixel_size_A=4.0, diameter_A=160.0, n_particles=20)
