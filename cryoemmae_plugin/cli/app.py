@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownCommandError
 from pydantic import ValidationError
 
 from cryoemmae_plugin.cli import exits
@@ -37,9 +37,13 @@ Any command takes --debug, which shows where an error comes from.
 def build_app() -> App:
     """Put the commands together."""
     app = App(name="cryoemmae", help=HELP, version=lambda: version("cryoemmae"), help_format="plaintext")
-    for place, command in enumerate((pick, rethreshold, evaluate, train, demo, doctor)):
-        app.command(command, sort_key=place)
-    app.command(models)
+    app.command(pick, sort_key=0)
+    app.command(rethreshold, sort_key=1)
+    app.command(evaluate, sort_key=2)
+    app.command(train, sort_key=3)
+    app.command(models)  # 4
+    app.command(demo, sort_key=5)
+    app.command(doctor, sort_key=6)
     return app
 
 
@@ -54,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command, bound, *_ = build_app().parse_args(tokens, exit_on_error=False, print_error=False)
             return int(command(*bound.args, **bound.kwargs) or exits.ALL_DONE)
     except CycloptsError as err:
-        reporter.error(f"{_usage(err)}\nSee: cryoemmae {' '.join(tokens[:1])} --help")
+        named = [] if isinstance(err, UnknownCommandError) else tokens[:1]
+        reporter.error(f"{_usage(err)}\nSee: {' '.join(['cryoemmae', *named, '--help'])}")
         return exits.USAGE
     except SettingsError as err:
         return _fail(reporter, str(err), debug, exits.USAGE)

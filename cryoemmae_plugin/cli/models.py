@@ -14,7 +14,7 @@ from cryoemmae_plugin.cli.console import Reporter
 from cryoemmae_plugin.cli.options import Flag
 from cryoemmae_plugin.errors import ModelError
 
-models = App(name="models", help="List, show, verify and import models.", sort_key=3.5, help_format="plaintext")
+models = App(name="models", help="List, show, verify and import models.", sort_key=4, help_format="plaintext")
 
 
 @models.command(name="list")

@@ -1,0 +1,179 @@
+"""Which micrographs a path stands for, and what their results are called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.run.inputs import find_micrographs, name_micrographs, stem_of
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def names(*paths: Path | str, **options: object) -> list[str]:
+    return [micrograph.path.name for micrograph in find_micrographs(list(paths), **options)]  # type: ignore[arg-type]
+
+
+def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "b.mrc", "a.tif", "c.mrc.gz", "notes.txt", ".hidden.mrc", "deep/d.mrc", "stack.mrcs")
+    assert names(tmp_path) == ["a.tif", "b.mrc", "c.mrc.gz"]
+
+
+def test_recursive_searches_the_folders_inside_but_not_the_results(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mrc", "deep/d.mrc", "picks/overlays/a.png")
+    assert names(tmp_path, recursive=True, exclude=tmp_path / "picks") == ["a.mrc", "d.mrc"]
+
+
+def test_previews_beside_micrographs_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mrc", "a.jpg", "b.png")
+    assert names(tmp_path) == ["a.mrc", "b.png"]
+
+
+def test_globs_are_expanded_here_where_no_shell_has_done_it(tmp_path: Path) -> None:
+    touch(tmp_path, "x_1.mrc", "x_2.mrc", "y.mrc", "x_3.txt")
+    assert names(tmp_path / "x_*") == ["x_1.mrc", "x_2.mrc"]
+    with pytest.raises(InputError, match="no micrograph matches"):
+        names(tmp_path / "z*.mrc")
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a[1].mrc")
+    assert names(tmp_path / "a[1].mrc") == ["a[1].mrc"]
+
+
+def test_a_micrograph_named_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mrc", "b.mrc")
+    monkeypatch.chdir(tmp_path)
+    found = find_micrographs(["b.mrc", tmp_path, str(tmp_path / "*.mrc")])
+    assert [str(m.path) for m in found] == ["b.mrc", str(tmp_path / "a.mrc")]
+
+
+def test_a_missing_image_stays_in_the_list_and_anything_else_missing_is_an_error(tmp_path: Path) -> None:
+    assert names(tmp_path / "gone.mrc") == ["gone.mrc"]
+    with pytest.raises(InputError, match="no such file or folder"):
+        names(tmp_path / "typo")
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(InputError, match="not an image"):
+        names(tmp_path / "notes.txt")
+
+
+def test_an_empty_folder_is_an_error_that_names_recursive(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--recursive"):
+        names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [("a.mrc", "a"), ("a.b.mrc", "a.b"), ("a.b.mrc.gz", "a.b"), ("a.mrc.bz2", "a"), ("a.TIF", "a")]
+)
+def test_stems_lose_the_image_suffix_only(name: str, stem: str) -> None:
+    assert stem_of(Path(name)) == stem
+
+
+def test_uids_are_stems_and_long_ones_only_where_stems_clash() -> None:
+    uids = name_micrographs([Path("/a/x.mrc"), Path("/b/x.mrc"), Path("/a/x.tif"), Path("/a/y.mrc"), Path("/a/Y.mrc")])
+    assert len({uid.casefold() for uid in uids}) == 5
+    assert all(uid.startswith(("x-", "y-", "Y-")) for uid in uids)
+    assert name_micrographs([Path("/a/x.mrc"), Path("/a/y.mrc")]) == ["x", "y"]
+
+
+def test_a_uid_stays_when_a_namesake_is_added_or_taken_away() -> None:
+    first, second = Path("/a/x.mrc"), Path("/b/x.mrc")
+    store = {"x": str(first)}
+    both = name_micrographs([second, first], store.get)
+    assert both[1] == "x"
+    assert both[0] != "x"
+    store[both[0]] = str(second)
+    assert name_micrographs([second], store.get) == [both[0]]
+    del store["x"]
+    assert name_micrographs([second], store.get) == [both[0]]
+
+
+OPTICS = """
+data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnMicrographPixelSize #2
+1 1.25
+2 0.83
+
+data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnOpticsGroup #2
+MotionCorr/job002/a.mrc 2
+MotionCorr/job002/b.mrc 1
+"""
+SINGLE_TABLE = """
+data_
+
+loop_
+_rlnMicrographName #1
+_rlnDetectorPixelSize #2
+_rlnMagnification #3
+a.mrc 5.0 40000
+"""
+ONE_MICROGRAPH = "data_micrographs\n\n_rlnMicrographName a.mrc\n_rlnMicrographPixelSize 3.5\n"
+
+
+@pytest.fixture
+def write_star(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "CtfFind" / "job003" / "micrographs.star"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_star_pixel_sizes_come_by_optics_group(write_star: Callable[[str], Path]) -> None:
+    found = find_micrographs([write_star(OPTICS)])
+    assert [(str(m.path), m.pixel_size_A) for m in found] == [
+        ("MotionCorr/job002/a.mrc", 0.83),
+        ("MotionCorr/job002/b.mrc", 1.25),
+    ]
+
+
+@pytest.mark.parametrize(("text", "expected"), [(SINGLE_TABLE, 1.25), (ONE_MICROGRAPH, 3.5)])
+def test_star_pixel_size_of_older_files(write_star: Callable[[str], Path], text: str, expected: float) -> None:
+    assert find_micrographs([write_star(text)])[0].pixel_size_A == pytest.approx(expected)
+
+
+def test_the_users_pixel_size_wins_over_the_stars(write_star: Callable[[str], Path]) -> None:
+    assert {m.pixel_size_A for m in find_micrographs([write_star(OPTICS)], pixel_size_A=2.0)} == {2.0}
+
+
+def test_star_names_are_found_from_the_project_folder_above(write_star: Callable[[str], Path], tmp_path: Path) -> None:
+    path = write_star(OPTICS)
+    touch(tmp_path, "MotionCorr/job002/a.mrc")
+    assert find_micrographs([path])[0].path == tmp_path / "MotionCorr/job002/a.mrc"
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        assert str(find_micrographs([path])[0].path) == "MotionCorr/job002/a.mrc"
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hello", "no table with rlnMicrographName"),
+        ("data_\n\nloop_\n_rlnMicrographMovieName #1\na.tif\nb.tif\n", "motion correction"),
+        (OPTICS.replace("a.mrc 2", "a.mrc 7"), "optics group 7"),
+        (OPTICS.replace("0.83", "unknown"), "not a number"),
+    ],
+)
+def test_a_star_that_cannot_be_used_says_why(write_star: Callable[[str], Path], text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_micrographs([write_star(text)])

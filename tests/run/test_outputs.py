@@ -1,0 +1,66 @@
+"""The files for other programs hold what the store holds."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+
+from cryoemmae_plugin.run.outputs import write_box, write_outputs
+from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.types import Micrograph, Picks
+
+
+@pytest.fixture
+def store(tmp_path: Path, record: RunRecord) -> ResultStore:
+    store = ResultStore.create(tmp_path / "out", record)
+    for index, name in enumerate(["b mic.mrc", "a.mrc", "empty.mrc"]):
+        n = 3 * (index < 2)
+        picks = Picks(
+            np.arange(2.0 * n).reshape(n, 2) + index + 0.25,
+            np.array([0.9, 0.5, 0.2], np.float32)[:n],
+            np.ones(n, np.float32),
+            (40, 60),
+        )
+        store.save(Micrograph(tmp_path / name, None, name[:-4]), picks, 2.0, 1)
+    return store
+
+
+def test_star_and_csv_hold_the_picks_above_the_threshold(store: ResultStore, tmp_path: Path) -> None:
+    totals = write_outputs(store, 0.5)
+    assert (totals.picked, totals.empty, totals.picks) == (2, 1, 4)
+    blocks = starfile.read(store.folder / "picks.star", always_dict=True)
+    table = blocks["particles"]
+    assert list(table) == ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit"]
+    assert table["rlnMicrographName"].tolist() == [str(tmp_path / "a.mrc")] * 2 + [str(tmp_path / "b mic.mrc")] * 2
+    assert table["rlnCoordinateX"].tolist() == [1.25, 3.25, 0.25, 2.25]
+    assert table["rlnCoordinateY"].tolist() == [2.25, 4.25, 1.25, 3.25]
+    assert table["rlnAutopickFigureOfMerit"].tolist() == [0.9, 0.5, 0.9, 0.5]
+    with (store.folder / "picks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["x"]) for row in rows] == table["rlnCoordinateX"].tolist()
+    assert {row["diameter"] for row in rows} == {"10.00"}
+
+
+def test_no_pick_at_all_is_still_a_star_that_can_be_read(store: ResultStore) -> None:
+    assert write_outputs(store, 1.0).picks == 0
+    assert len(starfile.read(store.folder / "picks.star")) == 0
+
+
+def test_boxes_are_lower_left_corners_around_the_centre(tmp_path: Path) -> None:
+    picks = Picks(np.array([[100.4, 50.0]]), np.ones(1, np.float32), np.ones(1, np.float32), (200, 200))
+    write_box(tmp_path / "mic.box", picks, 31.0)
+    x, y, width, height = map(int, (tmp_path / "mic.box").read_text().split())
+    assert (width, height) == (32, 32)
+    assert (x + width / 2, y + height / 2) == (100, 50)
+
+
+def test_boxes_of_an_earlier_threshold_do_not_stay(store: ResultStore) -> None:
+    write_outputs(store, 0.0, boxes=True)
+    assert len((store.folder / "boxes" / "a.box").read_text().splitlines()) == 3
+    write_outputs(store, 0.6, boxes=True)
+    assert len((store.folder / "boxes" / "a.box").read_text().splitlines()) == 1
+    assert (store.folder / "boxes" / "empty.box").read_text() == ""

@@ -1,0 +1,175 @@
+"""The result folder: what is done stays done, and never mixes with what was made otherwise."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoemmae_plugin.errors import OutputError, StoreError
+from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.types import Micrograph, Picks
+
+PICKS = Picks(np.array([[1.23456, 2.0]]), np.array([0.7], np.float32), np.array([1.0], np.float32), (40, 60))
+
+
+@pytest.fixture
+def micrograph(tmp_path: Path) -> Micrograph:
+    path = tmp_path / "mic.mrc"
+    path.write_bytes(b"x" * 100)
+    os.utime(path, (1e9, 1e9))
+    return Micrograph(path, None, "mic")
+
+
+@pytest.fixture
+def store(tmp_path: Path, record: RunRecord) -> ResultStore:
+    return ResultStore.create(tmp_path / "out", record)
+
+
+def test_a_stored_micrograph_is_done_and_others_are_pending(store: ResultStore, micrograph: Micrograph) -> None:
+    other = Micrograph(micrograph.path.with_name("other.mrc"), None, "other")
+    saved = store.save(micrograph, PICKS, 2.0, 100)
+    assert saved.picks.xy.tolist() == [[1.235, 2.0]]
+    assert store.load("mic").picks.xy.tolist() == saved.picks.xy.tolist()
+    assert store.pending([other, micrograph]) == [other]
+    assert [result.uid for result in store] == ["mic"]
+
+
+def test_a_changed_file_is_picked_again(store: ResultStore, micrograph: Micrograph) -> None:
+    store.save(micrograph, PICKS, 2.0, 100)
+    micrograph.path.write_bytes(b"x" * 101)
+    os.utime(micrograph.path, (1e9, 1e9))
+    assert not store.holds(micrograph)
+    micrograph.path.write_bytes(b"y" * 100)
+    os.utime(micrograph.path, (4e9, 4e9))
+    assert not store.holds(micrograph)
+
+
+def test_a_file_that_is_gone_stays_done(store: ResultStore, micrograph: Micrograph) -> None:
+    store.save(micrograph, PICKS, 2.0, 100)
+    micrograph.path.unlink()
+    assert store.holds(micrograph)
+
+
+def test_another_pixel_size_of_the_same_micrograph_is_picked_again(store: ResultStore, micrograph: Micrograph) -> None:
+    store.save(micrograph, PICKS, 2.0, 100)
+    assert store.holds(Micrograph(micrograph.path, 2.0, "mic"))
+    assert not store.holds(Micrograph(micrograph.path, 1.0, "mic"))
+
+
+def test_a_broken_result_is_pending_and_left_out(
+    store: ResultStore, micrograph: Micrograph, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.save(micrograph, PICKS, 2.0, 100)
+    store.path_of("mic").write_text("")  # as after a power failure
+    assert not store.holds(micrograph)
+    assert list(store) == []
+    assert "mic.star" in caplog.text
+
+
+def test_unsafe_names_do_not_leave_the_folder(store: ResultStore) -> None:
+    for uid in ("../evil", "/etc/evil", "a/../../evil", ""):
+        with pytest.raises(StoreError, match="not a safe name"):
+            store.path_of(uid)
+
+
+def test_other_settings_are_refused_by_name_and_overwrite_is_the_way_out(
+    store: ResultStore, micrograph: Micrograph, record: RunRecord
+) -> None:
+    with store:
+        store.save(micrograph, PICKS, 2.0, 100)
+    keep = store.folder / "results" / "mine.star"
+    keep.write_text("data_\n\n_mine 1\n")
+    other = record.model_copy(
+        update={"settings": record.settings.model_copy(update={"diameter_A": 30.0}), "model_sha256": "e" * 64}
+    )
+    with pytest.raises(StoreError, match=r"--diameter was 20.0, is 30.0; model .* was ffffffffffff.*--overwrite"):
+        ResultStore.create(store.folder, other)
+    with ResultStore.create(store.folder, other, overwrite=True) as fresh:
+        assert not fresh.holds(micrograph)
+        assert not fresh.path_of("mic").exists()
+    assert keep.exists()
+    assert ResultStore.open(store.folder).record.fingerprint == other.fingerprint
+
+
+def test_another_threshold_shares_the_folder(store: ResultStore, record: RunRecord) -> None:
+    with store:
+        pass
+    other = record.model_copy(update={"settings": record.settings.model_copy(update={"threshold": 0.9})})
+    with ResultStore.create(store.folder, other):
+        assert ResultStore.open(store.folder).record.fingerprint == other.fingerprint
+
+
+def test_files_of_someone_else_are_not_written_over(tmp_path: Path, record: RunRecord) -> None:
+    (tmp_path / "picks.star").write_text("precious")
+    with pytest.raises(StoreError, match=r"picks\.star: there already"):
+        ResultStore.create(tmp_path, record)
+    assert (tmp_path / "picks.star").read_text() == "precious"
+
+
+def test_two_runs_cannot_share_a_folder(store: ResultStore, record: RunRecord) -> None:
+    with store:
+        with pytest.raises(StoreError, match="another run"):
+            ResultStore.create(store.folder, record)
+        with pytest.raises(StoreError, match="another run"), ResultStore.open(store.folder):
+            pass
+    with ResultStore.create(store.folder, record):
+        pass
+
+
+def test_a_broken_settings_file_names_the_way_out(store: ResultStore, record: RunRecord) -> None:
+    with store:
+        pass
+    (store.folder / "settings.json").write_text("{")
+    with pytest.raises(StoreError, match=r"settings\.json: cannot be read .*--overwrite"):
+        ResultStore.create(store.folder, record)
+    with ResultStore.create(store.folder, record, overwrite=True):
+        pass
+
+
+def test_a_folder_that_is_a_file_is_an_output_error(tmp_path: Path, record: RunRecord) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(OutputError, match="--out"):
+        ResultStore.create(tmp_path / "out", record)
+
+
+def test_leftovers_of_a_killed_run_are_cleared_away(store: ResultStore, record: RunRecord) -> None:
+    with store:
+        left = store.folder / "results" / "deep" / ".mic.star.partial"
+        left.parent.mkdir(parents=True)
+        left.write_text("half")
+    with ResultStore.create(store.folder, record):
+        assert not left.exists()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="no space left"), atomic_write(path) as file:
+        file.write("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_an_error_of_the_caller_is_not_taken_for_one_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), atomic_write(tmp_path / "file") as file:
+        file.write({}["no such key"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_get_the_users_usual_permissions(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_write(tmp_path / "file") as file:
+        file.write("text")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)

@@ -1,0 +1,221 @@
+"""The command line outside of `pick`: help, messages, evaluate, models, doctor."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryoemmae_plugin.cli import main
+from cryoemmae_plugin.cli.console import Reporter
+from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.settings import PickerSettings
+
+COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("CRYOEMMAE_DEBUG", raising=False)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    places = [said.index(f"│ {command} ") for command in COMMANDS]
+    assert places == sorted(places)
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_every_setting_is_an_option_of_pick_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pick", "--help"]) == 0
+    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    for name, field in PickerSettings.model_fields.items():
+        assert f"--{name.removesuffix('_A').replace('_', '-')} " in said
+        assert field.description is not None
+        assert " ".join(field.description.split()) in said
+    assert "--diameter-a" not in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "Usage: cryoemmae" in capsys.readouterr().out
+
+
+def test_version_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.match(r"\d+\.\d+", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pick", "mic.mrc"], "--diameter"),
+        (["pick", "mic.mrc", "--diameter", "0"], "--diameter is '0': input should be greater than 0"),
+        (["pick", "mic.mrc", "--diameter", "9", "--mode", "x"], "'default' or 'paper'"),
+        (["pick", "mic.mrc", "--diameter", "9", "--threshold", "2"], "--threshold"),
+        (["frobnicate"], "frobnicate"),
+        (["rethreshold", "x", "--threshold", "7"], "--threshold"),
+        (["train", "mic.mrc", "--diameter", "9", "--name", "../x"], "--name"),
+        (["train", "mic.mrc", "--diameter", "9", "--name", "x", "--epochs", "0"], "--epochs"),
+    ],
+)
+def test_wrong_usage_is_one_message_and_status_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert "pydantic" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pick", "nowhere", "--diameter", "9"], "nowhere: no such file or folder"),
+        (["pick", "mic.mrc", "--diameter", "9", "--model", "nonesuch"], "no model 'nonesuch'"),
+        (["pick", "mic.mrc", "--diameter", "9", "--device", "cuda:99"], "cuda:99"),
+        (["rethreshold", "nowhere", "--threshold", "0.5"], "nowhere: not a folder that"),
+        (["models", "show", "nonesuch"], "no model 'nonesuch'"),
+        (["evaluate", "nowhere.csv", "x.star"], "nowhere.csv"),
+    ],
+)
+def test_what_cannot_be_done_is_one_message_and_status_1(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_comes_from(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["models", "show", "nonesuch", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("CRYOEMMAE_DEBUG", "1")
+    assert main(["models", "show", "nonesuch"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_comes_without_waiting_for_the_network_library() -> None:
+    code = (
+        "import sys; from cryoemmae_plugin.cli import main; main(['pick', '--help']); "
+        "print([name for name in ('torch', 'cv2', 'pandas') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+REFERENCE = "micrograph,x,y,diameter\na.mrc,10,10,20\na.mrc,90,90,20\nempty.mrc,,,20\n"
+PICKS = """data_particles
+
+loop_
+_rlnMicrographName #1
+_rlnCoordinateX #2
+_rlnCoordinateY #3
+_rlnAutopickFigureOfMerit #4
+x/a.mrc 11 10 0.9
+x/a.mrc 50 50 0.8
+x/empty.mrc 5 5 0.7
+x/unknown.mrc 5 5 0.7
+"""
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> tuple[str, str]:
+    (tmp_path / "reference.csv").write_text(REFERENCE)
+    (tmp_path / "picks.star").write_text(PICKS)
+    return str(tmp_path / "reference.csv"), str(tmp_path / "picks.star")
+
+
+def test_evaluate_prints_a_table_that_a_person_reads(
+    scored: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *scored]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"mean .*0\.500.*0\.500", said)
+    assert "1 micrographs without a particle: 1.0 picks each" in said
+    assert "1 micrographs with picks are not in reference.csv" in said
+
+
+def test_evaluate_prints_json_that_a_program_reads(scored: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", *scored, "--json", "--min-score", "0.85"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["mean"]["half_d"] == {"recall": 0.5, "precision": 1.0, "f1": pytest.approx(2 / 3)}
+    assert told["false_picks"] == 0
+
+
+def test_models_are_shown_and_verified(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", str(tiny_model)]) == 0
+    assert 'name = "tiny"' in capsys.readouterr().out
+    assert main(["models", "verify", str(tiny_model)]) == 0
+    assert "good" in capsys.readouterr().out
+
+
+def test_a_damaged_model_is_found_by_verify(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    weights = broken / "encoder.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert main(["models", "verify", str(broken)]) == 1
+    assert "sha256" in capsys.readouterr().err
+
+
+def test_models_list_says_where_ones_own_go(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["models", "list"]) == 0
+    assert str(tmp_path / "data") in capsys.readouterr().out
+
+
+def test_doctor_tells_each_finding_and_goes_on_after_a_bad_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor = sys.modules["cryoemmae_plugin.cli.doctor"]
+
+    def broken() -> list[str]:
+        raise ImageError("the thing is broken")
+
+    monkeypatch.setattr(doctor, "CHECKS", {"models": broken, "disk": doctor.check_disk})
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "WRONG: the thing is broken" in said
+    assert "GB free" in said
+
+
+def test_a_log_gets_dated_lines_but_not_too_many(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("cryoemmae_plugin.cli.console.time.monotonic", lambda: now)
+    reporter = Reporter(interactive=False, dated=True)
+    with reporter.progress(100, "Picking"):
+        for index in range(100):
+            now += 1.0
+            reporter.advance(f"mic_{index}")
+    lines = capsys.readouterr().out.splitlines()
+    assert 10 <= len(lines) <= 12
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  1/100  mic_0  \(0:01:39 left\)", lines[0])
+    assert "100/100" in lines[-1]
