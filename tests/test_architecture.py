@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_names(path: Path) -> set[str]:
+@cache
+def imported_names(path: Path) -> frozenset[str]:
     """All modules that a file imports, at any depth of its code, relative imports resolved."""
     package = dotted(path) if path.name == "__init__.py" else dotted(path).rpartition(".")[0]
     names: set[str] = set()
@@ -51,7 +53,7 @@ def imported_names(path: Path) -> set[str]:
             base = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             source = ".".join([*base, node.module] if node.module else base)
             names.update([source, *(f"{source}.{alias.name}" for alias in node.names)])
-    return names
+    return frozenset(names)
 
 
 def lives_under(name: str, prefix: str) -> bool:
