@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 LOG_EVERY_S = 10.0
 """Least seconds between two progress lines in a log."""
@@ -87,11 +88,11 @@ class Reporter:
             left = timedelta(seconds=round((now - self._start) / (done - self._before) * (total - done)))
             self.say(f"{done}/{total}  {note}  ({left} left)")
 
-    def _write(self, console: Console, text: str, style: str | None = None) -> None:
+    def _write(self, console: Console, text: str, style: str = "") -> None:
         if self._dated:
             text = f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}"
         target = self._bar.console if self._bar is not None else console
-        target.print(text, style=style, markup=False, soft_wrap=True)
+        target.print(Text(text, style), soft_wrap=True)
 
 
 class _Handler(logging.Handler):

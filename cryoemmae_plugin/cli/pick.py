@@ -88,7 +88,6 @@ def build_engine(settings: PickerSettings, device: str, threads: int) -> Engine:
     import torch
 
     from cryoemmae_plugin.cli.session import Engine
-    from cryoemmae_plugin.core.picker import Picker
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.weights import load_model
 
@@ -96,6 +95,8 @@ def build_engine(settings: PickerSettings, device: str, threads: int) -> Engine:
         torch.set_num_threads(threads)
     chosen = choose_device(device)
     model = load_model(settings.model_name)
+    from cryoemmae_plugin.core.picker import Picker
+
     return Engine(Picker(model, settings, chosen), model.card.name, model.sha256, chosen)
 
 

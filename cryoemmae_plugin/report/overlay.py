@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import cv2
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, get_data_path
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from cryoemmae_plugin.types import Picks
@@ -87,6 +88,7 @@ def _with_footer(canvas: NDArray[np.uint8], text: str, threshold: float) -> Imag
     picture = Image.new("RGB", (width, height + _FOOTER_PX), "black")
     picture.paste(Image.fromarray(canvas), (0, 0))
     draw = ImageDraw.Draw(picture)
+    draw.font = ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
     draw.text((6, height + 7), text, fill="white")
     bar = min(128, width // 4)
     scores = np.linspace(threshold, 1, bar, dtype=np.float32)
