@@ -11,20 +11,40 @@ import starfile
 from cryoemmae_plugin.errors import InputError
 
 NAME = "rlnMicrographName"
-PIXEL_SIZE = "rlnMicrographPixelSize"
+PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
+"""The labels of the pixel size, the one that counts first: "original" is before binning."""
 GROUP = "rlnOpticsGroup"
 
 
 def read_micrographs(path: Path) -> list[tuple[Path, float | None]]:
     """Read a micrographs STAR.
 
-    The pixel size is rlnMicrographPixelSize, of the micrograph's own row or of its optics group; in files from before
-    RELION 3.1 10000 x rlnDetectorPixelSize / rlnMagnification; None where the file has neither. Names are relative to
+    The pixel size is rlnMicrographPixelSize, of the micrograph's own row or of its optics group; in files without it
+    rlnMicrographOriginalPixelSize; in files from before RELION 3.1 10000 x rlnDetectorPixelSize / rlnMagnification;
+    None where the file has none of them. Names are relative to
     RELION's project folder: the present one, or the first above the STAR file where the first micrograph is found.
 
     Returns
     -------
     list of (Path, float or None)
+        Micrograph and Å per pixel, in the order of the file.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read or lists no micrographs.
+    """
+    named = read_named_micrographs(path)
+    base = _project_folder(path, Path(named[0][0]))
+    return [(base / name, pixel_size_A) for name, pixel_size_A in named]
+
+
+def read_named_micrographs(path: Path) -> list[tuple[str, float | None]]:
+    """Read a micrographs STAR as :func:`read_micrographs` does, but with the names as they stand in it.
+
+    Returns
+    -------
+    list of (str, float or None)
         Micrograph and Å per pixel, in the order of the file.
 
     Raises
@@ -48,9 +68,7 @@ def read_micrographs(path: Path) -> list[tuple[Path, float | None]]:
             else "give the STAR of motion-corrected micrographs"
         )
         raise InputError(f"{path}: no table with {NAME} in it; {way_out}")
-    names = [Path(str(name)) for name in table[NAME]]
-    base = _project_folder(path, names[0])
-    return list(zip([base / name for name in names], _pixel_sizes(path, table, tables.get("optics")), strict=True))
+    return list(zip(map(str, table[NAME]), _pixel_sizes(path, table, tables.get("optics")), strict=True))
 
 
 def _as_table(block: Any) -> pd.DataFrame:
@@ -68,13 +86,14 @@ def _project_folder(star: Path, first: Path) -> Path:
 def _pixel_sizes(path: Path, table: pd.DataFrame, optics: pd.DataFrame | None) -> list[float | None]:
     """Å per pixel, micrograph by micrograph."""
     try:
-        if PIXEL_SIZE in table:
-            return [float(value) for value in table[PIXEL_SIZE]]
-        if optics is not None and PIXEL_SIZE in optics and GROUP in optics:
-            if GROUP not in table:
-                raise InputError(f"{path}: the micrographs have no {GROUP}; write the file again with RELION")
-            by_group = {int(g): float(value) for g, value in zip(optics[GROUP], optics[PIXEL_SIZE], strict=True)}
-            return [by_group[int(group)] for group in table[GROUP]]
+        for label in PIXEL_SIZES:
+            if label in table:
+                return [float(value) for value in table[label]]
+            if optics is not None and label in optics and GROUP in optics:
+                if GROUP not in table:
+                    raise InputError(f"{path}: the micrographs have no {GROUP}; write the file again with RELION")
+                by_group = {int(g): float(value) for g, value in zip(optics[GROUP], optics[label], strict=True)}
+                return [by_group[int(group)] for group in table[GROUP]]
         if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
             detector_um, magnification = (
                 table["rlnDetectorPixelSize"].astype(float),

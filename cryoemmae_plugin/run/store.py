@@ -75,14 +75,27 @@ class ResultStore:
         self._lock = FileLock(folder / ".lock")
 
     @classmethod
-    def create(cls, folder: Path, record: RunRecord, *, overwrite: bool = False) -> ResultStore:
+    def create(
+        cls, folder: Path, record: RunRecord, *, overwrite: bool = False, renew: bool = False
+    ) -> ResultStore:
         """Start a result folder, or go on with one that was made with the same settings and model; locked already.
+
+        Parameters
+        ----------
+        folder : Path
+            The result folder.
+        record : RunRecord
+            What its results are made with.
+        overwrite : bool
+            Throw away what earlier runs have left.
+        renew : bool
+            Throw it away if it was made with other settings or another model, and go on with it otherwise.
 
         Raises
         ------
         StoreError
             When the folder holds results of other settings or another model, or files that no run has put there, and
-            `overwrite` is False; when another run works in it.
+            neither `overwrite` nor `renew` is True; when another run works in it.
         OutputError
             When the folder cannot be written.
         """
@@ -93,7 +106,7 @@ class ResultStore:
             raise output_error(folder, err) from err
         store._acquire()
         try:
-            if overwrite:
+            if overwrite or (renew and not store._continues()):
                 store._clear()
             store._claim()
         except BaseException:
@@ -232,6 +245,13 @@ class ResultStore:
                 json.dumps(self.record.model_dump(exclude={"settings": {"threshold"}}), indent=2, ensure_ascii=False)
                 + "\n"
             )
+
+    def _continues(self) -> bool:
+        """Whether what lies in the folder was made as this run makes it."""
+        try:
+            return _read_record(self.folder / SETTINGS_FILE).comparable() == self.record.comparable()
+        except StoreError:
+            return False
 
     def _compare(self, before: RunRecord) -> None:
         old, new = before.comparable(), self.record.comparable()

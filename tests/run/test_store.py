@@ -173,3 +173,16 @@ def test_files_get_the_users_usual_permissions(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "file") as file:
         file.write("text")
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_renewing_keeps_what_still_fits_and_throws_away_the_rest(
+    tmp_path: Path, record: RunRecord, micrograph: Micrograph
+) -> None:
+    with ResultStore.create(tmp_path / "out", record, renew=True) as store:
+        store.save(micrograph, PICKS, 2.0, 100)
+    with ResultStore.create(tmp_path / "out", record, renew=True) as store:
+        assert store.holds(micrograph)
+    other = record.model_copy(update={"model_sha256": "e" * 64})
+    with ResultStore.create(tmp_path / "out", other, renew=True) as store:
+        assert not store.path_of("mic").exists()
+        assert ResultStore.open(tmp_path / "out").record.model_sha256 == "e" * 64

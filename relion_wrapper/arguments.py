@@ -1,0 +1,188 @@
+"""The command line that RELION makes of an External job's form, and what it asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.settings import PickerSettings, make_settings
+from relion_wrapper.dialect import DIALECTS
+
+SETTINGS = {name.removesuffix("_A"): name for name in PickerSettings.model_fields}
+"""Parameter label of each setting: ``diameter`` for ``diameter_A``."""
+
+OWN = {
+    "gpu": "GPUs as RELION writes them: 0, or 0,1, or 0:1; empty for the CPU. [default: the first GPU, if any]",
+    "train_on": "First train on so many micrographs of this project; 0 uses the model as it is. [default: 0]",
+    "train_epochs": "Passes over the training tiles. [default: the recipe's own]",
+    "relion_version": "3.1, 4 or 5; says how the output is written. [default: auto, as the project says]",
+}
+"""What else can be asked for, and its help."""
+
+FROM_RELION = ("o", "in_mics", "j", "pipeline_control")
+"""What RELION itself puts on the command line."""
+
+OTHER_INPUTS = {
+    "in_movies": "movies",
+    "in_parts": "particles",
+    "in_coords": "coordinates",
+    "in_3dref": "a 3D reference",
+    "in_mask": "a mask",
+}
+AUTO, CPU = "auto", "cpu"
+
+
+@dataclass(frozen=True)
+class JobArguments:
+    """What one External job is asked to do.
+
+    Attributes
+    ----------
+    folder : Path
+        The job's folder, relative to the project (``--o``).
+    in_mics : Path
+        Micrographs STAR.
+    settings : PickerSettings
+        What is to be picked.
+    devices : tuple of str
+        Where to compute: "auto", "cpu", or one "cuda:N" or several.
+    threads : int
+        CPU threads; 0 for all.
+    train_on : int
+        Micrographs to train on first; 0 for none.
+    train_epochs : int or None
+        Passes over the training tiles.
+    relion_version : str
+        "auto", "3.1", "4" or "5".
+    """
+
+    folder: Path
+    in_mics: Path
+    settings: PickerSettings
+    devices: tuple[str, ...] = (AUTO,)
+    threads: int = 0
+    train_on: int = 0
+    train_epochs: int | None = None
+    relion_version: str = AUTO
+
+
+def find_folder(words: Sequence[str]) -> Path | None:
+    """The job's folder on a command line that may be wrong otherwise; None where there is none."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--o" and following and not following.startswith("--"):
+            return Path(following)
+        if word.startswith("--o="):
+            return Path(word[4:])
+    return None
+
+
+def parse_arguments(words: Sequence[str]) -> JobArguments:
+    """Read the command line of a job.
+
+    Raises
+    ------
+    SettingsError
+        When something is missing, wrong, or not known here; the message says where to change it in RELION.
+    """
+    given = _pairs(words)
+    for label in given:
+        if label not in (*FROM_RELION, *SETTINGS, *OWN):
+            _refuse(label)
+    for label in ("o", "in_mics"):
+        if not given.get(label):
+            raise SettingsError(_MISSING[label])
+    return JobArguments(
+        folder=Path(given["o"]),
+        in_mics=Path(given["in_mics"]),
+        settings=_settings(given),
+        devices=parse_gpu(given["gpu"]) if "gpu" in given else (AUTO,),
+        threads=_whole(given, "j", 0),
+        train_on=_whole(given, "train_on", 0),
+        train_epochs=_whole(given, "train_epochs", 1) if given.get("train_epochs") else None,
+        relion_version=_version(given.get("relion_version") or AUTO),
+    )
+
+
+def parse_gpu(text: str) -> tuple[str, ...]:
+    """Devices that RELION's way of writing GPUs stands for; "" is the CPU.
+
+    Raises
+    ------
+    SettingsError
+        When it is not a list of numbers.
+    """
+    if text in ("", CPU):
+        return (CPU,)
+    if text == AUTO:
+        return (AUTO,)
+    if not re.fullmatch(r"\d{1,4}([,:]\d{1,4})*", text):
+        raise SettingsError(f"gpu is {text!r}: write GPUs as 0, or 0,1, or 0:1, or leave the value empty for the CPU")
+    return tuple(dict.fromkeys(f"cuda:{int(number)}" for number in re.split("[,:]", text)))
+
+
+def accepted_labels() -> str:
+    """All parameter labels, for messages."""
+    return ", ".join([*SETTINGS, *OWN])
+
+
+_MISSING = {
+    "o": "--o JOBFOLDER/ is missing: RELION gives it; by hand, run it in the project folder with --o External/jobNNN/",
+    "in_mics": "no micrographs: fill in 'Input micrographs' on the Input tab of the External job (--in_mics)",
+}
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """Labels and values. A label without a value is "", since that is what RELION makes of an empty value."""
+    given: dict[str, str] = {}
+    label = None
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            label, equals, value = word[2:].partition("=")
+            label = label.replace("-", "_")
+            given[label] = value
+            label = None if equals else label
+        elif label is None:
+            raise SettingsError(
+                f"{word!r} on the command line belongs to no label; "
+                "a value with a blank in it needs quotation marks inside quotation marks: \"'two words'\""
+            )
+        else:
+            given[label], label = word, None
+    return given
+
+
+def _refuse(label: str) -> NoReturn:
+    if label in OTHER_INPUTS:
+        raise SettingsError(
+            f"--{label}: {OTHER_INPUTS[label]} cannot be used here, particles are picked in micrographs: "
+            "fill in 'Input micrographs' only, and leave the other inputs of the External job empty"
+        )
+    raise SettingsError(f"--{label}: no such parameter. Param labels can be: {accepted_labels()}")
+
+
+def _settings(given: dict[str, str]) -> PickerSettings:
+    if not given.get("diameter"):
+        raise SettingsError(
+            "the particle's diameter is missing: on the Params tab give Param1 the label diameter and, as its value, "
+            "the longest extent of the particle in Å"
+        )
+    return make_settings(**{field: given[label] for label, field in SETTINGS.items() if given.get(label)})
+
+
+def _whole(given: dict[str, str], label: str, least: int) -> int:
+    text = given.get(label) or str(least)
+    if not text.isdecimal() or int(text) < least:
+        raise SettingsError(f"{label} is {text!r}: give a whole number of at least {least}")
+    return int(text)
+
+
+def _version(text: str) -> str:
+    major_minor = ".".join(text.split(".")[:2])
+    for known in (AUTO, *DIALECTS):
+        if major_minor in (known, f"{known}.0"):
+            return known
+    raise SettingsError(f"relion_version is {text!r}: give auto, {', '.join(DIALECTS)}")

@@ -1,0 +1,89 @@
+"""Settings for RELION's display of coordinates, so that circles have the particle's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryoemmae_plugin.run.atomic import atomic_write
+from relion_wrapper.star import Row, loop, read_blocks
+
+FILE = ".gui_manualpickjob.star"
+SCREEN_PX = 1000
+"""Micrographs are shown about so large."""
+
+_COLUMNS = ("rlnJobOptionVariable", "rlnJobOptionValue")
+_DEFAULTS = {
+    "angpix": "-1",
+    "black_val": "0",
+    "blue_value": "1",
+    "color_label": "rlnAutopickFigureOfMerit",
+    "do_color": "No",
+    "do_queue": "No",
+    "do_startend": "No",
+    "fn_color": "",
+    "fn_in": "",
+    "highpass": "-1",
+    "lowpass": "20",
+    "other_args": "",
+    "red_value": "0",
+    "sigma_contrast": "3",
+    "white_val": "0",
+}
+_HEAD = """
+# version 30001
+
+data_job
+
+_rlnJobType 3
+_rlnJobTypeLabel relion.manualpick
+_rlnJobIsContinue 0
+_rlnJobIsTomo 0
+
+
+# version 30001
+
+"""
+
+
+def write_display_settings(project: Path, diameter_A: float, pixel_sizes_A: Sequence[float], width_px: int) -> None:
+    """Set diameter and pixel size of RELION's Manual picking form, which the display of any coordinates uses.
+
+    Settings that somebody has saved there stay as they are otherwise.
+
+    Parameters
+    ----------
+    project : Path
+        RELION's project folder.
+    pixel_sizes_A : sequence of float
+        Å per pixel of the micrographs; only if they agree is there one to set (the micrographs STAR wins anyway).
+    width_px : int
+        Columns of a micrograph; decides the scale on the screen of a project that has no settings yet.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+    """
+    path = project / FILE
+    saved = read_blocks(path)
+    rows = saved.get("joboptions_values", [])
+    options = {row[_COLUMNS[0]]: row.get(_COLUMNS[1], "") for row in rows if _COLUMNS[0] in row}
+    if not options:
+        options = _DEFAULTS | {"micscale": f"{min(1.0, SCREEN_PX / max(width_px, 1)):.2f}"}
+    wanted = {"diameter": f"{diameter_A:g}"}
+    if len(set(pixel_sizes_A)) == 1:
+        wanted["angpix"] = f"{pixel_sizes_A[0]:g}"
+    if options == options | wanted:
+        return
+    table = loop("joboptions_values", _COLUMNS, sorted((options | wanted).items()))
+    with atomic_write(path) as file:
+        file.write(_head(saved.get("job", [])) + table)
+
+
+def _head(saved: list[Row]) -> str:
+    """The block about the job's type: the one that is there, since versions write it differently."""
+    if not saved:
+        return _HEAD
+    lines = [f"_{name} {value}" for name, value in saved[0].items()]
+    return "\n".join(["", "# version 30001", "", "data_job", "", *lines, "", "", "# version 30001", "", ""])

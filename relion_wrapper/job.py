@@ -1,0 +1,134 @@
+"""One pass of the picking job: what is new is picked, all of it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cryoemmae_plugin.errors import CryoemmaeError, ImageError, Interrupted
+from cryoemmae_plugin.images import read_header
+from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.version import release
+from relion_wrapper.arguments import AUTO, JobArguments
+from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
+from relion_wrapper.display import write_display_settings
+from relion_wrapper.engine import Engine, build_engine
+from relion_wrapper.fanout import pick_on_all
+from relion_wrapper.logfile import write_logfile
+from relion_wrapper.micrographs import JobMicrograph, read_job_micrographs
+from relion_wrapper.progress import ProgressBar, say, warn
+from relion_wrapper.publish import LOGFILE, Published, publish_coordinates, write_list, write_output_nodes
+from relion_wrapper.training import project_model
+
+WORK_FOLDER = "cryoemmae"
+"""In the job's folder: all candidates of all micrographs, and the model that the job has trained."""
+
+
+class PickJob:
+    """What happens between the first line of run.out and the exit marker; the project is the present folder.
+
+    Parameters
+    ----------
+    arguments : JobArguments
+        What is asked for.
+    should_stop : callable
+        Whether somebody wants the job aborted; asked before each micrograph and after each training step.
+    """
+
+    def __init__(self, arguments: JobArguments, should_stop: Callable[[], bool]) -> None:
+        self._arguments, self._should_stop = arguments, should_stop
+        self._folder, self._settings = arguments.folder, arguments.settings
+        self._work = arguments.folder / WORK_FOLDER
+
+    def run(self) -> None:
+        """Pick what is not done yet, and publish everything.
+
+        Raises
+        ------
+        CryoemmaeError
+            When the job has failed; :class:`Interrupted` when it is aborted.
+        """
+        micrographs = read_job_micrographs(self._arguments.in_mics, self._settings.pixel_size_A)
+        if self._should_stop():
+            raise Interrupted("aborted before the first micrograph")
+        say(f"Picking particles of {self._settings.diameter_A:g} Angstrom in {self._arguments.in_mics}")
+        engine = self._build_engine(micrographs)
+        record = RunRecord(
+            version=release(),
+            model_name=engine.model_name,
+            model_sha256=engine.model_sha256,
+            settings=self._settings,
+        )
+        with ResultStore.create(self._work, record, renew=True) as store:
+            reasons = self._pick(micrographs, engine, store)
+            self._publish(micrographs, store, reasons)
+
+    def _build_engine(self, micrographs: Sequence[JobMicrograph]) -> Engine:
+        """The model asked for, or the one that this job trains, on its devices."""
+        model_name = self._settings.model_name
+        if self._arguments.train_on:
+            model_name = str(project_model(self._arguments, micrographs, self._work, self._should_stop))
+        engine = build_engine(self._settings, model_name, self._arguments.devices, self._arguments.threads, warn)
+        say(f"Model {engine.model_name} on {', '.join(map(str, engine.devices))}")
+        return engine
+
+    def _pick(self, micrographs: Sequence[JobMicrograph], engine: Engine, store: ResultStore) -> list[str]:
+        """Pick what the store does not hold; the reasons of those that failed."""
+        pending = store.pending(m.micrograph for m in micrographs)
+        if len(pending) < len(micrographs):
+            say(f"{len(micrographs) - len(pending)} of {len(micrographs)} micrographs are done already")
+        if not pending:
+            say("No new micrographs to do")
+            return []
+        bar = ProgressBar(f"Autopicking {len(pending)} micrographs", len(pending))
+        reasons = []
+        for done, outcome in enumerate(pick_on_all(pending, engine, store, self._should_stop), 1):
+            if outcome.reason is not None:
+                reasons.append(outcome.reason)
+                warn(f"WARNING: skipped {outcome.reason}")
+            bar.show(done)
+        return reasons
+
+    def _publish(self, micrographs: Sequence[JobMicrograph], store: ResultStore, reasons: Sequence[str]) -> None:
+        """Write what RELION reads, in its order: coordinates, log, list, nodes."""
+        dialect, threshold = self._dialect(), self._settings.pick_threshold
+        published = publish_coordinates(self._folder, micrographs, store, threshold)
+        if not published.micrographs:
+            raise ImageError(f"all {len(micrographs)} micrographs failed; first {''.join(reasons[:1])}")
+        with_logfile = self._write_logfile(published, store)
+        self._set_display(published)
+        write_list(self._folder, dialect, self._arguments.in_mics, published.micrographs)
+        write_output_nodes(self._folder, dialect, logfile=with_logfile)
+        total, done = sum(published.picks), len(published.micrographs)
+        say(f"Total number of particles from {done} micrographs is {total}")
+        say(f"i.e. on average there were {round(total / done)} particles per micrograph")
+        if reasons:
+            warn(f"WARNING: {len(reasons)} of {len(micrographs)} micrographs were skipped; Continue tries them again")
+        say(f"Done! Written: {self._folder / dialect.list_name}")
+
+    def _write_logfile(self, published: Published, store: ResultStore) -> bool:
+        """Draw the log; a picture that cannot be drawn is not worth a job."""
+        try:
+            write_logfile(self._folder / LOGFILE, published, store, self._settings.pick_threshold)
+        except Exception as err:
+            warn(f"WARNING: no {LOGFILE} ({type(err).__name__}: {err})")
+            return False
+        return True
+
+    def _set_display(self, published: Published) -> None:
+        sizes = [micrograph.pixel_size_A for micrograph in published.micrographs]
+        try:
+            width_px = read_header(Path(published.micrographs[0].name)).shape[1]
+            write_display_settings(Path(), self._settings.diameter_A, sizes, width_px)
+        except CryoemmaeError as err:
+            warn(f"WARNING: RELION's display keeps its own circle size ({err})")
+
+    def _dialect(self) -> Dialect:
+        """How the RELION at hand wants its output."""
+        wanted = self._arguments.relion_version
+        if wanted != AUTO:
+            return DIALECTS[wanted]
+        found = detect_version(self._folder / "job_pipeline.star") or detect_version(Path("default_pipeline.star"))
+        if found is None:
+            say(f"No RELION pipeline here that tells its version: writing for RELION {DEFAULT_VERSION}")
+        return DIALECTS[found or DEFAULT_VERSION]

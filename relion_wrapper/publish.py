@@ -1,0 +1,152 @@
+"""From stored results to the files that RELION's other jobs read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoemmae_plugin.errors import StoreError
+from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.run.record import Result
+from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.types import Picks
+from relion_wrapper.dialect import Dialect
+from relion_wrapper.micrographs import COORDINATES_SUFFIX, JobMicrograph
+from relion_wrapper.star import loop
+
+OUTPUT_NODES = "RELION_OUTPUT_NODES.star"
+LOGFILE = "logfile.pdf"
+SCORE_BINS = 50
+_HEADER = """
+data_
+
+loop_
+_rlnCoordinateX #1
+_rlnCoordinateY #2
+_rlnAutopickFigureOfMerit #3
+_rlnClassNumber #4
+_rlnAnglePsi #5
+"""
+
+
+@dataclass
+class Published:
+    """What has been written, for the log: no coordinates, so that it stays small.
+
+    Attributes
+    ----------
+    micrographs : list of JobMicrograph
+        Those with a coordinate file, in the order of the input.
+    picks : list of int
+        Their number of picks.
+    mean_score : list of float
+        Their mean figure of merit; NaN where there is no pick.
+    score_histogram : ndarray, shape (SCORE_BINS,)
+        All picks' figures of merit, from 0 to 1.
+    changed : int
+        Coordinate files that were not there before as they are now.
+    """
+
+    micrographs: list[JobMicrograph] = field(default_factory=list)
+    picks: list[int] = field(default_factory=list)
+    mean_score: list[float] = field(default_factory=list)
+    score_histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
+    changed: int = 0
+
+    def add(self, micrograph: JobMicrograph, picks: Picks) -> None:
+        """Count one micrograph."""
+        self.micrographs.append(micrograph)
+        self.picks.append(len(picks))
+        self.mean_score.append(float(picks.score.astype(np.float64).mean()) if len(picks) else float("nan"))
+        self.score_histogram += np.histogram(picks.score, SCORE_BINS, (0, 1))[0]
+
+
+def publish_coordinates(
+    folder: Path, micrographs: Iterable[JobMicrograph], store: ResultStore, threshold: float
+) -> Published:
+    """Write the coordinate file of each micrograph that has a result, and take away that of one without.
+
+    Raises
+    ------
+    OutputError
+        When a file cannot be written.
+    """
+    published = Published()
+    for micrograph in micrographs:
+        path = coordinates_path(folder, micrograph)
+        result = current_result(store, micrograph)
+        if result is None:
+            path.unlink(missing_ok=True)
+            continue
+        picks = result.picks.above(threshold)
+        published.changed += write_if_changed(path, format_coordinates(picks, micrograph.upside_down))
+        published.add(micrograph, picks)
+    return published
+
+
+def current_result(store: ResultStore, micrograph: JobMicrograph) -> Result | None:
+    """The stored result of a micrograph as it is now; None where there is none."""
+    if not store.holds(micrograph.micrograph):
+        return None
+    try:
+        return store.load(micrograph.root)
+    except StoreError:
+        return None
+
+
+def format_coordinates(picks: Picks, upside_down: bool = False) -> str:
+    """The text of a coordinate file: whole pixels, since Extract cuts decimals off.
+
+    Parameters
+    ----------
+    picks : Picks
+        In pixels of the stored micrograph, row 0 the first row stored.
+    upside_down : bool
+        RELION counts the rows of a TIFF from the last one stored.
+    """
+    ny, nx = picks.shape
+    x = np.clip(np.floor(picks.xy[:, 0] + 0.5), 0, nx - 1)
+    y = np.clip(np.floor(picks.xy[:, 1] + 0.5), 0, ny - 1)
+    rows = zip(x, ny - 1 - y if upside_down else y, picks.score, strict=True)
+    return _HEADER + "".join(f"{x:12.6f} {y:12.6f} {score:12.6f} {0:12d} {0.0:12.6f} \n" for x, y, score in rows) + "\n"
+
+
+def coordinates_path(folder: Path, micrograph: JobMicrograph) -> Path:
+    """Where RELION looks for a micrograph's coordinates."""
+    return folder / f"{micrograph.root}{COORDINATES_SUFFIX}"
+
+
+def write_list(folder: Path, dialect: Dialect, in_mics: Path, micrographs: Sequence[JobMicrograph]) -> None:
+    """Write the file that stands for all coordinates of the job."""
+    if dialect.lists_micrographs:
+        columns = ("rlnMicrographName", "rlnMicrographCoordinates")
+        rows = ((micrograph.name, coordinates_path(folder, micrograph)) for micrograph in micrographs)
+        text = "\n# version 30001\n\n" + loop("coordinate_files", columns, rows)
+    else:
+        text = f"{in_mics}\n"
+    write_if_changed(folder / dialect.list_name, text)
+
+
+def write_output_nodes(folder: Path, dialect: Dialect, *, logfile: bool) -> None:
+    """Tell RELION what the job has made."""
+    nodes = [(folder / dialect.list_name, dialect.coordinates_type)]
+    if logfile:
+        nodes.append((folder / LOGFILE, dialect.logfile_type))
+    text = "\n# version 30001\n\n" + loop("output_nodes", ("rlnPipeLineNodeName", dialect.type_column), nodes)
+    write_if_changed(folder / OUTPUT_NODES, text)
+
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Put `text` into the place of `path`, unless it is there already; whether something was written."""
+    try:
+        if path.read_bytes() == text.encode():
+            return False
+    except OSError:
+        pass
+    with atomic_write(path) as file:
+        file.write(text)
+    return True
