@@ -31,6 +31,9 @@ MAX_ITERATIONS = 300
 TOLERANCE = 1e-4
 """k-means ends when the centroids move by less than this, as a share of the data's mean variance."""
 
+ROWS_PER_SUM = 64
+"""Vectors added up at once: so many stay in the cache, and the order of additions is the same every time."""
+
 
 def nearest_centroid(vectors: Tensor, centroids: Tensor) -> Tensor:
     """Return which centroid is nearest to each vector, the first on a tie.
@@ -74,7 +77,7 @@ def kmeans(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
         raise ValueError(f"cannot make {k} clusters of {len(vectors)} vectors")
     origin = vectors.mean(0)
     centred = vectors - origin
-    tolerance = TOLERANCE * float(centred.var(0, correction=0).mean())
+    tolerance = TOLERANCE * float(torch.linalg.vector_norm(centred)) ** 2 / centred.numel()
     centroids = _seed_centroids(centred, k, np.random.RandomState(seed))
     labels = None
     for _ in range(MAX_ITERATIONS):
@@ -91,14 +94,21 @@ def kmeans(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
 def _seed_centroids(vectors: Tensor, k: int, random: np.random.RandomState) -> Tensor:
     """Choose k of the vectors, each the best of a few drawn with probability proportional to squared distance."""
     trials = 2 + int(math.log(k))
+    exact = vectors.double()  # differences of large numbers follow
+    squares = exact.square().sum(1)
+
+    def squared_distances(at: list[int]) -> Tensor:
+        between = squares[:, None] - 2 * (exact @ exact[at].T) + squares[at]
+        return between.T.clamp(min=0)
+
     chosen = [int(random.randint(len(vectors)))]
-    nearest = (vectors - vectors[chosen[0]]).square().sum(1)
+    nearest = squared_distances(chosen)[0]
     for _ in range(1, k):
-        running = nearest.double().cumsum(0)
+        running = nearest.cumsum(0)
         draws = torch.from_numpy(random.random_sample(trials)).to(vectors.device) * running[-1]
         candidates = torch.searchsorted(running, draws).clamp_(max=len(vectors) - 1).tolist()
-        options = [torch.minimum(nearest, (vectors - vectors[at]).square().sum(1)) for at in candidates]
-        best = int(torch.stack([option.double().sum() for option in options]).argmin())
+        options = torch.minimum(nearest, squared_distances(candidates))
+        best = int(options.sum(1).argmin())
         chosen.append(candidates[best])
         nearest = options[best]
     return vectors[chosen]
@@ -112,8 +122,15 @@ def _mean_of_clusters(vectors: Tensor, labels: Tensor, centroids: Tensor) -> Ten
         distances = (vectors - centroids[labels]).square().sum(1)
         labels = labels.index_copy(0, distances.topk(len(empty)).indices, empty)
         counts = labels.bincount(minlength=len(centroids))
-    membership = torch.nn.functional.one_hot(labels, len(centroids)).T.to(vectors)
-    return (membership @ vectors) / counts.clamp(min=1)[:, None].to(vectors)
+    membership = torch.nn.functional.one_hot(labels, len(centroids)).to(vectors)
+    whole = len(vectors) // ROWS_PER_SUM * ROWS_PER_SUM
+    chunked = (whole // ROWS_PER_SUM, ROWS_PER_SUM)
+    in_chunks = torch.bmm(
+        membership[:whole].reshape(*chunked, len(centroids)).transpose(1, 2),
+        vectors[:whole].reshape(*chunked, vectors.shape[1]),
+    )
+    sums = in_chunks.sum(0) + membership[whole:].T @ vectors[whole:]
+    return sums / counts.clamp(min=1)[:, None].to(vectors)
 
 
 def smoothing_window(diameter_cells: float) -> int:
