@@ -1,6 +1,6 @@
 """The External job with a stand-in for the network; run as a script by RELION, and by tests that stop it.
 
-The stand-in correlates the image with the template in the file that $STAND_IN_TEMPLATE names; peaks are its candidates.
+The stand-in correlates the image with the templates in the file $STAND_IN_TEMPLATE; peaks are its candidates.
 """
 
 from __future__ import annotations
@@ -25,22 +25,35 @@ LEAST_SCORE = 0.3
 
 
 class TemplatePicker:
-    """Finds what looks like a template of odd side, its centre being the particle's; dark on bright as it is given."""
+    """Finds what looks like one of some templates.
 
-    def __init__(self, template: NDArray[np.float32], seconds: float = 0.0) -> None:
-        self._template = template - template.mean()
+    Parameters
+    ----------
+    templates : ndarray, shape (templates, side, side)
+        Of odd side, with the particle's centre on the middle pixel.
+    seconds : float
+        Time to waste on each image.
+    """
+
+    def __init__(self, templates: NDArray[np.float32], seconds: float = 0.0) -> None:
+        self._templates = templates - templates.mean((1, 2), keepdims=True)
         self._seconds = seconds
 
     def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
         time.sleep(self._seconds)
-        likeness = scipy.signal.fftconvolve(image - image.mean(), self._template[::-1, ::-1], mode="same")
-        likeness /= (self._template**2).sum()
-        highest = scipy.ndimage.maximum_filter(likeness, size=self._template.shape[0] // 2)
+        likeness = np.max([self._likeness(image - image.mean(), template) for template in self._templates], axis=0)
+        side = self._templates.shape[1]
+        highest = scipy.ndimage.maximum_filter(likeness, size=side // 2)
         row, column = np.nonzero((likeness == highest) & (likeness > LEAST_SCORE))
         xy = np.array([refine(likeness, r, c) for r, c in zip(row, column, strict=True)]).reshape(-1, 2)
         score = np.clip(likeness[row, column], 0, 1).astype(np.float32)
         order = np.argsort(-score, kind="stable")
         return Picks(xy[order], score[order], score[order], image.shape)
+
+    @staticmethod
+    def _likeness(image: NDArray[np.float32], template: NDArray[np.float32]) -> NDArray[np.float64]:
+        likeness = scipy.signal.fftconvolve(image, template[::-1, ::-1], mode="same") / (template**2).sum()
+        return np.asarray(likeness, np.float64)
 
 
 def refine(likeness: NDArray[np.float64], row: int, column: int) -> tuple[float, float]:
@@ -63,8 +76,8 @@ def build_engine(
 ) -> object:
     from relion_wrapper.engine import Engine
 
-    template = np.load(os.environ["STAND_IN_TEMPLATE"])
-    picker = TemplatePicker(template, float(os.environ.get("STAND_IN_SECONDS", "0")))
+    templates = np.load(os.environ["STAND_IN_TEMPLATE"])
+    picker = TemplatePicker(templates, float(os.environ.get("STAND_IN_SECONDS", "0")))
     sha256 = os.environ.get("STAND_IN_SHA256", "f" * 64)
     return Engine([picker] * len(names), [torch.device("cpu")] * len(names), Path(model_name).name, sha256)
 

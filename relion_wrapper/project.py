@@ -1,0 +1,142 @@
+"""A RELION project, as its own pipeliner keeps it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoemmae_plugin.errors import InputError, OutputError
+from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
+from relion_wrapper.star import Row, read_blocks
+
+PIPELINE = "default_pipeline.star"
+STATUS_OF_3 = {"0": "Running", "1": "Scheduled", "2": "Succeeded", "3": "Failed", "4": "Aborted"}
+"""What RELION 3.1 numbers, in the words of 4 and 5."""
+
+EMPTY_PIPELINE = "\n# version 30001\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter 1\n\n"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: its folder with a slash at the end, its status in words, its output nodes and their types."""
+
+    name: str
+    status: str
+    outputs: tuple[tuple[str, str], ...]
+
+    @property
+    def number(self) -> int:
+        """Of ``jobNNN``; later jobs have larger ones."""
+        found = re.search(r"/job(\d+)", self.name)
+        return int(found[1]) if found else 0
+
+
+class Project:
+    """A RELION project folder.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``default_pipeline.star`` in it.
+
+    Raises
+    ------
+    InputError
+        When it is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not (folder / PIPELINE).is_file():
+            raise InputError(
+                f"{folder}: not a RELION project (no {PIPELINE} in it); give the folder that RELION is started in"
+            )
+
+    @property
+    def dialect(self) -> Dialect:
+        """Of the RELION that made the project."""
+        return DIALECTS[detect_version(self.folder / PIPELINE) or DEFAULT_VERSION]
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the latest last."""
+        blocks = read_blocks(self.folder / PIPELINE)
+        types = {
+            row["rlnPipeLineNodeName"]: row.get("rlnPipeLineNodeTypeLabel") or row.get("rlnPipeLineNodeType", "")
+            for row in blocks.get("pipeline_nodes", [])
+        }
+        outputs: dict[str, list[tuple[str, str]]] = {}
+        for edge in blocks.get("pipeline_output_edges", []):
+            node = edge["rlnPipeLineEdgeToNode"]
+            outputs.setdefault(edge["rlnPipeLineEdgeProcess"], []).append((node, types.get(node, "")))
+        rows = blocks.get("pipeline_processes", [])
+        jobs = [
+            Job(row["rlnPipeLineProcessName"], _status(row), tuple(outputs.get(row["rlnPipeLineProcessName"], ())))
+            for row in rows
+        ]
+        return sorted(jobs, key=lambda job: job.number)
+
+    def job(self, name: str) -> Job:
+        """One job.
+
+        Raises
+        ------
+        InputError
+            When the project has none of that name.
+        """
+        wanted = name.rstrip("/") + "/"
+        for job in self.jobs():
+            if job.name == wanted:
+                return job
+        names = ", ".join(job.name.rstrip("/") for job in self.jobs()) or "none"
+        raise InputError(f"{self.folder}: no job {name}; there are: {names}")
+
+    def options(self, job: Job) -> dict[str, str]:
+        """A job's form, as it was last run."""
+        rows = read_blocks(self.folder / job.name / "job.star").get("joboptions_values", [])
+        return {row["rlnJobOptionVariable"]: row.get("rlnJobOptionValue", "") for row in rows}
+
+    def add(self, job_star: Path) -> Job:
+        """Add a job by RELION's pipeliner; it does not run yet.
+
+        Raises
+        ------
+        OutputError
+            When RELION does not add it.
+        """
+        before = {job.name for job in self.jobs()}
+        said = self._pipeliner("--addJobFromStar", str(job_star.absolute()))
+        added = [job for job in self.jobs() if job.name not in before]
+        if len(added) != 1:
+            raise OutputError(f"{self.folder}: RELION has not added the job: {said[-500:]}")
+        return added[0]
+
+    def run(self, job: Job) -> Job:
+        """Run a job, or continue it, and wait for its end; the job with its new status."""
+        log = "cryoemmae_" + job.name.strip("/").replace("/", "_")
+        (self.folder / f"RUNNING_PIPELINER_default_{log}").unlink(missing_ok=True)  # of a wait that was cut short
+        self._pipeliner("--schedule", log, "--RunJobs", job.name, "--sec_wait_after", "1")
+        self.check_completion()
+        return self.job(job.name)
+
+    def check_completion(self) -> None:
+        """Have RELION look which running jobs have ended."""
+        self._pipeliner("--check_job_completion")
+
+    def _pipeliner(self, *words: str) -> str:
+        """Run RELION's pipeliner in the project; what it says. Its exit status tells nothing."""
+        program = shutil.which("relion_pipeliner")
+        if program is None:
+            raise OutputError("relion_pipeliner is not on the PATH; load RELION's module first, or give --dry-run")
+        done = subprocess.run(
+            [program, *words], cwd=self.folder, capture_output=True, text=True, errors="replace", check=False
+        )
+        return done.stdout + done.stderr
+
+
+def _status(row: Row) -> str:
+    return row.get("rlnPipeLineProcessStatusLabel") or STATUS_OF_3.get(
+        row.get("rlnPipeLineProcessStatus", ""), "unknown"
+    )

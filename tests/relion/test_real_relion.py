@@ -1,0 +1,158 @@
+"""The job inside a real RELION: import, pick, extract, classify, with nobody laying a hand on anything."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import mrcfile
+import numpy as np
+import pytest
+import scipy.ndimage
+import starfile
+from numpy.typing import NDArray
+
+from relion_wrapper.jobstar import external_job_star
+from relion_wrapper.project import EMPTY_PIPELINE, Job, Project
+from relion_wrapper.star import loop
+
+pytestmark = [
+    pytest.mark.relion,
+    pytest.mark.skipif(shutil.which("relion_pipeliner") is None, reason="NO RELION ON THIS MACHINE: not tested"),
+]
+
+SHAPE = (300, 420)
+BOX_PX = 36
+PER_MICROGRAPH = 45
+UPRIGHT = 1  # the micrograph in which every phantom stands upright
+PIXEL_SIZE_A = 3.0
+
+
+def job_star(kind: int, options: Mapping[str, object]) -> str:
+    head = f"\n# version 30001\n\ndata_job\n\n_rlnJobType {kind}\n_rlnJobIsContinue 0\n\n\n# version 30001\n\n"
+    columns = ("rlnJobOptionVariable", "rlnJobOptionValue")
+    return head + loop("joboptions_values", columns, [(key, value) for key, value in options.items()])
+
+
+@dataclass
+class Chain:
+    """A project after import, picking, extraction and classification."""
+
+    project: Project
+    picked: Job
+    extracted: Job
+    classified: Job
+
+
+def run(project: Project, text: str) -> Job:
+    star = project.folder / "next.job.star"
+    star.write_text(text)
+    job = project.run(project.add(star))
+    said = "".join((project.folder / job.name / name).read_text() for name in ("run.out", "run.err"))
+    assert job.status == "Succeeded", f"{job}\n{said[-3000:]}"
+    return job
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType, stand_in: ModuleType) -> Chain:
+    """Seven micrographs, not square: in one all phantoms stand upright, in the others they are turned at random."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "default_pipeline.star").write_text(EMPTY_PIPELINE)
+    for index in range(7):
+        draw_micrograph(phantoms, folder / f"Micrographs/mic_{index}.mrc", index, upright=index == UPRIGHT)
+    template = folder / "template.npy"
+    np.save(template, all_views(phantoms))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("STAND_IN_TEMPLATE", str(template))
+    try:
+        project = Project(folder)
+        run(project, job_star(0, import_options()))
+        executable = f"{sys.executable} {stand_in.__file__}"
+        parameters = {"diameter": "54", "threshold": "0.6"}
+        star = "Import/job001/micrographs.star"
+        picked = run(project, external_job_star(star, parameters, threads=1, executable=executable))
+        coordinates = f"{picked.name}coords_suffix_autopick.star"
+        extracted = run(project, job_star(5, extract_options(star, coordinates)))
+        classified = run(project, job_star(8, class_options(f"{extracted.name}particles.star")))
+    finally:
+        patch.undo()
+    return Chain(project, picked, extracted, classified)
+
+
+def import_options() -> dict[str, object]:
+    raw = {"do_raw": "Yes", "fn_in_raw": "Micrographs/*.mrc", "is_multiframe": "No"}
+    return raw | {"angpix": PIXEL_SIZE_A, "kV": 300, "Cs": 2.7, "Q0": 0.1, "do_other": "No"}
+
+
+def extract_options(star: str, coordinates: str) -> dict[str, object]:
+    options = {"star_mics": star, "coords_suffix": coordinates, "extract_size": BOX_PX, "nr_mpi": 1}
+    return options | {"do_invert": "Yes", "do_norm": "Yes", "bg_diameter": -1}
+
+
+def class_options(particles: str) -> dict[str, object]:
+    options = {"fn_img": particles, "do_ctf_correction": "No", "nr_classes": 2, "nr_iter": 8, "tau_fudge": 2}
+    compute = {"nr_mpi": 1, "nr_threads": 2, "do_parallel_discio": "Yes", "nr_pool": 30, "do_preread_images": "Yes"}
+    return options | compute | {"particle_diameter": 90, "psi_sampling": 12, "offset_range": 3, "offset_step": 2}
+
+
+def draw_micrograph(phantoms: ModuleType, path: Path, seed: int, *, upright: bool) -> None:
+    rng = np.random.default_rng(seed)
+    image = phantoms.noisy(SHAPE, seed)
+    for number, (x, y) in enumerate(phantoms.place(SHAPE, PER_MICROGRAPH, seed)):
+        angle, side = (0.0, 0) if upright else (float(rng.uniform(0, 2 * np.pi)), number % 2)
+        phantoms.draw_phantom(image, x, y, angle, side)
+    phantoms.write_mrc(path, image)
+
+
+def all_views(phantoms: ModuleType) -> NDArray[np.float32]:
+    angles = np.deg2rad(np.arange(0, 360, 15))
+    return np.array([phantoms.phantom(angle=angle, side=side) for angle in angles for side in (0, 1)])
+
+
+def test_what_relion_extracts_is_centred_to_half_a_pixel(
+    chain: Chain, phantoms: ModuleType, stand_in: ModuleType
+) -> None:
+    boxes = mrcfile.read(chain.project.folder / chain.extracted.name / f"Micrographs/mic_{UPRIGHT}.mrcs")
+    assert len(boxes) == PER_MICROGRAPH
+    expected = -phantoms.phantom(BOX_PX)  # Extract has inverted the contrast
+    likeness = scipy.ndimage.correlate(boxes.mean(axis=0).astype(float), expected - expected.mean(), mode="constant")
+    row, column = np.unravel_index(likeness.argmax(), likeness.shape)
+    x, y = stand_in.refine(likeness, int(row), int(column))
+    assert max(abs(x - BOX_PX // 2), abs(y - BOX_PX // 2)) <= 0.5
+
+
+def test_relion_knows_what_the_job_has_made(chain: Chain) -> None:
+    assert dict(chain.picked.outputs) == {
+        f"{chain.picked.name}coords_suffix_autopick.star": "2",
+        f"{chain.picked.name}logfile.pdf": "13",
+    }
+    folder = chain.project.folder / chain.picked.name
+    assert (folder / "run.err").read_text() == ""
+    assert f"Total number of particles from 7 micrographs is {7 * PER_MICROGRAPH}" in (folder / "run.out").read_text()
+
+
+def test_class_averages_show_the_phantom(chain: Chain, phantoms: ModuleType) -> None:
+    folder = chain.project.folder
+    particles = starfile.read(folder / chain.extracted.name / "particles.star")["particles"]
+    assert len(particles) == 7 * PER_MICROGRAPH
+    averages = mrcfile.read(folder / chain.classified.name / "run_it008_classes.mrcs")
+    best = [max(alike(average, phantoms, side) for side in (0, 1)) for average in averages]
+    assert min(best) >= 0.9
+
+
+def alike(average: NDArray[np.float32], phantoms: ModuleType, side: int) -> float:
+    """Correlation of a class average with the view of the phantom, turned and shifted to fit best."""
+    row, column = np.mgrid[:BOX_PX, :BOX_PX] - BOX_PX // 2
+    disc = np.hypot(row, column) < 14
+    best = -1.0
+    for angle in np.deg2rad(np.arange(0, 360, 5)):
+        view = -phantoms.phantom(BOX_PX, angle, side)
+        for dy in range(-2, 3):
+            for dx in range(-2, 3):
+                moved = np.roll(view, (dy, dx), (0, 1))
+                best = max(best, float(np.corrcoef(moved[disc], average[disc])[0, 1]))
+    return best
