@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from cryoemmae_plugin.core.embed import TILES_PER_BATCH_CUDA
+from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import DeviceError
@@ -88,12 +92,35 @@ def choose_devices(names: Sequence[str]) -> list[torch.device]:
 
 def picker_builder(model: Model, settings: PickerSettings, device: torch.device) -> Build:
     """How to make a picker with another batch size."""
-    from cryoemmae_plugin.core.picker import Picker
 
     def build(batch: int | None) -> ImagePicker:
-        return Picker(model, settings, device) if batch is None else Picker(model, settings, device, batch=batch)
+        if batch is None:
+            return Picker(model, settings, device)
+        encoder = cast(Encoder, InBatches(model.encoder, batch))
+        return Picker(replace(model, encoder=encoder), settings, device)
 
     return build
+
+
+class InBatches(nn.Module):
+    """An encoder that takes few tiles at a time, however many it is given; the tokens are the same.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The encoder.
+    batch : int
+        Tiles at a time.
+    """
+
+    def __init__(self, encoder: Encoder, batch: int) -> None:
+        super().__init__()
+        self.config = encoder.config
+        self._encoder, self._batch = encoder, batch
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Encode tiles (N, 1, tile, tile)."""
+        return torch.cat([self._encoder(few) for few in tiles.split(self._batch)])
 
 
 class PatientPicker:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import starfile
+import tifffile
 
 from relion_wrapper.dialect import DIALECTS
 
 Job = Callable[..., int]
+Process = Callable[..., "subprocess.Popen[str]"]
 JOB = "External/job010/"
 
 
@@ -70,3 +79,232 @@ def test_a_job_leaves_what_each_version_of_relion_reads(
 
 def test_every_version_is_known() -> None:
     assert list(DIALECTS) == ["3.1", "4", "5"]
+
+
+def run(relion_job: Job, star: Path, *words: object, job: str = JOB) -> int:
+    return relion_job("--o", job, "--in_mics", star, "--diameter", 60, *words)
+
+
+def contents(job: str = JOB) -> dict[str, bytes]:
+    """All that RELION or a user reads of a job."""
+    finals = [path for path in Path(job).rglob("*") if path.is_file() and "cryoemmae" not in path.parts]
+    results = Path(job, "cryoemmae", "results").rglob("*.star")
+    return {str(path.relative_to(job)): path.read_bytes() for path in [*finals, *results]}
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
+def xy_of(path: str) -> np.ndarray:
+    rows = [line.split()[:2] for line in Path(path).read_text().splitlines() if line[:1] == " "]
+    return np.array(rows, float).reshape(-1, 2)
+
+
+def test_the_version_of_relion_is_told_by_the_projects_pipeline(relion_job: Job, three_micrographs: Path) -> None:
+    columns = {
+        "3.1": ("rlnPipeLineNodeType", "1"),
+        "4": ("rlnPipeLineNodeTypeLabel", "MicrographsData.star.relion.motioncorr"),
+        "5": ("rlnPipeLineNodeTypeLabel", "MicrographGroupMetadata.star.relion.motioncorr"),
+    }
+    for version, (column, kind) in columns.items():
+        job = f"External/job{int(float(version)):03d}/"
+        Path(job).mkdir(parents=True)
+        nodes = f"data_pipeline_nodes\n\nloop_\n_rlnPipeLineNodeName #1\n_{column} #2\n{three_micrographs} {kind}\n"
+        Path(job, "job_pipeline.star").write_text(f"\n# version 30001\n\n{nodes}\n")
+        assert run(relion_job, three_micrographs, job=job) == 0
+        assert Path(job, DIALECTS[version].list_name).exists()
+        assert DIALECTS[version].coordinates_type in Path(job, "RELION_OUTPUT_NODES.star").read_text()
+
+
+def test_progress_in_run_out_looks_like_relions(
+    relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(relion_job, three_micrographs) == 0
+    said = capsys.readouterr()
+    assert "000/??? sec" in said.out or "0/??? sec" in said.out
+    assert said.out.count("[oo]") == 4
+    assert "Total number of particles from 3 micrographs is 8" in said.out
+    assert said.err == ""
+
+
+def test_continuing_picks_only_what_is_new(
+    relion_job: Job, three_micrographs: Path, phantoms: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(relion_job, three_micrographs) == 0
+    before = {path: path.stat().st_mtime_ns for path in Path(JOB).rglob("*.star")}
+    names = [f"MotionCorr/job002/Movies/mic_{i}.mrc" for i in range(4)]
+    phantoms.write_mrc(Path(names[3]), phantoms.noisy((160, 200), 9))
+    three_micrographs.write_text(phantoms.micrographs_star(names))
+    capsys.readouterr()
+    assert run(relion_job, three_micrographs) == 0
+    said = capsys.readouterr().out
+    assert "3 of 4 micrographs are done already" in said
+    assert "Autopicking 1 micrographs" in said
+    after = {path: path.stat().st_mtime_ns for path in before}
+    changed = [path.name for path in before if after[path] != before[path]]
+    assert changed == ["autopick.star"]
+    assert len(starfile.read(JOB + "autopick.star")) == 4
+
+
+def test_continuing_with_nothing_new_changes_no_file_but_the_marker(relion_job: Job, three_micrographs: Path) -> None:
+    assert run(relion_job, three_micrographs) == 0
+    before = {path: path.stat().st_mtime_ns for path in Path(JOB).rglob("*") if path.is_file()}
+    assert run(relion_job, three_micrographs) == 0
+    after = {path: path.stat().st_mtime_ns for path in Path(JOB).rglob("*") if path.is_file()}
+    moved = {path.name for path in after if after[path] != before.get(path)}
+    assert moved <= {"RELION_JOB_EXIT_SUCCESS", ".lock"}
+
+
+def test_another_threshold_needs_no_picking_and_another_diameter_does(
+    relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(relion_job, three_micrographs) == 0
+    capsys.readouterr()
+    assert run(relion_job, three_micrographs, "--threshold", "1.0") == 0
+    assert "No new micrographs" in capsys.readouterr().out
+    assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) < 5
+    assert relion_job("--o", JOB, "--in_mics", three_micrographs, "--diameter", 66) == 0
+    assert "Autopicking 3 micrographs" in capsys.readouterr().out
+    assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) == 5
+
+
+def test_an_abort_ends_the_job_before_the_next_micrograph(
+    relion_job: Job, three_micrographs: Path, monkeypatch: pytest.MonkeyPatch, stand_in: ModuleType
+) -> None:
+    original = stand_in.TemplatePicker.pick
+
+    def pick_and_abort(self: object, image: np.ndarray, pixel_size_A: float, timer: object = None) -> object:
+        Path(JOB, "RELION_JOB_ABORT_NOW").touch()
+        return original(self, image, pixel_size_A, timer)
+
+    monkeypatch.setattr(stand_in.TemplatePicker, "pick", pick_and_abort)
+    assert run(relion_job, three_micrographs) == 2
+    assert exits() == ["RELION_JOB_EXIT_ABORTED"]
+    assert len(list(Path(JOB, "cryoemmae/results").rglob("*.star"))) == 1
+    assert not Path(JOB, "autopick.star").exists()
+    monkeypatch.setattr(stand_in.TemplatePicker, "pick", original)
+    assert run(relion_job, three_micrographs) == 0
+    assert exits() == ["RELION_JOB_EXIT_SUCCESS"]
+
+
+def test_an_abort_while_the_job_waited_in_a_queue_is_heeded(relion_job: Job, three_micrographs: Path) -> None:
+    Path(JOB).mkdir(parents=True)
+    Path(JOB, "RELION_JOB_ABORT_NOW").touch()
+    assert run(relion_job, three_micrographs) == 2
+    assert exits() == ["RELION_JOB_EXIT_ABORTED"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_job_as_aborted(
+    job_process: Process, three_micrographs: Path, number: signal.Signals
+) -> None:
+    process = job_process("--o", JOB, "--in_mics", three_micrographs, "--diameter", 60, seconds=60)
+    wait_for(lambda: Path(JOB, "cryoemmae", "settings.json").exists())
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert exits() == ["RELION_JOB_EXIT_ABORTED"]
+    assert "Continue the job" in out
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(
+    job_process: Process, relion_job: Job, three_micrographs: Path
+) -> None:
+    assert run(relion_job, three_micrographs) == 0
+    whole = contents()
+    shutil.rmtree(JOB)
+    process = job_process("--o", JOB, "--in_mics", three_micrographs, "--diameter", 60, seconds=1.5)
+    wait_for(lambda: any(Path(JOB, "cryoemmae").rglob("mic_0.star")))
+    process.kill()
+    process.communicate()
+    assert exits() == []
+    assert len(list(Path(JOB, "cryoemmae/results").rglob("*.star"))) < 3
+    assert run(relion_job, three_micrographs) == 0
+    assert contents() == whole
+
+
+def test_a_bad_micrograph_is_named_and_skipped(
+    relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = Path("MotionCorr/job002/Movies/mic_1.mrc")
+    bad.write_bytes(bad.read_bytes()[:-100])
+    assert run(relion_job, three_micrographs) == 0
+    said = capsys.readouterr()
+    assert "WARNING: skipped MotionCorr/job002/Movies/mic_1.mrc" in said.err
+    assert exits() == ["RELION_JOB_EXIT_SUCCESS"]
+    assert len(starfile.read(JOB + "autopick.star")) == 2
+    assert not Path(f"{JOB}Movies/mic_1_autopick.star").exists()
+
+
+def test_a_job_of_which_every_micrograph_fails_has_failed(
+    relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in Path("MotionCorr/job002/Movies").iterdir():
+        path.write_bytes(b"not an image")
+    assert run(relion_job, three_micrographs) == 1
+    assert "all 3 micrographs failed" in capsys.readouterr().err
+    assert exits() == ["RELION_JOB_EXIT_FAILURE"]
+    assert not Path(JOB, "autopick.star").exists()
+
+
+def test_what_nobody_foresaw_ends_the_job_as_failed_with_a_traceback(
+    relion_job: Job, three_micrographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*words: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr("relion_wrapper.job.publish_coordinates", broken)
+    assert run(relion_job, three_micrographs) == 1
+    assert exits() == ["RELION_JOB_EXIT_FAILURE"]
+    said = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError" in said
+    assert "Traceback" in said
+
+
+def test_the_marker_comes_after_everything_else(
+    relion_job: Job, three_micrographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    replace, touch = os.replace, Path.touch
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(Path(b).name), replace(a, b))[1])
+    monkeypatch.setattr(Path, "touch", lambda self, *a, **k: (order.append(self.name), touch(self, *a, **k))[1])
+    assert run(relion_job, three_micrographs) == 0
+    seen = [name for name in order if name.endswith(("_autopick.star", "autopick.star", "NODES.star", "SUCCESS"))]
+    coordinates = [f"mic_{i}_autopick.star" for i in range(3)]
+    assert seen == [*coordinates, "autopick.star", "RELION_OUTPUT_NODES.star", "RELION_JOB_EXIT_SUCCESS"]
+
+
+def test_rows_of_a_tiff_are_counted_as_relion_does(relion_job: Job, project: Path, phantoms: ModuleType) -> None:
+    image = phantoms.noisy((120, 160), 0) * 0.1
+    phantoms.draw_phantom(image, 50.0, 30.0)
+    phantoms.write_mrc(Path("Micrographs/b.mrc"), image.astype(np.float16))
+    tifffile.imwrite("Micrographs/a.tif", image)
+    star = Path("mics.star")
+    star.write_text(phantoms.micrographs_star(["Micrographs/a.tif", "Micrographs/b.mrc"]))
+    assert run(relion_job, star) == 0
+    assert xy_of(f"{JOB}Micrographs/a_autopick.star")[0].tolist() == [50, 120 - 1 - 30]
+    assert xy_of(f"{JOB}Micrographs/b_autopick.star")[0].tolist() == [50, 30]
+
+
+def test_a_model_trained_by_the_job_is_kept_for_every_continue(
+    three_micrographs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from relion_wrapper.__main__ import main
+
+    def train(used: list[Any], folder: Path, name: str, **options: Any) -> Path:
+        trained.append([str(micrograph.path) for micrograph in used])
+        options["progress"](1, 1, 0.5)
+        shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
+        return folder
+
+    trained: list[list[str]] = []
+    monkeypatch.setattr("cryoemmae_plugin.training.train.train_model", train)
+    words = ["--o", JOB, "--in_mics", str(three_micrographs), "--diameter", "60", "--mode", "paper", "--train_on", "2"]
+    assert main(words) == 0, capsys.readouterr().err
+    assert main([*words, "--threshold", "0.1"]) == 0
+    assert trained == [["MotionCorr/job002/Movies/mic_0.mrc", "MotionCorr/job002/Movies/mic_1.mrc"]]
+    assert "Using the model that this job has trained" in capsys.readouterr().out
