@@ -1,0 +1,74 @@
+"""What the job's form may say, and the answer to what it may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cryoemmae_plugin.errors import SettingsError
+from relion_wrapper.arguments import parse_arguments, parse_gpu
+
+LEAST = ["--o", "External/job010/", "--in_mics", "mics.star", "--diameter", "120"]
+
+
+def test_the_form_becomes_settings() -> None:
+    words = "--mode paper --threshold 0.2 --model mine --gpu 0:1 --train_on 5 --relion_version 4.0"
+    arguments = parse_arguments([*LEAST, *words.split(), "--contrast", "bright", "--pixel_size", "1.5", "--j", "6"])
+    settings = arguments.settings
+    assert (settings.diameter_A, settings.mode, settings.threshold) == (120, "paper", 0.2)
+    assert (settings.model, settings.contrast, settings.pixel_size_A) == ("mine", "bright", 1.5)
+    assert (arguments.folder, arguments.in_mics) == (Path("External/job010"), Path("mics.star"))
+    assert (arguments.devices, arguments.threads, arguments.train_on) == (("cuda:0", "cuda:1"), 6, 5)
+    assert arguments.relion_version == "4"
+
+
+def test_what_relion_adds_is_accepted_and_an_empty_value_is_the_default() -> None:
+    arguments = parse_arguments(
+        [*LEAST, "--model", "--threshold", "--gpu", "--j", "1", "--pipeline_control", "External/job010/"]
+    )
+    assert arguments.settings.model is None
+    assert arguments.settings.threshold is None
+    assert arguments.devices == ("cpu",)
+
+
+def test_without_the_parameter_gpu_a_gpu_is_used_where_there_is_one() -> None:
+    assert parse_arguments(LEAST).devices == ("auto",)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("0", ("cuda:0",)),
+        ("0,1", ("cuda:0", "cuda:1")),
+        ("0:1", ("cuda:0", "cuda:1")),
+        ("2,2", ("cuda:2",)),
+        ("", ("cpu",)),
+    ],
+)
+def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) -> None:
+    assert parse_gpu(text) == devices
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--o", "x/", "--diameter", "1"], "Input micrographs"),
+        (["--o", "x/", "--in_mics", "m.star"], "diameter is missing"),
+        (["--o", "x/", "--in_mics", "m.star", "--diameter"], "diameter is missing"),
+        ([*LEAST, "--in_parts", "p.star"], "particles cannot be used"),
+        ([*LEAST, "--in_movies", "p.star"], "movies cannot be used"),
+        ([*LEAST, "--colour", "red"], "Param labels can be: diameter, pixel_size, mode, model, threshold"),
+        ([*LEAST, "--diameter", "-5"], "--diameter is '-5'"),
+        ([*LEAST, "--threshold", "high"], "--threshold is 'high'"),
+        ([*LEAST, "--mode", "fast"], "--mode is 'fast'"),
+        ([*LEAST, "--gpu", "all"], "write GPUs as 0, or 0,1"),
+        ([*LEAST, "--train_on", "many"], "train_on is 'many'"),
+        ([*LEAST, "--relion_version", "2"], "relion_version is '2'"),
+        ([*LEAST, "--model", "my", "model"], "'model' on the command line belongs to no label"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_way_out(words: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_arguments(words)
+    assert message in str(caught.value)
