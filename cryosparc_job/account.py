@@ -1,0 +1,170 @@
+"""Where the CryoSPARC instance is and who logs in: options, environment, a profile file, or a token of the client.
+
+A password or licence never comes from the command line, where every user of the machine could read it, and never
+appears in the text of an object.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from cryosparc_job.errors import LoginError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_PORT = 39000
+PROFILE_VARIABLE = "CRYOEMMAE_CRYOSPARC_PROFILES"
+_SECRETS = ("password", "license_id")
+_VARIABLES = {
+    "email": "CRYOSPARC_EMAIL",
+    "password": "CRYOSPARC_PASSWORD",
+    "license_id": "CRYOSPARC_LICENSE_ID",
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """An instance and a user of it.
+
+    Attributes
+    ----------
+    url : str
+        Address of the interface, such as ``http://localhost:39000``.
+    email, password : str or None
+        The user's. Without a password the token is used that ``python -m cryosparc.tools login`` has stored (5.x).
+    license_id : str or None
+        The instance's licence, which 4.x asks for.
+    """
+
+    url: str = ""
+    email: str | None = None
+    password: str | None = field(default=None, repr=False)
+    license_id: str | None = field(default=None, repr=False)
+
+    @property
+    def host(self) -> str:
+        """Host name in the address."""
+        return urlsplit(self.url).hostname or "localhost"
+
+    @property
+    def base_port(self) -> int:
+        """Port in the address."""
+        split = urlsplit(self.url)
+        return split.port or (443 if split.scheme == "https" else DEFAULT_PORT)
+
+    def hide(self, text: str) -> str:
+        """`text` without the password and the licence, should it hold them."""
+        for name in _SECRETS:
+            secret = getattr(self, name)
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+
+def profile_path() -> Path:
+    """The file that profiles are read from."""
+    named = os.environ.get(PROFILE_VARIABLE)
+    return Path(named) if named else Path(platformdirs.user_config_dir("cryoemmae")) / "cryosparc.toml"
+
+
+def find_account(
+    url: str | None = None,
+    email: str | None = None,
+    profile: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Account:
+    """Put an account together: what is given here first, then a profile asked for by name, the environment, and the
+    profile ``default``.
+
+    Raises
+    ------
+    LoginError
+        When there is no address, or the profile cannot be used.
+    """
+    environment = os.environ if environment is None else environment
+    sources = [Account(url=complete_url(url) if url else "", email=email)]
+    if profile is not None:
+        sources.append(_read_profile(profile_path(), profile))
+    sources.append(_from_environment(environment))
+    if profile is None and profile_path().is_file():
+        sources.append(_read_profile(profile_path(), "default"))
+    account = Account()
+    for source in sources:
+        missing = {f.name: getattr(source, f.name) for f in fields(Account) if not getattr(account, f.name)}
+        account = replace(account, **missing)
+    if not account.url:
+        raise LoginError(
+            "no address of CryoSPARC: give --url http://HOST:39000, set CRYOSPARC_BASE_URL "
+            f"(or CRYOSPARC_MASTER_HOSTNAME and CRYOSPARC_BASE_PORT), or write a profile into {profile_path()}"
+        )
+    return account
+
+
+def complete_url(text: str) -> str:
+    """The address with scheme and without a slash at its end.
+
+    Raises
+    ------
+    LoginError
+        When it is none.
+    """
+    url = (text if "://" in text else f"http://{text}").rstrip("/")
+    try:
+        split = urlsplit(url)
+        good = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0 and not split.query
+    except ValueError:
+        good = False
+    if not good or split.username or split.password:
+        raise LoginError("the address of CryoSPARC must look like http://HOST:39000 (without user and password in it)")
+    return url
+
+
+def _from_environment(environment: Mapping[str, str]) -> Account:
+    url = environment.get("CRYOSPARC_BASE_URL", "")
+    host, port = environment.get("CRYOSPARC_MASTER_HOSTNAME"), environment.get("CRYOSPARC_BASE_PORT")
+    if not url and (host or port):
+        url = f"http://{host or 'localhost'}:{port or DEFAULT_PORT}"
+    values = {name: environment.get(variable) or None for name, variable in _VARIABLES.items()}
+    return Account(url=complete_url(url) if url else "", **values)
+
+
+def _read_profile(path: Path, name: str) -> Account:
+    """One table of the profile file."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise LoginError(f"{path}: no such file; write a profile [{name}] with url and email into it") from err
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as err:
+        line = getattr(err, "lineno", None)
+        where = f" (line {line})" if line else ""
+        raise LoginError(f"{path}: cannot be read as TOML{where}; see docs/cryosparc.md for an example") from None
+    table = content.get(name)
+    if table is None and name == "default":
+        return Account()
+    if not isinstance(table, dict):
+        raise LoginError(f"{path}: no profile [{name}]; there are: {', '.join(content) or 'none'}")
+    unknown = set(table) - {f.name for f in fields(Account)}
+    if unknown or not all(isinstance(value, str) for value in table.values()):
+        raise LoginError(f"{path}: [{name}] may have url, email, password and license_id, all in quotes")
+    _check_permissions(path, table)
+    values: dict[str, Any] = {**table, "url": complete_url(table["url"]) if table.get("url") else ""}
+    return Account(**values)
+
+
+def _check_permissions(path: Path, table: Mapping[str, str]) -> None:
+    """Refuse a file with secrets in it that others may read."""
+    if os.name == "posix" and any(table.get(name) for name in _SECRETS):
+        mode = path.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise LoginError(f"{path}: others may read it, and it holds a password or licence; run: chmod 600 {path}")

@@ -1,0 +1,299 @@
+"""The commands of ``cryoemmae-cryosparc``: pick, resume, repick, doctor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from pydantic import ValidationError
+
+from cryoemmae_plugin.cli import exits
+from cryoemmae_plugin.cli.app import DEBUG_FLAG, DEBUG_VARIABLE
+from cryoemmae_plugin.cli.console import Reporter, library_log
+from cryoemmae_plugin.cli.options import Flag, SettingsOptions
+from cryoemmae_plugin.cli.pick import build_engine
+from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
+from cryoemmae_plugin.settings import PickerSettings, describe
+
+if TYPE_CHECKING:
+    from cryosparc_job.instance import Instance
+    from cryosparc_job.picking import JobReport
+
+PROGRAM = "cryoemmae-cryosparc"
+HELP = """Particle picking for CryoSPARC, as an external job.
+
+Begin with:  cryoemmae-cryosparc doctor --url http://HOST:39000 --project P3
+Then:        cryoemmae-cryosparc pick --project P3 --workspace W1 --exposures J12.exposures --diameter 150
+
+Address and account: options, CRYOSPARC_BASE_URL, CRYOSPARC_EMAIL, CRYOSPARC_PASSWORD (and CRYOSPARC_LICENSE_ID for
+CryoSPARC 4), a profile file, or the token of `python -m cryosparc.tools login`. Never a password on the command line.
+"""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where CryoSPARC is, and who asks.
+
+    Attributes
+    ----------
+    url : str
+        Address of the interface, such as http://localhost:39000.
+    email : str
+        Account to log in with.
+    profile : str
+        Table of the profile file to take address and account from.
+    wait : float
+        Minutes to wait for CryoSPARC when it does not answer during a run.
+    """
+
+    url: str | None = None
+    email: str | None = None
+    profile: str | None = None
+    wait: float = 30.0
+
+    def open(self) -> Instance:
+        """Log in."""
+        from cryosparc_job.account import find_account
+        from cryosparc_job.calls import Caller
+        from cryosparc_job.instance import connect
+
+        return connect(find_account(self.url, self.email, self.profile), Caller(patience_s=60 * self.wait))
+
+
+ConnectionOptions = Annotated[Connection, Parameter(name="*")]
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a job is made, beside what decides the picks.
+
+    Attributes
+    ----------
+    title : str
+        Title of the job.
+    output : str
+        Name of its particles output.
+    limit : int
+        Pick the first N exposures only.
+    train_on : int
+        First train a model on N of the exposures, without labels; it takes minutes on a GPU, hours without one.
+    gpu : str
+        auto (a GPU where there is one), none, or the number of one.
+    jobs : int
+        Micrographs read ahead while one is picked; each takes the memory of its image.
+    overlays : int
+        Micrographs to show with their picks in the job's log.
+    flip_y : bool
+        Turn the vertical axis of the picks round, for exposures whose rows were imported the other way.
+    work : Path
+        Folder for results in the making. [default: inside the job's own folder]
+    """
+
+    title: str = "cryoemmae picks"
+    output: str = "particles"
+    limit: int | None = None
+    train_on: int | None = None
+    gpu: str = "auto"
+    jobs: int = 2
+    overlays: int = 4
+    flip_y: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    work: Path | None = None
+
+
+MakingOptions = Annotated[Making, Parameter(name="*")]
+
+
+def pick(
+    *,
+    project: str,
+    workspace: str,
+    exposures: str,
+    settings: SettingsOptions,
+    making: MakingOptions = Making(),  # noqa: B008 (frozen)
+    connection: ConnectionOptions = Connection(),  # noqa: B008
+) -> int:
+    """Pick an exposures output in a new external job.
+
+    Stop it with Ctrl-C: the picks so far are kept, and `resume` goes on.
+
+    Exit status: 0 all done, 1 nothing done, 2 wrong usage, 3 some micrographs failed, 128 + N stopped by signal N.
+
+    Parameters
+    ----------
+    project
+        Project, such as P3.
+    workspace
+        Workspace of it to make the job in, such as W1.
+    exposures
+        Job and output to pick, such as J12.exposures.
+    """
+    from dataclasses import asdict
+
+    from cryosparc_job.picking import begin
+    from cryosparc_job.request import make_request
+
+    values = asdict(making)
+    work = values.pop("work")
+    request = make_request(project=project, workspace=workspace, exposures=exposures, settings=settings, **values)
+    teller = Teller()
+    with Hangup():
+        job = begin(connection.open(), request, build_engine, work=work, tell=teller)
+        return finish(teller, job.run())
+
+
+def resume(
+    *,
+    project: str,
+    job: str,
+    work: Path | None = None,
+    connection: ConnectionOptions = Connection(),  # noqa: B008
+) -> int:
+    """Go on with a job that was stopped, killed or failed; what is done is not done again.
+
+    In the job itself where this version of CryoSPARC lets it run again, else in a new one.
+
+    Parameters
+    ----------
+    project
+        Project of the job, such as P3.
+    job
+        The job, such as J45.
+    work
+        Folder that was given with --work when it was begun.
+    """
+    from cryosparc_job.resuming import resume_job
+
+    teller = Teller()
+    return finish(teller, resume_job(connection.open(), project, job, build_engine, work=work, tell=teller))
+
+
+def doctor(
+    *,
+    project: str | None = None,
+    connection: ConnectionOptions = Connection(),  # noqa: B008
+) -> int:
+    """Check address, version of the client, login, access to a project, and whether its files are in sight.
+
+    Parameters
+    ----------
+    project
+        Project to look at, such as P3.
+    """
+    from cryosparc_job.doctor import Examination
+
+    reporter = Reporter()
+    well = Examination(connection.url, connection.email, connection.profile, project).run(reporter.say)
+    reporter.say("All is well." if well else "Something is wrong: see above.")
+    return exits.ALL_DONE if well else exits.NOTHING_DONE
+
+
+class Teller:
+    """Takes the job's lines: a log's worth of them, and each at once on a terminal."""
+
+    def __init__(self) -> None:
+        self.reporter = Reporter(dated=True)
+        self._last = float("-inf")
+
+    def __call__(self, text: str) -> None:
+        """Show a line, unless it is one of many of progress."""
+        import time
+
+        from cryoemmae_plugin.cli.console import LOG_EVERY_S
+
+        if text.startswith(("Picking ", "Training ")):
+            if time.monotonic() - self._last < LOG_EVERY_S:
+                return
+            self._last = time.monotonic()
+        self.reporter.say(text)
+
+
+class Hangup:
+    """Until a job lives and notes signals itself: each of them ends the program as Ctrl-C does, and nothing half is left."""
+
+    def __enter__(self) -> None:
+        from cryosparc_job.life import SIGNALS
+
+        self._before = {number: signal.signal(number, self._raise) for number in SIGNALS}
+
+    def __exit__(self, *details: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _raise(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+
+def finish(teller: Teller, report: JobReport) -> int:
+    """Say how a job ended; the exit status for it."""
+    name = f"{report.project} {report.job}"
+    if report.status == "completed":
+        teller.reporter.say(f"{name} is completed: {report.picks} particles of {report.micrographs} micrographs.")
+    else:
+        teller.reporter.warn(f"{name} is {report.status}: {report.reason}.")
+        if report.status != "killed" or report.micrographs:
+            again = f"{PROGRAM} resume --project {report.project} --job {report.job}"
+            teller.reporter.warn(
+                f"{report.micrographs} micrographs are done and kept in {report.folder}. Go on: {again}"
+            )
+    if report.failed:
+        teller.reporter.warn(f"{len(report.failed)} micrographs were left out:")
+        for reason in report.failed[:20]:
+            teller.reporter.warn(f"  {reason}")
+    if report.status != "completed":
+        return exits.SIGNAL_BASE + (report.signal or signal.SIGTERM)
+    return exits.SOME_FAILED if report.failed else exits.ALL_DONE
+
+
+def build_app() -> App:
+    """Put the commands together."""
+    app = App(name=PROGRAM, help=HELP, version=lambda: version("cryoemmae"), help_format="plaintext")
+    app.command(pick, sort_key=0)
+    app.command(resume, sort_key=1)
+    app.command(doctor, sort_key=3)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status, see :mod:`cryoemmae_plugin.cli.exits`."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG_FLAG in tokens or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+    tokens = [token for token in tokens if token != DEBUG_FLAG]
+    reporter = Reporter()
+    try:
+        with library_log(reporter, debug):
+            command, bound, *_ = build_app().parse_args(tokens, exit_on_error=False, print_error=False)
+            return int(command(*bound.args, **bound.kwargs) or exits.ALL_DONE)
+    except CycloptsError as err:
+        named = [] if isinstance(err, UnknownCommandError) else tokens[:1]
+        text = describe(err.__cause__) if isinstance(err.__cause__, ValidationError) else str(err)
+        reporter.error(f"{text}\nSee: {' '.join([PROGRAM, *named, '--help'])}")
+        return exits.USAGE
+    except SettingsError as err:
+        return _fail(reporter, str(err), debug, exits.USAGE)
+    except CryoemmaeError as err:
+        return _fail(reporter, str(err), debug, exits.NOTHING_DONE)
+    except KeyboardInterrupt:
+        reporter.warn("Interrupted.")
+        return exits.SIGNAL_BASE + signal.SIGINT
+    except Exception as err:
+        hint = "" if debug else f" Run it again with {DEBUG_FLAG} and please report what it shows."
+        return _fail(reporter, f"unexpected {type(err).__name__}: {err}.{hint}", debug, exits.NOTHING_DONE)
+
+
+def _fail(reporter: Reporter, text: str, debug: bool, status: int) -> int:
+    if debug:
+        reporter.warn(traceback.format_exc())
+    reporter.error(text)
+    return status
+
+
+__all__ = ["PickerSettings", "build_app", "main"]

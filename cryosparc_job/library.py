@@ -1,0 +1,79 @@
+"""Picking in CryoSPARC from Python: what the command line does, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryoemmae_plugin.cli.pick import build_engine
+from cryoemmae_plugin.settings import PickerSettings, make_settings
+from cryosparc_job.instance import Instance
+from cryosparc_job.picking import BuildEngine, JobReport, begin
+from cryosparc_job.request import make_request
+from cryosparc_job.resuming import resume_job
+
+_REQUEST_NAMES = ("title", "output", "limit", "train_on", "gpu", "flip_y", "jobs", "overlays")
+
+
+def pick(
+    instance: Instance,
+    *,
+    project: str,
+    workspace: str,
+    exposures: str,
+    diameter_A: float,
+    work: Path | None = None,
+    build: BuildEngine = build_engine,
+    tell: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> JobReport:
+    """Pick an exposures output in a new external job, and wait until it is done.
+
+    Parameters
+    ----------
+    instance : Instance
+        From :func:`cryosparc_job.connect`.
+    project, workspace : str
+        Where to make the job, such as "P3" and "W1".
+    exposures : str
+        Job and output, such as "J12.exposures".
+    diameter_A : float
+        Longest extent of the particle in Å.
+    work : Path, optional
+        Folder for results in the making; by default inside the job's own.
+    build : callable
+        Makes what picks from settings, device and number of threads.
+    tell : callable
+        Takes lines of progress.
+    **options
+        Fields of :class:`cryosparc_job.request.PickRequest` (title, limit, gpu …) and of
+        :class:`cryoemmae_plugin.settings.PickerSettings` (threshold, mode, model …).
+
+    Returns
+    -------
+    JobReport
+        The job, how it ended, and how much was picked. Ctrl-C ends the job as failed, with its picks so far.
+
+    Raises
+    ------
+    CryoemmaeError
+        When something is wrong; before there is a job wherever that can be.
+    """
+    ours = {name: options.pop(name) for name in _REQUEST_NAMES if name in options}
+    settings: PickerSettings = make_settings(diameter_A=diameter_A, **options)
+    request = make_request(project=project, workspace=workspace, exposures=exposures, settings=settings, **ours)
+    return begin(instance, request, build, work=work, tell=tell).run()
+
+
+def resume(
+    instance: Instance,
+    *,
+    project: str,
+    job: str,
+    work: Path | None = None,
+    build: BuildEngine = build_engine,
+    tell: Callable[[str], None] = lambda text: None,
+) -> JobReport:
+    """Go on with a job that ended early, see :func:`cryosparc_job.resuming.resume_job`."""
+    return resume_job(instance, project, job, build, work=work, tell=tell)

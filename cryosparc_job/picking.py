@@ -1,0 +1,443 @@
+"""One pick job: checks before it is made, then exposures in, particles out, and what is said and shown on the way."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from cryoemmae_plugin.cli.session import Engine
+from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, StoreError
+from cryoemmae_plugin.images import is_readable
+from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.run.stream import MicrographResult, pick_micrographs
+from cryoemmae_plugin.run.summary import RunLog, write_summary
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Micrograph, Picks
+from cryoemmae_plugin.version import release
+from cryosparc_job import figures, sayings
+from cryosparc_job.errors import CryosparcError, JobStopped, Refused
+from cryosparc_job.files import ExposureFiles
+from cryosparc_job.instance import Instance, JobInfo
+from cryosparc_job.job import ExternalJob
+from cryosparc_job.life import Stop, Watch, running
+from cryosparc_job.request import PickRequest, save_request, work_folder
+from cryosparc_job.slots import EXPOSURE_SLOTS, PARTICLE_SLOTS, Exposure, ParticleRows, read_exposures, spread
+from cryosparc_job.training import train
+
+logger = logging.getLogger(__name__)
+
+INPUT = "micrographs"
+FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
+"""Seconds to the first save of what is there so far; each next one after twice the time, up to the longest."""
+
+BuildEngine = Callable[[PickerSettings, str, int], Engine]
+"""Makes what picks from settings, the name of a device, and a number of threads (0: as it is)."""
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """How a job ended: `picks` are those saved, `failed` the reasons of micrographs that could not be picked."""
+
+    project: str
+    job: str
+    status: str
+    micrographs: int
+    picks: int
+    failed: tuple[str, ...]
+    folder: Path
+    reason: str = ""
+    signal: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that has been looked at from all sides, before anything is made in CryoSPARC."""
+
+    request: PickRequest
+    exposures: Sequence[Exposure]
+    project_dir: Path
+    slots: tuple[str, ...]
+
+
+def prepare(instance: Instance, request: PickRequest) -> Prepared:
+    """Look at everything that can be known before a job is made.
+
+    Raises
+    ------
+    CryoemmaeError
+        When the workspace, the job, the output or its data are not what they should be.
+    """
+    instance.check_workspace(request.project, request.workspace)
+    uid, name = request.source
+    slots = exposure_slots(instance.job(request.project, uid), name)
+    dataset = instance.load_output(request.project, uid, name, slots)
+    exposures = read_exposures(dataset, f"{request.project} {request.exposures}")[: request.limit]
+    if not any(is_readable(Path(exposure.file)) for exposure in exposures):
+        raise InputError(
+            f"{request.exposures}: {exposures[0].path} is of a kind that cannot be read; connect the micrographs that "
+            "motion correction has written"
+        )
+    return Prepared(request, exposures, instance.project_dir(request.project), slots)
+
+
+def exposure_slots(job: JobInfo, name: str) -> tuple[str, ...]:
+    """The slots to load of an exposures output.
+
+    Raises
+    ------
+    InputError
+        When the job has no such output, or one of another kind.
+    """
+    fitting = [output.name for output in job.outputs.values() if _has_micrographs(output.type, output.slots)]
+    hint = f"; with micrographs: {', '.join(f'{job.uid}.{n}' for n in fitting)}" if fitting else ""
+    output = job.outputs.get(name)
+    if output is None:
+        raise InputError(
+            f"{job.project} {job.uid} ({job.type}, {job.status}) has no output {name!r}; there are: "
+            f"{', '.join(job.outputs) or 'none yet'}{hint}"
+        )
+    if output.type != "exposure":
+        raise InputError(f"{job.project} {job.uid}.{name} is of type {output.type}, not exposure{hint}")
+    if not _has_micrographs(output.type, output.slots):
+        raise InputError(
+            f"{job.project} {job.uid}.{name} has no micrograph_blob (it has {', '.join(output.slots) or 'nothing'}): "
+            f"run motion correction first, or import micrographs{hint}"
+        )
+    return tuple(slot for slot in EXPOSURE_SLOTS if slot in output.slots)
+
+
+def _has_micrographs(kind: str, slots: Sequence[str]) -> bool:
+    return kind == "exposure" and EXPOSURE_SLOTS[0] in slots
+
+
+@dataclass
+class PickJob:
+    """A job in the making.
+
+    Attributes
+    ----------
+    instance : Instance
+        Where it is.
+    prepared : Prepared
+        What it picks.
+    job : ExternalJob
+        The job in CryoSPARC, connected, with its output.
+    folder : Path
+        Where results are kept.
+    build : callable
+        Makes the engine.
+    rows : ParticleRows
+        Makes the output.
+    """
+
+    instance: Instance
+    prepared: Prepared
+    job: ExternalJob
+    folder: Path
+    build: BuildEngine
+    rows: ParticleRows
+    stop: Stop = field(default_factory=Stop)
+    tell: Callable[[str], None] = lambda text: None
+    _log: RunLog = field(init=False)
+    _store: ResultStore | None = field(default=None, init=False)
+    _scores: figures.ScoreHistogram = field(default_factory=figures.ScoreHistogram, init=False)
+    _counts: dict[str, int] = field(default_factory=dict, init=False)
+    _saved: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._log = RunLog(threshold=self.prepared.request.settings.pick_threshold)
+
+    def run(self) -> JobReport:
+        """Do it all; every end but the good one is in the report too.
+
+        Raises
+        ------
+        CryoemmaeError
+            When the work failed for another reason than being stopped; the job is marked as failed then.
+        """
+        caller = self.instance.caller
+        caller.should_stop, caller.tell = self.stop, self.tell
+        status = "completed"
+        try:
+            with running(self.job, self.stop, self._rescue):
+                self._work()
+        except JobStopped:
+            status = "killed" if self.stop.elsewhere else "failed"
+        finally:
+            self._close()
+        counts = self._log.counts
+        done = counts.skipped + counts.picked + counts.empty
+        failed = tuple(failure["reason"] for failure in self._log.failures)
+        return JobReport(
+            self.job.project,
+            self.job.uid,
+            status,
+            done,
+            self._saved,
+            failed,
+            self.folder,
+            self.stop.reason or "",
+            self.stop.signal,
+        )
+
+    def _work(self) -> None:
+        request, job = self.prepared.request, self.job
+        watch = Watch(job, self.stop)
+        settings = request.settings
+        job.log(sayings.greeting(self.prepared.exposures, request, self.folder))
+        if request.train_on:
+            job.checkpoint()
+            files = self._files()
+            sample = [self._micrograph(e) for e in spread(self.prepared.exposures, request.train_on)]
+            settings = train(sample, files, request, self.folder, job, watch)
+        engine = self.build(settings, request.device, 0)
+        job.log(sayings.engine(engine, settings))
+        job.checkpoint()
+        record = RunRecord(
+            version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
+        )
+        self._store = ResultStore.create(self.folder / "picks", record)
+        self._pick(engine, watch)
+        job.checkpoint()
+        self._finish(engine)
+
+    def _micrograph(self, exposure: Exposure) -> Micrograph:
+        return exposure.micrograph(self.prepared.project_dir, self.prepared.request.settings.pixel_size_A)
+
+    def _files(self) -> ExposureFiles:
+        paths = {exposure.key: exposure.file for exposure in self.prepared.exposures}
+        return ExposureFiles(self.instance, self.job.project, paths, self.folder / "scratch")
+
+    def _pick(self, engine: Engine, watch: Watch) -> None:
+        """Pick what is not done yet; save and show on the way."""
+        assert self._store is not None
+        micrographs = [self._micrograph(exposure) for exposure in self.prepared.exposures]
+        pending = self._store.pending(micrographs)
+        counts = self._log.counts
+        counts.micrographs, counts.skipped = len(micrographs), len(micrographs) - len(pending)
+        waiting = {micrograph.uid for micrograph in pending}
+        for micrograph in micrographs:
+            if micrograph.uid not in waiting:
+                self._count(micrograph.uid, self._store.load(micrograph.uid).picks)
+        self._tell_start(counts.skipped, len(pending))
+        files = self._files()
+        shown = {exposure.key for exposure in spread(self.prepared.exposures, self.prepared.request.overlays)}
+        shown = shown if self.prepared.request.overlays else set()
+        progress = sayings.Progress(len(pending))
+        timer = _SaveTimer()
+        stream = pick_micrographs(
+            pending,
+            engine.picker,
+            self._store,
+            jobs=self.prepared.request.jobs,
+            should_stop=watch,
+            device=engine.device,
+            loader=files.load,
+        )
+        for outcome in stream:
+            self._note(outcome)
+            if outcome.result is not None and outcome.micrograph.uid in shown:
+                self._show(outcome, files)
+            line = progress.advance(self._picks_so_far(outcome))
+            self.tell(line)
+            self.job.progress(line, now=progress.done == progress.total)
+            if timer.due():
+                self._save()
+
+    def _tell_start(self, skipped: int, pending: int) -> None:
+        if skipped:
+            self.job.log(f"{skipped} micrographs were picked before and are kept, {pending} are to be picked.")
+
+    def _note(self, outcome: MicrographResult) -> None:
+        """Count one micrograph."""
+        self._log.add(outcome)
+        if outcome.result is None:
+            self.job.log(f"Left out: {outcome.reason}", "warning")
+        else:
+            self._count(outcome.micrograph.uid, outcome.result.picks)
+
+    def _count(self, uid: str, picks: Picks) -> None:
+        self._counts[uid] = len(picks.above(self._log.threshold))
+        self._scores.add(picks.score)
+
+    def _picks_so_far(self, outcome: MicrographResult) -> int:
+        return self._counts.get(outcome.micrograph.uid, 0)
+
+    def _show(self, outcome: MicrographResult, files: ExposureFiles) -> None:
+        """Draw the picks of a micrograph into the job's log."""
+        assert outcome.result is not None
+        result, settings = outcome.result, self.prepared.request.settings
+        try:
+            loaded = files.load(outcome.micrograph)
+        except ImageError as err:
+            logger.warning("no overlay: %s", err)
+            return
+        picks = result.picks.above(self._log.threshold)
+        diameter_px = settings.diameter_A / result.pixel_size_A
+        name = outcome.micrograph.path.name
+        picture = png_bytes(draw_overlay(loaded.image, picks, diameter_px, self._log.threshold, name))
+        self.job.plot(picture, f"{len(picks)} picks in {name[-80:]}")
+        self.job.show(self.prepared.request.output, picture)
+
+    def _save(self) -> int:
+        """Save the picks of all that is done; the number of micrographs in them."""
+        if self._store is None:
+            return 0
+        dataset = self.rows.build(self.prepared.exposures, self._picks_of)
+        self.job.save(self.prepared.request.output, dataset)
+        self._saved = len(dataset)
+        return len(self._counts)
+
+    def _picks_of(self, exposure: Exposure) -> tuple[Picks, float] | None:
+        assert self._store is not None
+        if exposure.key not in self._counts:
+            return None
+        result = self._store.load(exposure.key)
+        return result.picks.above(self._log.threshold), result.pixel_size_A
+
+    def _finish(self, engine: Engine) -> None:
+        """Save it all, and say how it went."""
+        done, counts = self._save(), self._log.counts
+        if not done:
+            raise InputError(f"none of {counts.micrographs} micrographs could be picked; the reasons are above")
+        self._draw()
+        picks = list(self._counts.values())
+        self.job.log(sayings.summary(counts, self._saved, statistics.median(picks)))
+        self._summarise("done", str(engine.device))
+
+    def _draw(self) -> None:
+        """The figures of a finished run."""
+        threshold = self._log.threshold
+        self.job.plot(figures.score_figure(self._scores, threshold), "Figures of merit of all candidates")
+        self.job.plot(figures.picks_figure(list(self._counts.values())), "Picks per micrograph")
+        known = [e for e in self.prepared.exposures if e.defocus_A is not None and e.key in self._counts]
+        if known:
+            density = [self._counts[e.key] / _area(e) for e in known]
+            figure = figures.defocus_figure([e.defocus_A or 0.0 for e in known], density)
+            self.job.plot(figure, "Pick density against defocus")
+
+    def _rescue(self, reason: str) -> str:
+        """Save what is there when a run ends early; what to tell the user about it."""
+        again = f"cryoemmae-cryosparc resume --project {self.job.project} --job {self.job.uid}"
+        total = len(self.prepared.exposures)
+        saved = ""
+        try:
+            if self._counts:
+                saved = f"The picks of {self._save()} of {total} micrographs are saved. "
+        except (CryosparcError, StoreError, InputError) as err:
+            saved = f"Saving the picks failed ({err}). "
+        self._summarise("interrupted" if self.stop.signal or self.stop.elsewhere else "failed", "")
+        return f"{saved}Go on with: {again}"
+
+    def _summarise(self, status: str, device: str) -> None:
+        if self._store is not None:
+            try:
+                write_summary(self._store.folder, self._store.record, self._log, None, status, device)  # type: ignore[arg-type]
+            except CryoemmaeError as err:
+                logger.warning("%s", err)
+
+    def _close(self) -> None:
+        if self._store is not None:
+            self._store.__exit__(None, None, None)
+            self._store = None
+
+
+def _area(exposure: Exposure) -> float:
+    """Area of a micrograph in (0.1 µm)²."""
+    ny, nx = exposure.shape
+    return ny * nx * (exposure.pixel_size_A / 1000) ** 2
+
+
+class _SaveTimer:
+    """When to save what is there so far."""
+
+    def __init__(self) -> None:
+        self._pause = FIRST_SAVE_S
+        self._next = time.monotonic() + self._pause
+
+    def due(self) -> bool:
+        """Whether it is time."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._pause = min(2 * self._pause, LONGEST_SAVE_S)
+        self._next = now + self._pause
+        return True
+
+
+def begin(
+    instance: Instance,
+    request: PickRequest,
+    build: BuildEngine,
+    *,
+    work: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> PickJob:
+    """Check a request, and make the job: built and connected, not yet running.
+
+    Raises
+    ------
+    CryoemmaeError
+        Before a job is made wherever that can be.
+    """
+    prepared = prepare(instance, request)
+    if not request.train_on:  # a model or a device that is not there shows before there is a job
+        build = _once(build, request.settings, request.device)
+    job = ExternalJob.create(instance, request.project, request.workspace, request.title)
+    try:
+        rows = _furnish(job, prepared)
+        folder = work_folder(instance.account, request.project, job.uid, job.folder(), work)
+        save_request(folder, request)
+    except BaseException as err:
+        _give_up(job, str(err) or "stopped before it began")
+        raise
+    tell(f"{request.project} {job.uid}: {len(prepared.exposures)} micrographs, results in {folder}")
+    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)
+
+
+def _once(build: BuildEngine, settings: PickerSettings, device: str) -> BuildEngine:
+    engine = build(settings, device, 0)
+    return lambda settings, device, threads: engine
+
+
+def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
+    """Connect the exposures, and make the output."""
+    request = prepared.request
+    uid, output = request.source
+    job.connect(INPUT, uid, output, [slot for slot in prepared.slots if slot != "ctf"])
+    template = job.add_output("particle", request.output, PARTICLE_SLOTS, "Picked particles")
+    return ParticleRows(template, request.settings.diameter_A / 2, flip_y=request.flip_y)
+
+
+def _give_up(job: ExternalJob, why: str) -> None:
+    """End a job that could not even be put together."""
+    try:
+        job.start()
+        job.fail(why)
+    except CryosparcError as err:
+        logger.warning("%s is left as it is: %s", job.uid, err)
+
+
+def reopen(
+    instance: Instance,
+    request: PickRequest,
+    uid: str,
+    folder: Path,
+    build: BuildEngine,
+    tell: Callable[[str], None] = lambda text: None,
+) -> PickJob:
+    """Take up a job that was begun before; raises Refused where this version of CryoSPARC does not allow that."""
+    prepared = prepare(instance, request)
+    job = ExternalJob.open(instance, request.project, uid)
+    rows = ParticleRows(job.template(request.output), request.settings.diameter_A / 2, flip_y=request.flip_y)
+    job.start()
+    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)
+
+
+__all__ = ["JobReport", "PickJob", "Prepared", "Refused", "begin", "exposure_slots", "partial", "prepare", "reopen"]

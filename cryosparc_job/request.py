@@ -1,0 +1,174 @@
+"""What a user wants picked, and where its results are kept so that the job can go on later."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cryoemmae_plugin.errors import InputError, SettingsError
+from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.settings import PickerSettings
+from cryosparc_job.account import Account
+
+REQUEST_FILE = "job.json"
+FOLDER_IN_JOB = "cryoemmae"
+DEFAULT_TITLE = "cryoemmae picks"
+
+_NAMES = {
+    "project": (r"P\d+", "P3"),
+    "workspace": (r"W\d+", "W1"),
+    "exposures": (r"J\d+\.[A-Za-z][0-9A-Za-z_]*", "J12.exposures"),
+    "output": (r"[A-Za-z][0-9A-Za-z_]*", "particles (letters, digits and underscores, a letter first)"),
+}
+
+
+class PickRequest(BaseModel):
+    """Everything that a job is made from.
+
+    Attributes
+    ----------
+    project, workspace : str
+        Where to make the job, such as "P3" and "W1".
+    exposures : str
+        Job and output to pick, such as "J12.exposures".
+    settings : PickerSettings
+        What decides which particles are found.
+    title : str
+        The job's title.
+    output : str
+        Name of its particles output.
+    limit : int or None
+        Pick only so many exposures, the first ones.
+    train_on : int or None
+        First train a model on so many of the exposures.
+    gpu : str
+        "auto", "none", or the number of a GPU.
+    flip_y : bool
+        Turn the picks' vertical axis round.
+    jobs : int
+        Micrographs read ahead.
+    overlays : int
+        Micrographs to show with their picks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    project: str
+    workspace: str
+    exposures: str
+    settings: PickerSettings
+    title: str = DEFAULT_TITLE
+    output: str = "particles"
+    limit: int | None = None
+    train_on: int | None = None
+    gpu: str = "auto"
+    flip_y: bool = False
+    jobs: int = 2
+    overlays: int = 4
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Job and output that the exposures come from."""
+        job, _, output = self.exposures.partition(".")
+        return job, output
+
+    @property
+    def device(self) -> str:
+        """The device in the words of :func:`cryoemmae_plugin.device.choose_device`."""
+        if self.gpu in ("none", "cpu"):
+            return "cpu"
+        return self.gpu if self.gpu == "auto" else f"cuda:{self.gpu.removeprefix('cuda:')}"
+
+
+def check_request(request: PickRequest) -> PickRequest:
+    """`request`, if its names and numbers can be right.
+
+    Raises
+    ------
+    SettingsError
+        When one cannot.
+    """
+    for name, (pattern, example) in _NAMES.items():
+        value = getattr(request, name)
+        if not re.fullmatch(pattern, value):
+            raise SettingsError(f"--{name} is {value!r}: give something like {example}")
+    for name in ("limit", "train_on", "jobs"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
+    if request.overlays < 0:
+        raise SettingsError(f"--overlays is {request.overlays}: give 0 or more")
+    if not re.fullmatch(r"auto|none|cpu|(cuda:)?\d{1,3}", request.gpu):
+        raise SettingsError(f"--gpu is {request.gpu!r}: give auto, none, or the number of one GPU")
+    return request
+
+
+def local_folder(account: Account, project: str, job: str) -> Path:
+    """Where results are kept when the job's own folder cannot be seen or written from here."""
+    instance = re.sub(r"[^0-9A-Za-z.-]", "-", f"{account.host}-{account.base_port}")
+    return Path(platformdirs.user_data_dir("cryoemmae")) / "cryosparc" / instance / project / job
+
+
+def work_folder(account: Account, project: str, job: str, job_dir: Path, chosen: Path | None = None) -> Path:
+    """The folder of a new job's results: inside the job's own where that is possible."""
+    if chosen is not None:
+        return chosen / project / job
+    if job_dir.is_dir() and os.access(job_dir, os.W_OK | os.X_OK):
+        return job_dir / FOLDER_IN_JOB
+    return local_folder(account, project, job)
+
+
+def find_work_folder(account: Account, project: str, job: str, job_dir: Path, chosen: Path | None = None) -> Path:
+    """The folder with the results of an earlier run.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    places = [job_dir / FOLDER_IN_JOB, local_folder(account, project, job)]
+    places = [chosen / project / job] if chosen is not None else places
+    for place in places:
+        if (place / REQUEST_FILE).is_file():
+            return place
+    raise InputError(
+        f"{project} {job}: nothing of it is kept here (looked into {' and '.join(map(str, places))}); go on where the "
+        "job was begun, or name its folder with --work"
+    )
+
+
+def save_request(folder: Path, request: PickRequest) -> None:
+    """Note what the job is made from."""
+    with atomic_write(folder / REQUEST_FILE) as file:
+        file.write(json.dumps(request.model_dump(), indent=2, ensure_ascii=False) + "\n")
+
+
+def load_request(folder: Path) -> PickRequest:
+    """Read what a job was made from.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read.
+    """
+    path = folder / REQUEST_FILE
+    try:
+        return PickRequest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, ValidationError) as err:
+        raise InputError(f"{path}: cannot be read ({str(err).splitlines()[0]}); begin a new job with pick") from err
+
+
+def make_request(**values: Any) -> PickRequest:
+    """A checked request; raises SettingsError as :func:`check_request` does."""
+    try:
+        return check_request(PickRequest(**values))
+    except ValidationError as err:
+        problem = err.errors()[0]
+        name = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise SettingsError(f"{name} is {problem['input']!r}: {problem['msg'].lower()}") from err

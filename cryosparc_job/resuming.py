@@ -1,0 +1,59 @@
+"""Go on with a job that ended early: in itself where this version of CryoSPARC lets it run again, else in a new one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from cryoemmae_plugin.errors import OutputError
+from cryosparc_job.errors import Refused
+from cryosparc_job.instance import Instance
+from cryosparc_job.picking import BuildEngine, JobReport, PickJob, begin, reopen
+from cryosparc_job.request import find_work_folder, load_request
+
+_KEPT = ("picks", "model")
+"""What a new job takes over from the folder of the old one."""
+
+
+def resume_job(
+    instance: Instance,
+    project: str,
+    uid: str,
+    build: BuildEngine,
+    *,
+    work: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> JobReport:
+    """Pick what is left of a job's exposures; nothing that is done is done again.
+
+    Raises
+    ------
+    InputError
+        When nothing is kept of the job here.
+    Refused
+        When the job has completed.
+    """
+    info = instance.job(project, uid)
+    folder = find_work_folder(instance.account, project, uid, instance.project_dir(project) / uid, work)
+    request = load_request(folder)
+    if info.status == "completed":
+        raise Refused(f"{project} {uid} has completed; there is nothing to go on with")
+    try:
+        job = reopen(instance, request, uid, folder, build, tell)
+    except Refused as err:
+        tell(f"{uid} cannot run again ({err}); a new job takes over its results")
+        job = begin(instance, request, build, work=work, tell=tell)
+        _take_over(job, folder, uid)
+    return job.run()
+
+
+def _take_over(job: PickJob, old: Path, uid: str) -> None:
+    """Copy results from the folder of an earlier job."""
+    try:
+        for name in _KEPT:
+            if (old / name).is_dir() and old != job.folder:
+                shutil.copytree(old / name, job.folder / name, ignore=shutil.ignore_patterns(".lock"))
+    except OSError as err:
+        raise OutputError(f"{job.folder}: the results of {uid} cannot be copied there ({err})") from err
+    job.job.log(f"Goes on with the results of {uid}.")

@@ -1,0 +1,69 @@
+"""A model of the data set's own, trained inside the job before it picks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Micrograph
+from cryosparc_job.files import ExposureFiles
+from cryosparc_job.job import ExternalJob
+from cryosparc_job.request import PickRequest
+from cryosparc_job.sayings import bar
+
+
+def train(
+    micrographs: Sequence[Micrograph],
+    files: ExposureFiles,
+    request: PickRequest,
+    folder: Path,
+    job: ExternalJob,
+    should_stop: Callable[[], bool],
+) -> PickerSettings:
+    """Train on some of the exposures; goes on where an earlier run stopped.
+
+    Returns
+    -------
+    PickerSettings
+        The request's, with the new model.
+
+    Raises
+    ------
+    CryoemmaeError
+        When no exposure can be used, or training was stopped.
+    """
+    from cryoemmae_plugin.device import choose_device
+    from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
+
+    settings, target = request.settings, folder / "model"
+    chosen = settings.model_copy(update={"model": str(target)})
+    if (target / "card.toml").is_file():
+        job.log(f"Trained before: the model in {target} is used.")
+        return chosen
+    job.log(f"Training a model on {len(micrographs)} of the micrographs; it needs no label.")
+    with ExitStack() as stack:
+        sample = []
+        for micrograph in micrographs:
+            path = micrograph.path
+            if not path.is_file():
+                path = Path(stack.enter_context(files.fetched(micrograph))) / path.name
+            bright = settings.contrast == "bright"
+            sample.append(TrainingMicrograph(path, settings.diameter_A, micrograph.pixel_size_A, bright))
+
+        def progress(done: int, total: int, loss: float) -> None:
+            job.progress(f"Training  {bar(done, total)}  {done} / {total}   loss {loss:.4f}", now=done == total)
+
+        train_model(
+            sample,
+            target,
+            f"{request.project}-{job.uid}",
+            mode=settings.mode,
+            data=f"{len(sample)} unlabelled exposures of {request.project} {request.exposures}",
+            device=choose_device(request.device),
+            progress=progress,
+            should_stop=should_stop,
+        )
+    job.log(f"Trained. The model is kept in {target}.")
+    return chosen
