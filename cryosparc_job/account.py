@@ -84,8 +84,9 @@ def find_account(
     profile: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Account:
-    """Put an account together: what is given here first, then a profile asked for by name, the environment, and the
-    profile ``default``.
+    """Put an account together from several sources.
+
+    First what is given here, then a profile asked for by name, the environment, and the profile ``default``.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cryoemmae_plugin.cli import exits
 from cryoemmae_plugin.cli.app import DEBUG_FLAG, DEBUG_VARIABLE
 from cryoemmae_plugin.cli.console import Reporter, library_log
-from cryoemmae_plugin.cli.options import Flag, SettingsOptions
+from cryoemmae_plugin.cli.options import SettingsOptions
 from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
 from cryoemmae_plugin.settings import PickerSettings, describe
@@ -117,8 +117,8 @@ def pick(
     workspace: str,
     exposures: str,
     settings: SettingsOptions,
-    making: MakingOptions = Making(),  # noqa: B008 (frozen)
-    connection: ConnectionOptions = Connection(),  # noqa: B008
+    making: MakingOptions = Making(),
+    connection: ConnectionOptions = Connection(),
 ) -> int:
     """Pick an exposures output in a new external job.
 
@@ -154,7 +154,7 @@ def resume(
     project: str,
     job: str,
     work: Path | None = None,
-    connection: ConnectionOptions = Connection(),  # noqa: B008
+    connection: ConnectionOptions = Connection(),
 ) -> int:
     """Go on with a job that was stopped, killed or failed; what is done is not done again.
 
@@ -178,7 +178,7 @@ def resume(
 def doctor(
     *,
     project: str | None = None,
-    connection: ConnectionOptions = Connection(),  # noqa: B008
+    connection: ConnectionOptions = Connection(),
 ) -> int:
     """Check address, version of the client, login, access to a project, and whether its files are in sight.
 
@@ -216,7 +216,7 @@ class Teller:
 
 
 class Hangup:
-    """Until a job lives and notes signals itself: each of them ends the program as Ctrl-C does, and nothing half is left."""
+    """Until a job lives and notes signals itself: each of them ends the program as Ctrl-C does."""
 
     def __enter__(self) -> None:
         from cryosparc_job.life import SIGNALS

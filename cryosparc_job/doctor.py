@@ -86,4 +86,4 @@ class Examination:
         """Imported micrographs are links to raw data, which must be in sight too."""
         broken = next((link for link in sorted(folder.glob("J*/imported/*"))[:2000] if not link.exists()), None)
         if broken is not None:
-            yield f"imported data is out of sight: {broken} points to {os.readlink(broken)}; mount that here too"
+            yield f"imported data is out of sight: {broken} points to {broken.readlink()}; mount that here too"

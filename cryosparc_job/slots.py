@@ -237,7 +237,7 @@ def _check_rows(exposure: Exposure, columns: dict[str, Any]) -> None:
 
 
 def read_locations(dataset: Any) -> dict[int, NDArray[np.float64]]:
-    """Centres of particles by the uid of their micrograph, as fractions of its size: arrays of shape (N, 2), x first."""
+    """Centres of particles by the uid of their micrograph, as fractions of its size: arrays (N, 2), x first."""
     uids = np.asarray(dataset["location/micrograph_uid"])
     columns = ("location/center_x_frac", "location/center_y_frac")
     centres = np.stack([np.asarray(dataset[name], np.float64) for name in columns], axis=1)

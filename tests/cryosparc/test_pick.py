@@ -1,29 +1,206 @@
-"""A whole job, from exposures to particles."""
+"""A whole job with the 5.0 client, from exposures to particles."""
 
 from __future__ import annotations
 
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 import stub
-
-from cryosparc_job.picking import begin
-from cryosparc_job.request import make_request
-from cryoemmae_plugin.settings import make_settings
-
-
-def request(**values):
-    settings = make_settings(diameter_A=values.pop("diameter_A", 150.0), **values.pop("settings", {}))
-    return make_request(
-        **{"project": "P3", "workspace": "W1", "exposures": "J2.exposures", "settings": settings, **values}
-    )
+from ask import pick
+from PIL import Image
+from testserver.state import FIELDS
 
 
-def test_job_goes_from_exposures_to_particles(world) -> None:
+def test_job_goes_from_exposures_to_particles(world: Any) -> None:
     exposures = world.few(3)
-    report = begin(world.connect(), request(title="my picks"), stub.StubEngines()).run()
-    job = world.state.jobs["P3", report.job]
-    assert (report.status, job.status, job.statuses) == ("completed", "completed", ["running", "completed"])
-    assert job.title == "my picks"
+    report, job = pick(world, title="my picks")
+    assert (report.status, job.statuses, report.failed) == ("completed", ["running", "completed"], ())
+    assert (job.title, job.workspaces, job.type) == ("my picks", ["W1"], "snowflake")
+    assert job.inputs["micrographs"].connections == [("J2", "exposures")]
     particles = world.saved(report.job)
-    assert len(particles) == report.picks == 3 * 3  # of five candidates three are above the threshold of 0.5
+    assert len(particles) == report.picks == 3 * 3  # of five candidates three are above the threshold
     assert sorted(set(particles["location/micrograph_uid"])) == [row["uid"] for row in exposures.rows]
     assert len(np.unique(particles["uid"])) == len(particles)
+
+
+def test_rows_are_what_the_output_asks_for(world: Any, marker_image: Any) -> None:
+    exposures = world.exposures()
+    uid = exposures.add(marker_image * 25, "J1/imported/marker.mrc", pixel_size_A=1.5)  # 40 rows, 80 columns
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    _, job = pick(world, settings={"threshold": 0.85})
+    particles = world.saved(job.uid)
+    expected = [(f"{slot}/{name}", kind) for slot in ("location", "pick_stats") for name, kind in FIELDS[slot]]
+    assert sorted(particles.fields(exclude_uid=True)) == sorted(name for name, _ in expected)
+    row = {name: particles[name][0] for name in particles.fields()}
+    assert row["location/micrograph_uid"] == uid
+    assert row["location/micrograph_path"] == "J1/imported/marker.mrc"
+    assert row["location/exp_group_id"] == 7
+    assert tuple(row["location/micrograph_shape"]) == (40, 80)
+    assert row["location/center_x_frac"] == np.float32(60 / 80)  # MARKER_XY, no half pixel added
+    assert row["location/center_y_frac"] == np.float32(5 / 40)
+    assert row["location/micrograph_psize_A"] == 1.5
+    assert row["location/min_dist_A"] == 15
+    assert row["pick_stats/ncc_score"] == np.float32(0.9)
+    assert row["pick_stats/power"] == pytest.approx(3.7)
+
+
+def test_flip_y_turns_the_vertical_axis_round(world: Any, marker_image: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(marker_image * 25)
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    _, job = pick(world, settings={"threshold": 0.85}, flip_y=True)
+    particles = world.saved(job.uid)
+    assert particles["location/center_y_frac"][0] == np.float32((39 - 5) / 40)
+    assert particles["location/center_x_frac"][0] == np.float32(60 / 80)
+
+
+def test_scores_spread(world: Any) -> None:
+    world.few(3)
+    _, job = pick(world)
+    particles = world.saved(job.uid)
+    for name in ("pick_stats/ncc_score", "pick_stats/power"):
+        assert len(np.unique(particles[name])) == 3, "the sliders of Inspect Particle Picks need values that differ"
+
+
+def test_paths_of_every_kind_are_found(world: Any, tmp_path: Path) -> None:
+    exposures = world.exposures()
+    raw = stub.write_mrc(tmp_path / "raw" / "a b.mrc", stub.stub_image(0))
+    link = world.project / "J1" / "imported" / "link.mrc"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(raw)
+    exposures.add(stub.stub_image(0), "J1/imported/link.mrc", write=False)
+    exposures.add(stub.stub_image(0), str(raw), write=False)
+    exposures.add(stub.stub_image(1), ">J1/imported/exported.mrc")
+    exposures.add(stub.stub_image(2), "J1/motioncorrected/ä relative.mrc")
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    report, job = pick(world)
+    assert (report.micrographs, report.failed) == (4, ())
+    paths = set(world.saved(job.uid)["location/micrograph_path"])
+    assert paths == {row["micrograph_blob/path"] for row in exposures.rows}, "paths go back as they came"
+    assert "projects.download_file" not in world.state.calls
+
+
+def test_files_out_of_sight_are_downloaded_one_by_one(world: Any) -> None:
+    world.few(4)
+    world.state.advertised["P3"] = Path("/nowhere/on/this/host")
+    report, job = pick(world)
+    assert (report.status, report.picks, report.failed) == ("completed", 12, ())
+    # Four to pick, and four more to draw; none is kept.
+    assert world.state.calls.count("projects.download_file") == 8
+    assert not list(report.folder.glob("scratch/.download*"))
+    assert Path("/nowhere") not in report.folder.parents
+    assert str(report.folder) in job.texts
+
+
+def test_half_precision_micrographs_are_read(world: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(stub.stub_image(3).astype(np.float16), **{"micrograph_blob/format": "MRC/12"})
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    report, _ = pick(world)
+    assert (report.picks, report.failed) == (3, ())
+
+
+def test_micrographs_without_picks_are_no_failure(world: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(stub.stub_image(0, particles=0))
+    exposures.add(stub.stub_image(1))
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    report, job = pick(world)
+    assert (report.status, report.picks, report.micrographs) == ("completed", 3, 2)
+    assert "without any" in job.texts
+
+
+def test_no_picks_at_all_make_an_empty_output(world: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(stub.stub_image(0, particles=0))
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    report, job = pick(world)
+    assert (report.status, job.status, report.picks) == ("completed", "completed", 0)
+    assert len(world.saved(job.uid)) == 0
+
+
+def test_a_bad_micrograph_is_left_out_and_named(world: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(stub.stub_image(0))
+    exposures.add(stub.stub_image(1), "J1/imported/gone.mrc", write=False)
+    (exposures.folder / "J1/imported/torn.mrc").write_bytes(b"not a micrograph")
+    exposures.add(stub.stub_image(1), "J1/imported/torn.mrc", write=False)
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    report, job = pick(world)
+    assert (report.status, report.micrographs, len(report.failed)) == ("completed", 1, 2)
+    warnings = [event.text for event in job.events if event.kind == "warning"]
+    assert any("gone.mrc" in text and "mount" in text for text in warnings)
+    assert any("torn.mrc" in text for text in warnings)
+
+
+def test_a_job_without_any_good_micrograph_fails(world: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(stub.stub_image(0) - 1000)
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    with pytest.raises(Exception, match="none of 1 micrographs could be picked"):
+        pick(world)
+    job = world.state.jobs["P3", "J3"]
+    assert job.status == "failed"
+    assert "none of 1 micrographs could be picked" in job.error
+    assert "too dark to pick" in job.texts
+
+
+def test_limit_takes_the_first(world: Any) -> None:
+    exposures = world.few(5)
+    report, job = pick(world, limit=2)
+    assert report.micrographs == 2
+    uids = [row["uid"] for row in exposures.rows[:2]]
+    assert sorted(set(world.saved(job.uid)["location/micrograph_uid"])) == uids
+
+
+def test_exposures_without_microscope_and_ctf_are_enough(world: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(stub.stub_image(0))
+    world.state.add_output("P3", "J2", "imported_micrographs", exposures.dataset(("micrograph_blob",)))
+    report, job = pick(world, exposures="J2.imported_micrographs")
+    assert report.picks == 3
+    assert set(world.saved(job.uid)["location/exp_group_id"]) == {0}
+    assert "no exposure groups" in job.texts
+    assert "Pick density against defocus" not in job.plots
+
+
+def test_log_and_pictures_say_what_a_user_wants_to_know(world: Any) -> None:
+    world.few(6)
+    _, job = pick(world, overlays=3)
+    for words in ("J2.exposures", "6 micrographs", "30 Å", "1.5 Å per pixel", "stub", "cpu", "figure of merit"):
+        assert words in job.texts
+    progress = [event for event in job.events if event.text.startswith("Picking")]
+    assert len(progress) == 1, "5.x writes progress over the same line"
+    assert "6 / 6" in progress[0].text
+    assert sum(event.kind == "checkpoint" for event in job.events) == 2
+    assert [plot.split(" in ")[0] for plot in job.plots[:3]] == ["3 picks"] * 3
+    assert job.plots[3:] == [
+        "Figures of merit of all candidates",
+        "Picks per micrograph",
+        "Pick density against defocus",
+    ]
+    for asset in (job.tile, job.outputs["particles"].image, *(event.files[0] for event in job.events if event.files)):
+        with Image.open(BytesIO(world.state.assets[asset])) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 32
+
+
+def test_names_and_titles_do_not_burst_the_address(world: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(stub.stub_image(0), f"J1/imported/{'ü' * 110}.mrc")
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    report, job = pick(world, title="Å" * 5000)
+    assert report.status == "completed"
+    assert job.title.startswith("ÅÅÅ")
+    assert world.state.longest_url < 2500
+    assert len(job.plots) == 4
+
+
+def test_output_name_is_the_users(world: Any) -> None:
+    world.few(1)
+    _, job = pick(world, output="emmae_picks")
+    assert list(job.outputs) == ["emmae_picks"]
+    assert len(world.saved(job.uid, "emmae_picks")) == 3

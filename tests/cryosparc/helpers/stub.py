@@ -1,4 +1,4 @@
-"""Micrographs of a few pixels, and a picker that finds their bright pixels: what the job does around it is under test."""
+"""Micrographs of a few pixels, and a picker that finds their bright pixels: under test is the job around it."""
 
 from __future__ import annotations
 

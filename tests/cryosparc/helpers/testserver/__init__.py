@@ -1,1 +1,1 @@
-"""A stand-in for a CryoSPARC instance, for tests: real `.cs` files in a real project folder, behind the real protocols."""
+"""A stand-in for a CryoSPARC instance, for tests: real `.cs` files in a real folder, behind the real protocols."""

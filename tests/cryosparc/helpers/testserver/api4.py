@@ -1,4 +1,4 @@
-"""The protocol of CryoSPARC 4: JSON-RPC on the base port plus 2 and 3, raw posts for data, a third service on plus 5."""
+"""The protocol of CryoSPARC 4: JSON-RPC on the base port plus 2 and 3, posts for data, a third service on plus 5."""
 
 from __future__ import annotations
 

@@ -1,0 +1,25 @@
+"""What most tests ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import stub
+
+from cryoemmae_plugin.settings import make_settings
+from cryosparc_job.picking import JobReport, begin
+from cryosparc_job.request import PickRequest, make_request
+
+
+def request(**values: Any) -> PickRequest:
+    """Pick J2.exposures into W1, particles of 30 Å."""
+    settings = make_settings(diameter_A=values.pop("diameter_A", 30.0), **values.pop("settings", {}))
+    usual = {"project": "P3", "workspace": "W1", "exposures": "J2.exposures", "settings": settings}
+    return make_request(**{**usual, **values})
+
+
+def pick(world: Any, *, engines: Any = None, work: Any = None, **values: Any) -> tuple[JobReport, Any]:
+    """Run a job; its report, and the job as the instance has it."""
+    job = begin(world.connect(), request(**values), engines or stub.StubEngines(), work=work)
+    report = job.run()
+    return report, world.state.jobs["P3", report.job]
