@@ -168,7 +168,9 @@ def _sum_of_slices(slices: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def hierarchical_mask(embedding: Tensor, centroids: Tensor, particle_cluster: int) -> Tensor:
+def hierarchical_mask(
+    embedding: Tensor, centroids: Tensor, particle_cluster: int, fit_cells: int | None = None
+) -> Tensor:
     """Follow the particles from the training set's clusters into the micrograph's own (algorithm 2).
 
     Parameters
@@ -179,6 +181,8 @@ def hierarchical_mask(embedding: Tensor, centroids: Tensor, particle_cluster: in
         Clusters of the training set.
     particle_cluster : int
         Which of them holds particles.
+    fit_cells : int, optional
+        Fit the micrograph's clusters to about so many evenly spaced cells; as published, to all.
 
     Returns
     -------
@@ -186,9 +190,10 @@ def hierarchical_mask(embedding: Tensor, centroids: Tensor, particle_cluster: in
         Cells of the particles' cluster.
     """
     vectors = embedding.reshape(-1, embedding.shape[-1])
+    examples = vectors if fit_cells is None else vectors[:: max(1, len(vectors) // fit_cells)]
     mask = (nearest_centroid(embedding, centroids.to(embedding)) == particle_cluster).cpu().numpy()
     for k in HIERARCHY:
-        labels = nearest_centroid(vectors, kmeans(vectors, k)).reshape(mask.shape).cpu().numpy()
+        labels = nearest_centroid(vectors, kmeans(examples, k)).reshape(mask.shape).cpu().numpy()
         mask = follow_cluster(mask, labels)
     return torch.from_numpy(mask).to(embedding.device)
 

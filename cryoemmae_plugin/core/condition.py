@@ -24,8 +24,8 @@ CLIP = 6.0
 """Conditioned pixels are cut at plus and minus this many deviations."""
 HOT_PIXEL_SIGMAS = 8.0
 """Raw pixels farther than this from the median, in robust deviations, are hot or dead and are cut."""
-SMEAR_SHARE = 0.2
-"""Where the local deviation is below this share of the median one, the frame is padding or smear, not image."""
+SMEAR_SHARE = 0.4
+"""Where pixels change along an axis by less than this share of the median change, the frame is padding or smear, not image."""
 SAMPLE = 200_000
 """Pixels from which medians and quantiles are taken."""
 
@@ -114,10 +114,17 @@ def masked_blur(image: Tensor, mask: Tensor, sigma: float) -> Tensor:
 
 
 def find_image(small: Tensor, diameter_px: float) -> Tensor:
-    """Tell image from smeared or padded borders by the fine-grained deviation; bool, shape of `small`."""
-    fine = small - gaussian_blur(small, 1.5)
-    energy = gaussian_blur(fine**2, diameter_px / 6).clamp(min=0).sqrt()
-    return energy > SMEAR_SHARE * subsample(energy).median()
+    """Tell image from smeared or padded borders, where pixels repeat along an axis; bool, shape of `small`."""
+    along_y = F.pad(small.diff(dim=0), (0, 0, 0, 1)).square()
+    along_x = F.pad(small.diff(dim=1), (0, 1, 0, 0)).square()
+    sigma = diameter_px / 8
+    change = torch.minimum(gaussian_blur(along_y, sigma), gaussian_blur(along_x, sigma)).clamp(min=0).sqrt()
+    repeated = (change < SMEAR_SHARE * subsample(change).median()).float()[None, None]
+    core = round(sigma)  # specks thinner than 2 * core + 1 are chance, not a border
+    padded = F.pad(repeated, (core,) * 4, value=1.0)
+    eroded = 1 - F.max_pool2d(1 - padded, 2 * core + 1, stride=1)
+    grown = F.max_pool2d(eroded, 4 * core + 1, stride=1, padding=2 * core)
+    return grown[0, 0] < 0.5
 
 
 def flatten(small: Tensor, valid: Tensor, diameter_px: float) -> Tensor:

@@ -98,8 +98,9 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        losses.add(step + 1, rate, float(loss))
-        progress(step + 1, total, float(loss))
+        value = float(loss.detach())
+        losses.add(step + 1, rate, value)
+        progress(step + 1, total, value)
         stop = should_stop()
         if stop or (step + 1) % settings.checkpoint_steps == 0 or step + 1 == total:
             losses.flush()

@@ -1,0 +1,89 @@
+"""What is measured at every candidate of the default mode, before a score is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoemmae_plugin.core.condition import Conditioned, gaussian_blur
+from cryoemmae_plugin.core.evidence import Evidence, sample
+from cryoemmae_plugin.core.template import Response, correlate
+
+FEATURES = (
+    "response",  # matched filter, in the micrograph's own deviations
+    "relative_response",  # the same against the micrograph's strong candidates
+    "darkness",  # mean of the disc
+    "surroundings",  # mean of the ring around it
+    "extreme",  # share of the disc that is darker than any protein
+    "wide_darkness",  # darkness at twice the particle's scale
+    "roughness",  # deviation within the disc
+    "discriminant",  # log-odds from the embedding
+    "cluster",  # share of particle-cluster cells
+    "separation",  # how far the embedding tells particles from ice in this micrograph
+    "tail",  # skewness of the response: is there anything but noise?
+)
+EXTREME = -4.0
+"""Conditioned pixels below this are contamination or carbon rather than protein."""
+STRONG_SHARE = 0.9
+"""Quantile of the candidates' responses that stands for a strong one."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Places that might be particles.
+
+    Attributes
+    ----------
+    xy : ndarray, shape (N, 2)
+        Grid positions (column, row).
+    response : ndarray, shape (N,)
+        Matched filter there, in deviations.
+    """
+
+    xy: NDArray[np.float64]
+    response: NDArray[np.float32]
+
+
+def measure(
+    candidates: Candidates, conditioned: Conditioned, response: Response, evidence: Evidence
+) -> NDArray[np.float32]:
+    """Measure every candidate; shape (N, len(FEATURES))."""
+    pixels, diameter_px = conditioned.pixels, conditioned.diameter_px
+    disc, ring = _disc_weights(diameter_px, 0.0, 0.5), _disc_weights(diameter_px, 0.55, 0.8)
+    darkness, surroundings = correlate(pixels, [disc, ring])
+    extreme, square = (-m for m in (correlate((pixels < EXTREME).float(), [disc])[0], correlate(pixels**2, [disc])[0]))
+    wide = -gaussian_blur(pixels, diameter_px)
+    roughness = (square - darkness**2).clamp(min=0).sqrt()
+    maps = [_at(image, candidates.xy) for image in (darkness, surroundings, extreme, wide, roughness)]
+    strong = float(np.quantile(candidates.response, STRONG_SHARE)) if len(candidates.xy) else 1.0
+    cells = [
+        sample(gaussian_blur(layer, diameter_px / 6 / evidence.patch_px), candidates.xy, evidence.patch_px)
+        for layer in (evidence.discriminant, evidence.cluster)
+    ]
+    inside = response.sigmas[conditioned.valid]
+    tail = float((inside.clamp(-6, 6) ** 3).mean()) if inside.numel() else 0.0
+    per_micrograph = [np.full(len(candidates.xy), value) for value in (_separation(evidence), tail)]
+    columns = [candidates.response, candidates.response / max(strong, 1e-6), *maps, *cells, *per_micrograph]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _separation(evidence: Evidence) -> float:
+    """Standard deviation of the discriminant, which is near 0 where particles and ice are alike."""
+    return float(evidence.discriminant.std())
+
+
+def _disc_weights(diameter_px: float, inner: float, outer: float) -> Tensor:
+    """Weights of sum 1 over a disc or ring, radii in diameters; side the same for all radii below 0.8."""
+    reach = int(np.ceil(0.8 * diameter_px))
+    line = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    radius = torch.hypot(line[:, None], line) / diameter_px
+    weights = ((radius >= inner) & (radius < outer)).float()
+    return weights / weights.sum()
+
+
+def _at(image: Tensor, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    return sample(image, xy, 1)

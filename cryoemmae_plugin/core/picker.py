@@ -1,0 +1,94 @@
+"""One object that picks: model, settings and device in, picks of any number of micrographs out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, as_dark, pick_default
+from cryoemmae_plugin.core.paper import pick_paper
+from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Picks
+from cryoemmae_plugin.weights import Model
+
+LEAST_CELLS = 2
+"""A particle smaller than so many of the model's cells cannot be seen."""
+
+
+class Picker:
+    """Picks micrographs with one model and one set of settings.
+
+    Parameters
+    ----------
+    model : Model
+        As :func:`cryoemmae_plugin.load_model` gives it; moved to `device`.
+    settings : PickerSettings
+    device : torch.device, optional
+        The CPU by default.
+
+    Raises
+    ------
+    ModelError
+        If the model was not made for the mode.
+    """
+
+    def __init__(self, model: Model, settings: PickerSettings, device: torch.device | None = None) -> None:
+        self._device = device or torch.device("cpu")
+        self._settings = settings
+        if settings.mode == "default" and not any(name.startswith("scorer.") for name in model.arrays):
+            raise ModelError(
+                f"{model.card.name}: has no scorer, which default mode needs; add --mode paper, or choose another --model"
+            )
+        self._model = model.to(self._device)
+
+    def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
+        """Pick one micrograph.
+
+        Parameters
+        ----------
+        image : ndarray, shape (ny, nx), float32
+            Pixels as stored.
+        pixel_size_A : float
+            Å per pixel.
+        timer : StepTimer, optional
+            Receives the seconds of each step.
+
+        Returns
+        -------
+        Picks
+            All candidates, best first, also those below the settings' threshold.
+
+        Raises
+        ------
+        ImageError
+            If the image is not two-dimensional, or nothing but one value.
+        SettingsError
+            If the particle is larger than the micrograph, or too small to be seen.
+        """
+        diameter_px = self._settings.diameter_A / pixel_size_A
+        self._check(image, diameter_px, pixel_size_A)
+        pixels = as_dark(image, self._settings.contrast == "bright", self._device)
+        with torch.inference_mode():
+            if self._settings.mode == "paper":
+                return pick_paper(pixels, self._model, diameter_px, timer)
+            return pick_default(pixels, self._model, diameter_px, timer)
+
+    def _check(self, image: NDArray[np.float32], diameter_px: float, pixel_size_A: float) -> None:
+        if image.ndim != 2:
+            raise ImageError(f"an image of {image.ndim} dimensions is not a micrograph; give one 2-D image per file")
+        if float(image.min()) == float(image.max()):
+            raise ImageError(f"every pixel is {float(image.flat[0]):g}: there is no image to pick")
+        given = f"--diameter {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
+        if diameter_px > min(image.shape):
+            raise SettingsError(f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)")
+        patch_px = self._model.encoder.config.patch_px
+        if self._settings.mode == "paper":
+            cell_px = patch_px * max(image.shape) / 1024
+        else:
+            cell_px = patch_px * diameter_px / GRID_DIAMETER_PX
+        least_px = max(LEAST_CELLS * cell_px if self._settings.mode == "paper" else 0.0, 4.0)
+        if diameter_px < least_px:
+            raise SettingsError(f"{given}, too small to be seen: at least {least_px:.1f} px; check diameter and pixel size")

@@ -1,0 +1,136 @@
+"""Fix the default mode's scorer on simulated micrographs, whose particles are known by construction.
+
+No annotation of a real micrograph enters: what a particle's measurements look like, and where the balanced point lies, is
+learned from simulated ones of many shapes, sizes and qualities, empty and contaminated ones among them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, drop_close, examine
+from cryoemmae_plugin.core.model import PickingModel
+from cryoemmae_plugin.core.scorer import Scorer
+from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.simulate import SimulationSettings, random_scene, simulate
+
+SCENES = 96
+EMPTY_SHARE = 0.15
+"""Share of the calibration scenes without a particle."""
+FIRST_SEED = 40_000
+HIT_RADIUS = 0.3
+"""A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
+STEPS = 1500
+RATE = 0.02
+WEIGHT_DECAY = 1e-3
+
+
+@dataclass(frozen=True)
+class Example:
+    """The candidates of one simulated micrograph, measured and labelled by construction.
+
+    Attributes
+    ----------
+    measured : ndarray, shape (N, features)
+    particle : ndarray, shape (N,), bool
+    xy : ndarray, shape (N, 2)
+        Grid positions.
+    known : int
+        Particles in the micrograph, found or not.
+    """
+
+    measured: NDArray[np.float32]
+    particle: NDArray[np.bool_]
+    xy: NDArray[np.float64]
+    known: int
+
+
+def calibration_scenes(count: int = SCENES, seed: int = FIRST_SEED) -> list[SimulationSettings]:
+    """Draw the scenes that a scorer is fixed on; every seventh or so is empty."""
+    rng = np.random.default_rng(seed)
+    every = round(1 / EMPTY_SHARE)
+    return [random_scene(rng, **({"n_particles": 0} if at % every == 0 else {})) for at in range(count)]
+
+
+def make_examples(
+    model: PickingModel,
+    scenes: Sequence[SimulationSettings],
+    seed: int = FIRST_SEED,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Example]:
+    """Simulate, examine and label; see :class:`Example`."""
+    examples = []
+    for at, scene in enumerate(scenes):
+        micrograph = simulate(scene, seed + at)
+        with torch.inference_mode():
+            conditioned = condition(torch.from_numpy(micrograph.image), micrograph.diameter_px, GRID_DIAMETER_PX)
+            candidates, measured = examine(conditioned, model, StepTimer())
+        known = conditioned.frame.to_grid(micrograph.xy)
+        particle = label(candidates.xy, known, HIT_RADIUS * GRID_DIAMETER_PX)
+        examples.append(Example(measured, particle, candidates.xy, len(known)))
+        progress(at + 1, len(scenes))
+    return examples
+
+
+def label(candidates: NDArray[np.float64], known: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+    """Tell which candidates (N, 2) are particles: one to one with the known centres (M, 2), within `radius`."""
+    particle = np.zeros(len(candidates), bool)
+    if len(candidates) and len(known):
+        distance = cdist(candidates, known)
+        rows, columns = linear_sum_assignment(np.minimum(distance, radius))
+        particle[rows[distance[rows, columns] < radius]] = True
+    return particle
+
+
+def fit_scorer(examples: Sequence[Example], seed: int = 0) -> Scorer:
+    """Fit a scorer to labelled candidates, then shift it so that 0.5 balances precision and recall."""
+    measured = torch.from_numpy(np.concatenate([e.measured for e in examples])).double()
+    target = torch.from_numpy(np.concatenate([e.particle for e in examples])).double()
+    weight = torch.cat([torch.full((len(e.measured),), max(e.known, 20) ** -0.5).double() for e in examples])
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    scorer = Scorer(measured.shape[1]).double()
+    torch.set_rng_state(generator_state)
+    scorer.centre.copy_(measured.mean(0))
+    scorer.scale.copy_(measured.std(0).clamp(min=1e-6))
+    optimizer = torch.optim.AdamW(scorer.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(scorer(measured), target, weight=weight)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return balance(scorer.eval(), examples)
+
+
+def balance(scorer: Scorer, examples: Sequence[Example]) -> Scorer:
+    """Shift the scorer's log-odds so that, over all examples, false picks at 0.5 are as many as missed particles."""
+    balanced = copy.deepcopy(scorer)
+    kept = []
+    for example in examples:
+        score = scorer.score(example.measured)
+        keep = drop_close(example.xy, score, LEAST_DISTANCE * GRID_DIAMETER_PX)
+        kept.append((score[keep], example.particle[keep]))
+    score = np.concatenate([s for s, _ in kept])
+    particle = np.concatenate([p for _, p in kept])
+    known = sum(e.known for e in examples)
+    order = np.argsort(-score, kind="stable")
+    picks = np.arange(1, len(order) + 1)
+    found = np.cumsum(particle[order])
+    at = int(np.argmin(np.abs((picks - found) - (known - found))))
+    cut = float(np.clip(score[order[at]], 1e-6, 1 - 1e-6))
+    last = balanced.layers[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.bias -= float(np.log(cut / (1 - cut)))
+    return balanced

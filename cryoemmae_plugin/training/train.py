@@ -1,0 +1,232 @@
+"""From unlabelled micrographs to a model folder."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.preprocess import preprocess_paper
+from cryoemmae_plugin.errors import CryoemmaeError, ImageError
+from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
+from cryoemmae_plugin.report.loss import draw_loss_curve
+from cryoemmae_plugin.settings import Mode
+from cryoemmae_plugin.training.clusters import encode_tiles, find_particle_cluster, fit_clusters
+from cryoemmae_plugin.training.fit import FitSettings, Progress, fit
+from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder
+from cryoemmae_plugin.training.scorer import calibration_scenes, fit_scorer, make_examples
+from cryoemmae_plugin.training.tiles import GridTiles, RandomCrops, TileSource
+from cryoemmae_plugin.weights import ModelCard, save_model
+
+log = logging.getLogger(__name__)
+
+TRAINED_DIAMETER_PX = 30.0
+"""Particle diameter to which the default mode's training micrographs are brought."""
+TRAINED_DIAMETERS_PX = (16.0, 30.0)
+"""Particle diameters in the default mode's training tiles: the model works at any scale in between."""
+CLUSTER_BATCHES = 12
+CLUSTER_BATCH = 32
+"""Tiles from which the train-set clusters are made, in batches of one scale each."""
+
+
+@dataclass(frozen=True)
+class TrainingMicrograph:
+    """An unlabelled micrograph and what is known of its particles.
+
+    Attributes
+    ----------
+    path : Path
+    diameter_A : float
+        Particle diameter in Å.
+    pixel_size_A : float or None
+        None takes it from the file's header.
+    bright : bool
+        True where particles are lighter than the ice.
+    """
+
+    path: Path
+    diameter_A: float
+    pixel_size_A: float | None = None
+    bright: bool = False
+
+
+def prepare(micrographs: Sequence[TrainingMicrograph], mode: Mode) -> tuple[list[Tensor], list[float]]:
+    """Read and preprocess micrographs; those that cannot be used are named in the log and left out.
+
+    Returns
+    -------
+    images : list of Tensor (rows, columns)
+    diameters_px : list of float
+        Particle diameter in each, in its own pixels.
+
+    Raises
+    ------
+    ImageError
+        If none can be used.
+    """
+    images: list[Tensor] = []
+    diameters: list[float] = []
+    reasons: list[str] = []
+    for micrograph in micrographs:
+        try:
+            pixels = torch.from_numpy(read_image(micrograph.path))
+            pixel_size_A = pixel_size_of(micrograph.path, read_header(micrograph.path), micrograph.pixel_size_A)
+            pixels = -pixels if micrograph.bright else pixels
+            diameter_px = micrograph.diameter_A / pixel_size_A
+            if mode == "paper":
+                image, frame = preprocess_paper(pixels, diameter_px)
+                diameters.append(diameter_px / max(frame.scale))
+            else:
+                image = condition(pixels, diameter_px, TRAINED_DIAMETER_PX).pixels
+                diameters.append(TRAINED_DIAMETER_PX)
+            images.append(image)
+        except CryoemmaeError as err:
+            log.warning("left out: %s", err)
+            reasons.append(str(err))
+    if not images:
+        raise ImageError("no micrograph to train on: " + ("; ".join(reasons[:3]) or "none was given"))
+    return images, diameters
+
+
+def tile_source(images: Sequence[Tensor], mode: Mode, seed: int = 0) -> TileSource:
+    """Return the tiles that a mode is trained on: a fixed grid as published, or random crops."""
+    if mode == "paper":
+        return GridTiles(images, seed)
+    return RandomCrops(images, TRAINED_DIAMETER_PX, TRAINED_DIAMETERS_PX, seed)
+
+
+def train_model(
+    micrographs: Sequence[TrainingMicrograph],
+    folder: Path,
+    name: str,
+    *,
+    mode: Mode = "default",
+    settings: FitSettings | None = None,
+    start: MaskedAutoencoder | None = None,
+    data: str = "",
+    device: torch.device | None = None,
+    progress: Progress = lambda done, total, loss: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train on unlabelled micrographs and leave a model folder in `folder`; resumes where an earlier call stopped.
+
+    Parameters
+    ----------
+    micrographs : sequence of TrainingMicrograph
+    folder : Path
+        Receives the model (card, encoder, clusters, decoder) and, under ``training/``, checkpoint and loss curve.
+    name : str
+        The model's name.
+    data : str
+        What the card says of the data; by default the number of micrographs and their folder.
+
+    Returns
+    -------
+    Path
+        The model folder.
+    """
+    settings = settings or FitSettings()
+    device = device or torch.device("cpu")
+    images, diameters = prepare(micrographs, mode)
+    source = tile_source(images, mode, settings.seed)
+    model = fit(
+        source, settings, folder / "training", start=start, device=device, progress=progress, should_stop=should_stop
+    )
+    model = model.cpu().eval().half().float()  # what is stored, is what is clustered and scored
+    tiles, tile_diameters = _cluster_tiles(source, diameters, mode)
+    tokens = encode_tiles(model.encoder, tiles)
+    centroids = fit_clusters(tokens, settings.seed)
+    particle = find_particle_cluster(tokens, tiles, centroids, tile_diameters)
+    draw_loss_curve(folder / "training" / "loss.csv", folder / "training" / "loss.png")
+    origin = (data or _describe(micrographs), _hardware(device))
+    return _save(folder, name, mode, model, source, (centroids, particle), settings, origin)
+
+
+def _cluster_tiles(source: TileSource, diameters: Sequence[float], mode: Mode) -> tuple[Tensor, list[float]]:
+    """Tiles for the train-set clusters, and the particle diameter in each."""
+    first = 1_000_000_007  # far from any training step
+    tiles, sizes = [], []
+    for batch in range(CLUSTER_BATCHES):
+        drawn = source.draw(first + batch, CLUSTER_BATCH)
+        tiles.append(drawn)
+        size = sum(diameters) / len(diameters) if mode == "paper" else sum(TRAINED_DIAMETERS_PX) / 2
+        sizes += [size] * len(drawn)
+    return torch.cat(tiles), sizes
+
+
+def _describe(micrographs: Sequence[TrainingMicrograph]) -> str:
+    folders = sorted({str(m.path.resolve().parent) for m in micrographs})
+    return f"{len(micrographs)} unlabelled micrographs from {', '.join(folders)}"
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+
+
+def _save(
+    folder: Path,
+    name: str,
+    mode: Mode,
+    model: MaskedAutoencoder,
+    source: TileSource,
+    clusters: tuple[NDArray[np.float32], int],
+    settings: FitSettings,
+    origin: tuple[str, str],
+) -> Path:
+    """Write encoder, clusters, scorer and decoder, in half precision but for the scorer, with their card."""
+    centroids, particle = clusters
+    data, hardware = origin
+    arrays = {"centroids": torch.from_numpy(centroids)}
+    if mode == "default":
+        unscored = Trained(model.encoder, source.mean, source.std, arrays["centroids"], particle, {})
+        arrays |= fit_scorer(make_examples(unscored, calibration_scenes())).arrays()
+    card = ModelCard(
+        name=name,
+        modes=(mode,),
+        encoder=model.encoder.config,
+        mean=source.mean,
+        std=source.std,
+        particle_cluster=particle,
+        data=data,
+        recipe=describe_recipe(settings, len(source)),
+        hardware=hardware,
+        created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    )
+    encoder, decoder = (
+        {key: tensor.half() for key, tensor in part.state_dict().items()} for part in (model.encoder, model.decoder)
+    )
+    save_model(folder, card, encoder, arrays, decoder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that is not in a folder yet; see :class:`cryoemmae_plugin.core.model.PickingModel`."""
+
+    encoder: Encoder
+    mean: float
+    std: float
+    centroids: Tensor
+    particle_cluster: int
+    arrays: dict[str, Tensor]
+
+
+def describe_recipe(settings: FitSettings, tiles: int) -> str:
+    """Say how a model was trained, for its card."""
+    return (
+        f"masked autoencoder, {MASK_RATIO:.0%} of patches hidden; AdamW, {settings.epochs} epochs of {tiles} tiles in "
+        f"batches of {settings.batch}, peak learning rate {settings.rate:g}, {settings.warmup_epochs:g} epochs warm-up, "
+        f"cosine to {settings.least_rate:g}, weight decay {settings.weight_decay:g}, seed {settings.seed}"
+    )
