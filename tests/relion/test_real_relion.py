@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +19,7 @@ import scipy.ndimage
 import starfile
 from numpy.typing import NDArray
 
+from relion_wrapper.__main__ import main
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.project import EMPTY_PIPELINE, Job, Project
 from relion_wrapper.star import loop
@@ -156,3 +160,54 @@ def alike(average: NDArray[np.float32], phantoms: ModuleType, side: int) -> floa
                 moved = np.roll(view, (dy, dx), (0, 1))
                 best = max(best, float(np.corrcoef(moved[disc], average[disc])[0, 1]))
     return best
+
+
+def test_a_schedule_picks_on_the_fly_and_each_micrograph_once(
+    project: Path, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
+) -> None:
+    (project / "default_pipeline.star").write_text(EMPTY_PIPELINE)
+    for index in range(3):
+        draw_micrograph(phantoms, project / f"Micrographs/mic_{index}.mrc", index, upright=True)
+    enough = 3 * PER_MICROGRAPH + 1  # to classify, but only once the second batch is there
+    words = "--diameter 54 --pixel-size 3 --relion-version 3.1 --name otf --wait 1 --passes 2 --threads 1 --box 36"
+    program = ["--executable", f"{sys.executable} {stand_in.__file__}", "--threshold", "0.6"]
+    small = ["--classes", "1", "--iterations", "2", "--psi-step", "30", "--min-particles", str(enough)]
+    assert main(["install-scheme", str(project), *words.split(), *program, *small]) == 0
+
+    environment = os.environ | {"STAND_IN_TEMPLATE": str(template_file)}
+    with (project / "scheduler.log").open("w") as log:
+        scheduler = subprocess.Popen(
+            ["relion_scheduler", "--schedule", "otf", "--run"], cwd=project, env=environment, stdout=log, stderr=log
+        )
+        try:
+            wait_for(lambda: (project / "External/job002/RELION_JOB_EXIT_SUCCESS").exists(), scheduler)
+            first = coordinate_times(project)
+            for index in (3, 4):
+                draw_micrograph(phantoms, project / f"Micrographs/mic_{index}.mrc", index, upright=True)
+            assert scheduler.wait(timeout=300) == 0, (project / "scheduler.log").read_text()[-3000:]
+        finally:
+            scheduler.kill()
+
+    second = coordinate_times(project)
+    assert sorted(first) == ["mic_0_autopick.star", "mic_1_autopick.star", "mic_2_autopick.star"]
+    assert len(second) == 5
+    assert {name: second[name] for name in first} == first
+    said = (project / "External/job002/run.out").read_text()
+    assert "3 of 5 micrographs are done already" in said
+    assert "Autopicking 2 micrographs" in said
+    particles = starfile.read(project / "Extract/job003/particles.star")["particles"]
+    assert len(particles) == 5 * PER_MICROGRAPH
+    assert Project(project).job("Class2D/job004").status == "Succeeded"
+
+
+def coordinate_times(project: Path) -> dict[str, int]:
+    files = (project / "External/job002").rglob("*_autopick.star")
+    return {path.name: path.stat().st_mtime_ns for path in files if path.name.startswith("mic_")}
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, "ended too early"
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.2)

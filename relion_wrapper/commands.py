@@ -1,0 +1,224 @@
+"""The commands around the job: ``make-job``, ``install-scheme``, ``repick``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from relion_wrapper.dialect import detect_version
+from relion_wrapper.jobstar import external_job_star
+from relion_wrapper.progress import warn
+from relion_wrapper.project import PIPELINE
+from relion_wrapper.scheme import FOLDERS, RUN, SchemeValues, install_scheme
+
+DONE, NOTHING_DONE, USAGE = 0, 1, 2
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Version = Literal["auto", "3.1", "4", "5"]
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run one of the commands; the exit status."""
+    app = App(name="cryoemmae-relion", help="Commands around the External job.", help_format="plaintext")
+    app.command(make_job)
+    app.command(install, name="install-scheme")
+    try:
+        command, bound, *_ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+        return int(command(*bound.args, **bound.kwargs) or DONE)
+    except CycloptsError as err:
+        warn(f"ERROR: {err}\nSee: cryoemmae-relion {words[0]} --help")
+        return USAGE
+    except CryoemmaeError as err:
+        warn(f"ERROR: {err}")
+        return NOTHING_DONE
+
+
+def make_job(
+    *,
+    in_mics: str,
+    diameter: float,
+    out: Path = Path("pick.job.star"),
+    model: str | None = None,
+    mode: str | None = None,
+    threshold: float | None = None,
+    contrast: str | None = None,
+    pixel_size: float | None = None,
+    gpu: str | None = None,
+    train_on: int = 0,
+    relion_version: Version = "auto",
+    threads: int = 4,
+    executable: str | None = None,
+) -> None:
+    """Write the job.star of a picking job, for RELION 3.1, 4 and 5.
+
+    Parameters
+    ----------
+    in_mics
+        Micrographs STAR, relative to the project folder.
+    diameter
+        Longest extent of the particle, in Å.
+    out
+        File to write; its name has to end in job.star.
+    model
+        Name of an installed model, or a model folder.
+    mode
+        default or paper.
+    threshold
+        Figure of merit from which a candidate is a pick.
+    contrast
+        dark, or bright for inverted micrographs.
+    pixel_size
+        Å per pixel, where the STAR has it wrong or not at all.
+    gpu
+        GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none.
+    train_on
+        First train on so many micrographs of the project.
+    relion_version
+        Says how the output is written; auto finds out.
+    threads
+        CPU threads.
+    executable
+        Program that RELION starts. [default: this installation's]
+    """
+    asked = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, pixel_size=pixel_size, gpu=gpu)
+    asked |= {"train_on": str(train_on)} if train_on else {}
+    asked |= {"relion_version": relion_version} if relion_version != "auto" else {}
+    text = external_job_star(in_mics, {"diameter": f"{diameter:g}", **asked}, threads=threads, executable=executable)
+    if not out.name.endswith("job.star"):
+        raise InputError(f"{out}: RELION reads a job's settings from a file whose name ends in job.star")
+    out.write_text(text, encoding="utf-8")
+    _tell(
+        f"Written: {out}. In the project folder:",
+        f"  relion_pipeliner --addJobFromStar {out}",
+        '  relion_pipeliner --schedule pick --RunJobs "External/jobNNN/" --sec_wait_after 1',
+        "NNN is the number that the first command has given the job (see default_pipeline.star, or the GUI).",
+    )
+
+
+def install(
+    project: Path,
+    /,
+    *,
+    diameter: float,
+    pixel_size: float,
+    micrographs: str = "Micrographs/*.mrc",
+    name: str = "cryoemmae",
+    relion_version: Version = "auto",
+    voltage: float = 300.0,
+    cs: float = 2.7,
+    amplitude_contrast: float = 0.1,
+    box: int | None = None,
+    classes: int = 50,
+    iterations: int = 25,
+    psi_step: int = 6,
+    min_particles: int = 500,
+    wait: int = 180,
+    hours: int = 48,
+    passes: int = 500,
+    threads: int = 4,
+    model: str | None = None,
+    threshold: float | None = None,
+    contrast: str | None = None,
+    gpu: str | None = None,
+    train_on: int = 0,
+    executable: str | None = None,
+    overwrite: Flag = False,
+) -> None:
+    """Put a Scheme (RELION 4 and 5) or a Schedule (3.1) into a project: import, pick, extract, classify, on the fly.
+
+    Parameters
+    ----------
+    project
+        RELION's project folder.
+    diameter
+        Longest extent of the particle, in Å; a variable of the scheme.
+    pixel_size
+        Å per pixel of the micrographs.
+    micrographs
+        Glob of the motion-corrected micrographs, relative to the project; in quotes.
+    name
+        What to call the scheme.
+    relion_version
+        auto looks at the project.
+    voltage
+        In kV.
+    cs
+        Spherical aberration in mm.
+    amplitude_contrast
+        Fraction of amplitude contrast.
+    box
+        Side of the extracted boxes in pixels. [default: 1.5 diameters]
+    classes
+        Number of 2D classes.
+    iterations
+        Of the 2D classification.
+    psi_step
+        In-plane angular sampling of the 2D classification, in degrees.
+    min_particles
+        Fewer are not classified.
+    wait
+        Least seconds between two passes.
+    hours
+        When a Scheme ends.
+    passes
+        After how many passes a Schedule ends.
+    threads
+        CPU threads of picking and classification.
+    model
+        Name of an installed model, or a model folder.
+    threshold
+        Figure of merit from which a candidate is a pick.
+    contrast
+        dark, or bright for inverted micrographs.
+    gpu
+        GPUs as RELION writes them; cpu for none.
+    train_on
+        First train on so many micrographs; the model stays the same in all passes.
+    executable
+        Program that RELION starts. [default: this installation's]
+    overwrite
+        Replace a scheme of that name.
+    """
+    version = relion_version if relion_version != "auto" else detect_version(project / PIPELINE)
+    if version is None:
+        raise InputError(f"{project / PIPELINE}: does not tell its version yet; give --relion-version 3.1, 4 or 5")
+    values = SchemeValues(
+        micrographs=micrographs,
+        pixel_size_A=pixel_size,
+        diameter_A=diameter,
+        voltage_kV=voltage,
+        cs_mm=cs,
+        amplitude_contrast=amplitude_contrast,
+        box_px=box,
+        classes=classes,
+        iterations=iterations,
+        psi_step_deg=psi_step,
+        min_particles=min_particles,
+        wait_s=wait,
+        hours=hours,
+        passes=passes,
+        threads=threads,
+    )
+    parameters = _parameters(model=model, threshold=threshold, contrast=contrast, gpu=gpu)
+    parameters |= {"train_on": str(train_on)} if train_on else {}
+    folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
+    command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
+    kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
+    _tell(f"Written: {folder}. In the project folder:", f"  {command}", f"or, in the GUI, {kind}s > {name} > Run.")
+
+
+def _parameters(**values: object) -> dict[str, str]:
+    """Labels and values of those parameters that are given."""
+    return {
+        label: f"{value:g}" if isinstance(value, float) else str(value)
+        for label, value in values.items()
+        if value is not None
+    }
+
+
+def _tell(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
