@@ -1,7 +1,8 @@
 """Preprocessing of the default mode: one scale for every particle, flat ice, unit noise, and a mask of what is image.
 
-The published preprocessing normalises over a disc as small as the particle, which lifts the noise between particles to the
-particles' own amplitude. Here the background is taken at a scale well above the particle, so that its contrast survives.
+The published preprocessing normalises over a disc as small as the particle, which lifts the noise between particles
+to the particles' own amplitude. Here the background is taken at a scale well above the particle, so that its contrast
+survives.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CLIP = 6.0
 HOT_PIXEL_SIGMAS = 8.0
 """Raw pixels farther than this from the median, in robust deviations, are hot or dead and are cut."""
 SMEAR_SHARE = 0.4
-"""Where pixels change along an axis by less than this share of the median change, the frame is padding or smear, not image."""
+"""Where pixels change along an axis by less than this share of the median change, there is smear, not image."""
 SAMPLE = 200_000
 """Pixels from which medians and quantiles are taken."""
 

@@ -57,9 +57,7 @@ def pick_default(image: Tensor, model: PickingModel, diameter_px: float, timer: 
     return Picks(xy, score[keep], power, conditioned.frame.shape)
 
 
-def examine(
-    conditioned: Conditioned, model: PickingModel, timer: StepTimer
-) -> tuple[Candidates, NDArray[np.float32]]:
+def examine(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> tuple[Candidates, NDArray[np.float32]]:
     """Find candidates and measure them: everything before the score."""
     pixels, diameter_px = conditioned.pixels, conditioned.diameter_px
     with timer.step("locate"):

@@ -1,8 +1,8 @@
 """What the embedding says of every cell: particle or ice, learned from the micrograph itself without a label.
 
-The train-set clusters and the micrograph's own, found hierarchically, say which cells look like particles; where they agree
-with the matched filter, cells serve as examples, and a linear discriminant in the embedding judges all others. Each half of
-the micrograph is judged by the discriminant of the other, so that noise cannot confirm itself.
+The train-set clusters and the micrograph's own, found hierarchically, say which cells look like particles; where they
+agree with the matched filter, cells serve as examples, and a linear discriminant in the embedding judges all others.
+Each half of the micrograph is judged by the discriminant of the other, so that noise cannot confirm itself.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _distance(xy: NDArray[np.float64], shape: torch.Size, patch_px: int) -> Tens
 
 
 def sample(cells: Tensor, xy: NDArray[np.float64], patch_px: int) -> NDArray[np.float64]:
-    """Interpolate a map of cells (rows, columns) at grid positions (N, 2), bilinearly; the border continues outwards."""
+    """Interpolate a map of cells (rows, columns) at grid positions (N, 2), bilinearly; borders go on outwards."""
     if not len(xy):
         return np.zeros(0)
     rows, columns = cells.shape

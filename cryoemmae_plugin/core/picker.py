@@ -40,7 +40,7 @@ class Picker:
         self._settings = settings
         if settings.mode == "default" and not any(name.startswith("scorer.") for name in model.arrays):
             raise ModelError(
-                f"{model.card.name}: has no scorer, which default mode needs; add --mode paper, or choose another --model"
+                f"{model.card.name}: has no scorer, which default mode needs; use --mode paper or another --model"
             )
         self._model = model.to(self._device)
 
@@ -83,7 +83,9 @@ class Picker:
             raise ImageError(f"every pixel is {float(image.flat[0]):g}: there is no image to pick")
         given = f"--diameter {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
         if diameter_px > min(image.shape):
-            raise SettingsError(f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)")
+            raise SettingsError(
+                f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)"
+            )
         patch_px = self._model.encoder.config.patch_px
         if self._settings.mode == "paper":
             cell_px = patch_px * max(image.shape) / 1024
@@ -91,4 +93,6 @@ class Picker:
             cell_px = patch_px * diameter_px / GRID_DIAMETER_PX
         least_px = max(LEAST_CELLS * cell_px if self._settings.mode == "paper" else 0.0, 4.0)
         if diameter_px < least_px:
-            raise SettingsError(f"{given}, too small to be seen: at least {least_px:.1f} px; check diameter and pixel size")
+            raise SettingsError(
+                f"{given}, too small to be seen: at least {least_px:.1f} px; check diameter and pixel size"
+            )

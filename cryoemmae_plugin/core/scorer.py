@@ -1,6 +1,7 @@
 """From what was measured at a candidate to its figure of merit.
 
-A small perceptron, fixed on simulated micrographs, whose answers are known by construction; no annotation of a real one.
+A small perceptron, fixed on simulated micrographs, whose answers are known by construction; no annotation of a real
+one.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ class Response:
 def match_templates(pixels: Tensor, valid: Tensor, diameter_px: float) -> Response:
     """Respond to every template of the bank and keep the one that finds most.
 
-    The noise's response is symmetric, particles add a positive tail: the template with the most positively skewed response
-    is the one that fits them best.
+    The noise's response is symmetric, particles add a positive tail: the template with the most positively skewed
+    response is the one that fits them best.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def find_peaks(sigmas: Tensor, diameter_px: float, least: float) -> tuple[NDArra
 
 
 def _vertex(image: Tensor, x: Tensor, y: Tensor, step_y: int, step_x: int) -> Tensor:
-    """Offset of the vertex of the parabola through a maximum and its two neighbours along one axis; within half a pixel."""
+    """Where the parabola through a maximum and its neighbours along an axis has its vertex; within half a pixel."""
     rows, columns = image.shape
     before = image[(y - step_y).clamp(min=0), (x - step_x).clamp(min=0)]
     after = image[(y + step_y).clamp(max=rows - 1), (x + step_x).clamp(max=columns - 1)]

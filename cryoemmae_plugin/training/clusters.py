@@ -1,8 +1,8 @@
 """The train-set clusters, and which of them is the particle: without a label.
 
-Source: Zamanos et al. 2025, algorithm 1. There a reference micrograph with an annotated mask names the particle cluster;
-here physics does: protein scatters more than ice, so of all clusters the particle's is the darkest in the disc of the
-particle's size.
+Source: Zamanos et al. 2025, algorithm 1. There a reference micrograph with an annotated mask names the particle
+cluster; here physics does: protein scatters more than ice, so of all clusters the particle's is the darkest in the
+disc of the particle's size.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def find_particle_cluster(
         Particle diameter in each tile, in tile pixels.
     """
     grid = round(tokens.shape[1] ** 0.5)
-    darkness = torch.stack([_darkness(t[0], d, grid) for t, d in zip(tiles.cpu(), diameters_px, strict=True)]).reshape(-1)
+    darkness = torch.stack([_darkness(t[0], d, grid) for t, d in zip(tiles.cpu(), diameters_px, strict=True)]).reshape(
+        -1
+    )
     label = torch.cdist(tokens.reshape(-1, tokens.shape[-1]), torch.from_numpy(centroids)).argmin(1)
     size = torch.bincount(label, minlength=len(centroids)).clamp(min=1)
     mean = torch.bincount(label, weights=darkness, minlength=len(centroids)) / size

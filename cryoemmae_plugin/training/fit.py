@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,11 +29,17 @@ class FitSettings(BaseModel):
 
     epochs: int = Field(default=400, ge=1, title="Epochs", description="Passes over the training tiles.")
     batch: int = Field(default=128, ge=1, title="Batch", description="Tiles in a step.")
-    base_rate: float = Field(default=1e-3, gt=0, title="Base learning rate", description="Learning rate for a batch of 256.")
+    base_rate: float = Field(
+        default=1e-3, gt=0, title="Base learning rate", description="Learning rate for a batch of 256."
+    )
     least_rate: float = Field(default=1e-6, ge=0, title="Least learning rate", description="Where the cosine ends.")
     warmup_epochs: float = Field(default=5.0, ge=0, title="Warm-up", description="Epochs of linear warm-up.")
-    weight_decay: float = Field(default=1e-5, ge=0, title="Weight decay", description="AdamW's, not on biases and norms.")
-    seed: int = Field(default=0, ge=0, title="Seed", description="Of the weights, the masks and the order of the tiles.")
+    weight_decay: float = Field(
+        default=1e-5, ge=0, title="Weight decay", description="AdamW's, not on biases and norms."
+    )
+    seed: int = Field(
+        default=0, ge=0, title="Seed", description="Of the weights, the masks and the order of the tiles."
+    )
     checkpoint_steps: int = Field(default=100, ge=1, title="Checkpoint", description="Steps between two checkpoints.")
 
     @property
@@ -92,7 +97,9 @@ def fit(
         rate = settings.rate_at((step + 1) / steps_an_epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        noise = torch.rand(settings.batch, patches, generator=torch.Generator().manual_seed(settings.seed * 7919 + step))
+        noise = torch.rand(
+            settings.batch, patches, generator=torch.Generator().manual_seed(settings.seed * 7919 + step)
+        )
         tiles = source.draw(step, settings.batch).to(device)
         loss, _, _ = model(tiles, noise[: len(tiles)].to(device), MASK_RATIO)
         optimizer.zero_grad(set_to_none=True)
@@ -124,9 +131,11 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settin
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state | {"settings": settings.model_dump_json()}, partial)
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as err:
-        raise OutputError(f"{path}: the checkpoint cannot be written ({err}); free space or choose another --out") from err
+        raise OutputError(
+            f"{path}: the checkpoint cannot be written ({err}); free space or choose another --out"
+        ) from err
 
 
 def _resume(
@@ -136,9 +145,9 @@ def _resume(
     if not path.exists():
         return 0
     state = torch.load(path, map_location=device, weights_only=True)
-    if FitSettings.model_validate_json(state["settings"]).model_dump(exclude={"checkpoint_steps"}) != settings.model_dump(
+    if FitSettings.model_validate_json(state["settings"]).model_dump(
         exclude={"checkpoint_steps"}
-    ):
+    ) != settings.model_dump(exclude={"checkpoint_steps"}):
         raise OutputError(f"{path}: begun with other settings; use another --out, or delete the file to start over")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -164,4 +173,4 @@ class _LossLog:
         partial = self._path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
             csv.writer(file).writerows([("step", "rate", "loss"), *self._rows])
-        os.replace(partial, self._path)
+        partial.replace(self._path)

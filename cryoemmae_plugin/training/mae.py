@@ -1,7 +1,7 @@
 """The full masked autoencoder: encoder, decoder, masking and loss.
 
-Source: He et al. 2022; Zamanos et al. 2025 ("Representation learning", table S5). Parameter names are those of the released
-research code.
+Source: He et al. 2022; Zamanos et al. 2025 ("Representation learning", table S5). Parameter names are those of the
+released research code.
 """
 
 from __future__ import annotations

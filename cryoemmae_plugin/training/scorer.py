@@ -1,7 +1,7 @@
 """Fix the default mode's scorer on simulated micrographs, whose particles are known by construction.
 
-No annotation of a real micrograph enters: what a particle's measurements look like, and where the balanced point lies, is
-learned from simulated ones of many shapes, sizes and qualities, empty and contaminated ones among them.
+No annotation of a real micrograph enters: what a particle's measurements look like, and where the balanced point
+lies, is learned from simulated ones of many shapes, sizes and qualities, empty and contaminated ones among them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where training tiles come from. Every draw is a function of the step alone, so that a resumed run sees the same tiles."""
+"""Where training tiles come from. A draw depends on the step alone, so that a resumed run sees the same tiles."""
 
 from __future__ import annotations
 

@@ -227,6 +227,6 @@ def describe_recipe(settings: FitSettings, tiles: int) -> str:
     """Say how a model was trained, for its card."""
     return (
         f"masked autoencoder, {MASK_RATIO:.0%} of patches hidden; AdamW, {settings.epochs} epochs of {tiles} tiles in "
-        f"batches of {settings.batch}, peak learning rate {settings.rate:g}, {settings.warmup_epochs:g} epochs warm-up, "
-        f"cosine to {settings.least_rate:g}, weight decay {settings.weight_decay:g}, seed {settings.seed}"
+        f"batches of {settings.batch}, peak learning rate {settings.rate:g}, {settings.warmup_epochs:g} epochs "
+        f"warm-up, cosine to {settings.least_rate:g}, weight decay {settings.weight_decay:g}, seed {settings.seed}"
     )

@@ -12,7 +12,9 @@ from cryoemmae_plugin.core.template import BANK, RoundTemplate, correlate, find_
 DIAMETER = 24.0
 
 
-def scene(template: RoundTemplate, centres: list[tuple[float, float]], shape: tuple[int, int] = (300, 360)) -> torch.Tensor:
+def scene(
+    template: RoundTemplate, centres: list[tuple[float, float]], shape: tuple[int, int] = (300, 360)
+) -> torch.Tensor:
     """Dark discs or rings with soft edges on white noise."""
     rng = np.random.default_rng(1)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
