@@ -14,9 +14,10 @@ from relion_wrapper.dialect import detect_version
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.progress import warn
 from relion_wrapper.project import PIPELINE
+from relion_wrapper.repick import Plan, Row, make_plan, repick_all
 from relion_wrapper.scheme import FOLDERS, RUN, SchemeValues, install_scheme
 
-DONE, NOTHING_DONE, USAGE = 0, 1, 2
+DONE, NOTHING_DONE, USAGE, SOME_FAILED = 0, 1, 2, 3
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Version = Literal["auto", "3.1", "4", "5"]
 
@@ -26,6 +27,7 @@ def run_command(words: Sequence[str]) -> int:
     app = App(name="cryoemmae-relion", help="Commands around the External job.", help_format="plaintext")
     app.command(make_job)
     app.command(install, name="install-scheme")
+    app.command(repick)
     try:
         command, bound, *_ = app.parse_args(list(words), exit_on_error=False, print_error=False)
         return int(command(*bound.args, **bound.kwargs) or DONE)
@@ -121,6 +123,7 @@ def install(
     passes: int = 500,
     threads: int = 4,
     model: str | None = None,
+    mode: str | None = None,
     threshold: float | None = None,
     contrast: str | None = None,
     gpu: str | None = None,
@@ -170,6 +173,8 @@ def install(
         CPU threads of picking and classification.
     model
         Name of an installed model, or a model folder.
+    mode
+        default or paper.
     threshold
         Figure of merit from which a candidate is a pick.
     contrast
@@ -203,12 +208,85 @@ def install(
         passes=passes,
         threads=threads,
     )
-    parameters = _parameters(model=model, threshold=threshold, contrast=contrast, gpu=gpu)
+    parameters = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, gpu=gpu)
     parameters |= {"train_on": str(train_on)} if train_on else {}
     folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
     kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
     _tell(f"Written: {folder}. In the project folder:", f"  {command}", f"or, in the GUI, {kind}s > {name} > Run.")
+
+
+def repick(
+    projects: Annotated[list[Path], Parameter(name="PROJECT", negative="")],
+    /,
+    *,
+    job: str | None = None,
+    diameter: float | None = None,
+    model: str | None = None,
+    mode: str | None = None,
+    threshold: float | None = None,
+    contrast: str | None = None,
+    gpu: str | None = None,
+    threads: int = 4,
+    executable: str | None = None,
+    dry_run: Flag = False,
+) -> int:
+    """Pick whole projects anew: one more External job in each, run by RELION's own pipeliner.
+
+    Jobs that are there stay as they are. Run it again to go on where it stopped: what is done is not done twice.
+
+    Exit status: 0 all done, 1 none, 3 some.
+
+    Parameters
+    ----------
+    projects
+        RELION's project folders.
+    job
+        Whose micrographs to take. [default: the latest Select, else CtfFind, MotionCorr, Import]
+    diameter
+        Longest extent of the particle, in Å. [default: the project's own, from its display settings]
+    model
+        Name of an installed model, or a model folder.
+    mode
+        default or paper.
+    threshold
+        Figure of merit from which a candidate is a pick.
+    contrast
+        dark, or bright for inverted micrographs.
+    gpu
+        GPUs as RELION writes them; cpu for none.
+    threads
+        CPU threads.
+    executable
+        Program that RELION starts. [default: this installation's]
+    dry_run
+        Only say what would be done.
+    """
+    parameters = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, gpu=gpu)
+    plans: list[Plan | Row] = []
+    for folder in projects:
+        try:
+            plans.append(
+                make_plan(folder, parameters, job_name=job, diameter_A=diameter, threads=threads, executable=executable)
+            )
+        except CryoemmaeError as err:
+            plans.append(Row(str(folder), "", "not done", note=str(err)))
+    rows = repick_all(plans, _tell, dry_run=dry_run)
+    _tell(*_table(rows))
+    good = sum(row.status == "Succeeded" or (dry_run and bool(row.job)) for row in rows)
+    return DONE if good == len(rows) else SOME_FAILED if good else NOTHING_DONE
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    """One line a project, however long: for eyes and for scripts."""
+    titles = ("project", "job", "status", "micrographs", "before", "after", "found_again", "note")
+    cells = [titles]
+    for row in rows:
+        numbers = ["-" if n is None else str(n) for n in (row.micrographs, row.before, row.after)]
+        again = "-" if row.found_again is None else f"{row.found_again:.0%}"
+        cells.append((row.project, row.job.rstrip("/") or "-", row.status, *numbers, again, row.note))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(titles))]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def _parameters(**values: object) -> dict[str, str]:

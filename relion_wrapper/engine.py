@@ -120,7 +120,7 @@ class InBatches(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Encode tiles (N, 1, tile, tile)."""
-        return torch.cat([self._encoder(few) for few in tiles.split(self._batch)])
+        return torch.cat([self._encoder(few) for few in torch.split(tiles, self._batch)])
 
 
 class PatientPicker:

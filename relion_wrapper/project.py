@@ -16,6 +16,10 @@ PIPELINE = "default_pipeline.star"
 STATUS_OF_3 = {"0": "Running", "1": "Scheduled", "2": "Succeeded", "3": "Failed", "4": "Aborted"}
 """What RELION 3.1 numbers, in the words of 4 and 5."""
 
+MICROGRAPH_TYPES = ("MicrographsData", "MicrographGroupMetadata", "1")
+COORDINATE_TYPES = ("MicrographsCoords", "MicrographCoordsGroup", "2")
+"""How the types of such nodes begin: in RELION 4, in 5, and the whole of it in 3.1."""
+
 EMPTY_PIPELINE = "\n# version 30001\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter 1\n\n"
 
 
@@ -32,6 +36,27 @@ class Job:
         """Of ``jobNNN``; later jobs have larger ones."""
         found = re.search(r"/job(\d+)", self.name)
         return int(found[1]) if found else 0
+
+    @property
+    def kind(self) -> str:
+        """What comes before the number: "External", "CtfFind"."""
+        return self.name.partition("/")[0]
+
+    @property
+    def micrographs(self) -> str | None:
+        """Its micrographs STAR, if it has one."""
+        return self._output(MICROGRAPH_TYPES)
+
+    @property
+    def coordinates(self) -> str | None:
+        """The file that stands for its coordinates, if it has any."""
+        return self._output(COORDINATE_TYPES)
+
+    def _output(self, types: tuple[str, ...]) -> str | None:
+        for node, kind in self.outputs:
+            if kind in types or (not kind.isdigit() and kind.startswith(types)):
+                return node
+        return None
 
 
 class Project:

@@ -13,16 +13,20 @@ _WORD = re.compile(r"""'[^']*'(?=\s|$)|"[^"]*"(?=\s|$)|\S+""")
 
 
 def read_blocks(path: Path) -> dict[str, list[Row]]:
-    """Read all blocks of a STAR file as rows of texts; a block without a loop is one row. Empty without a file."""
+    """Read all blocks of a STAR file, see :func:`parse_blocks`; none where there is no such file."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return parse_blocks(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return {}
+
+
+def parse_blocks(text: str) -> dict[str, list[Row]]:
+    """The blocks of a STAR file as rows of texts; a block without a loop is one row."""
     blocks: dict[str, list[Row]] = {}
     rows: list[Row] = []
     columns: list[str] = []
     in_loop = False
-    for line in lines:
+    for line in text.splitlines():
         words = _WORD.findall(line)
         if not words or words[0].startswith("#"):
             continue

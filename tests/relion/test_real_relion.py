@@ -211,3 +211,38 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[bytes], sec
         assert process.poll() is None, "ended too early"
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.2)
+
+
+def test_a_project_is_picked_anew_in_a_job_of_its_own(
+    chain: Chain, stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = chain.project
+    before = {path: path.stat().st_mtime_ns for path in (project.folder / chain.picked.name).rglob("*")}
+    pipeline = (project.folder / "default_pipeline.star").read_bytes()
+    words = ["repick", str(project.folder), "--executable", f"{sys.executable} {stand_in.__file__}"]
+    words += ["--threshold", "0.65", "--threads", "1", "--job", "Import/job001"]
+
+    assert main([*words, "--dry-run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "new External would run 7 - - - Import/job001/micrographs.star, diameter 54 Å" in said
+    assert (project.folder / "default_pipeline.star").read_bytes() == pipeline
+
+    monkeypatch.setenv("STAND_IN_TEMPLATE", "nowhere.npy")
+    assert main(words) == 1  # a failed job is in the table, whatever RELION's exit status is
+    assert "External/job005 Failed 7" in " ".join(capsys.readouterr().out.split())
+
+    monkeypatch.setenv("STAND_IN_TEMPLATE", str(project.folder / "template.npy"))
+    assert main([*words, str(project.folder.parent)]) == 3
+    said = capsys.readouterr().out
+    assert "not a RELION project" in said
+    row = next(line for line in said.splitlines() if "Succeeded" in line).split()
+    assert row[1:3] == ["External/job005", "Succeeded"]
+    micrographs, old, new = map(int, row[3:6])
+    assert (micrographs, old) == (7, 7 * PER_MICROGRAPH)
+    assert 0.95 * old <= new <= old
+    assert float(row[6].rstrip("%")) >= 95
+
+    assert main(words) == 0
+    assert "External/job005/ is done already" in capsys.readouterr().out
+    assert [job.kind for job in project.jobs()].count("External") == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -1,0 +1,68 @@
+"""Picks of two jobs on the same micrographs, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoemmae_plugin.evaluation.metrics import match
+from relion_wrapper.micrographs import root_of
+from relion_wrapper.project import Job, Project
+from relion_wrapper.star import read_blocks
+
+
+@dataclass
+class Compared:
+    """Picks before, picks after, and how many of the former lie within half a diameter of one of the latter."""
+
+    before: int = 0
+    after: int = 0
+    found_again: int = 0
+
+
+def compare_picks(
+    project: Project, old: Job | None, new: Job, micrographs: Sequence[tuple[str, float | None]], diameter_A: float
+) -> Compared:
+    """Compare old picks with new ones, one to one; those of one micrograph are in memory at a time.
+
+    Parameters
+    ----------
+    old : Job or None
+        Where the old picks are; None where there are none.
+    micrographs : sequence of (str, float or None)
+        Names and pixel sizes in Å.
+    """
+    names = [name for name, _ in micrographs]
+    old_files = coordinate_files(project, old, names) if old is not None else {}
+    new_files = coordinate_files(project, new, names)
+    compared = Compared()
+    for name, pixel_size_A in micrographs:
+        before = read_xy(old_files[name]) if name in old_files else np.zeros((0, 2))
+        after = read_xy(new_files[name]) if name in new_files else np.zeros((0, 2))
+        compared.before += len(before)
+        compared.after += len(after)
+        compared.found_again += len(match(before, after, diameter_A / (pixel_size_A or 1.0), "half_d"))
+    return compared
+
+
+def coordinate_files(project: Project, job: Job, names: Sequence[str]) -> dict[str, Path]:
+    """The coordinate file of each micrograph that a job has one of."""
+    if job.coordinates is None:
+        return {}
+    rows = read_blocks(project.folder / job.coordinates).get("coordinate_files", [])
+    if rows:
+        listed = {row["rlnMicrographName"]: project.folder / row["rlnMicrographCoordinates"] for row in rows}
+    else:  # RELION 3.1: coords_suffix_autopick.star stands for all files in that folder that end in _autopick.star
+        suffix = Path(job.coordinates).name.removeprefix("coords_suffix")
+        listed = {name: project.folder / job.name / f"{root_of(name)}{suffix}" for name in names}
+    return {name: path for name, path in listed.items() if path.is_file()}
+
+
+def read_xy(path: Path) -> NDArray[np.float64]:
+    """Coordinates in a STAR file, shape (N, 2)."""
+    rows = [row for block in read_blocks(path).values() for row in block if "rlnCoordinateX" in row]
+    return np.array([[float(row["rlnCoordinateX"]), float(row["rlnCoordinateY"])] for row in rows]).reshape(-1, 2)

@@ -1,0 +1,190 @@
+"""Pick whole projects anew: one more External job in each, by RELION's own pipeliner; all else stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from cryoemmae_plugin.run.star import read_named_micrographs
+from relion_wrapper.comparison import compare_picks
+from relion_wrapper.display import FILE as DISPLAY_FILE
+from relion_wrapper.jobstar import external_job_star
+from relion_wrapper.project import Job, Project
+from relion_wrapper.star import parse_blocks, read_blocks
+
+MICROGRAPH_JOBS = ("Select", "CtfFind", "MotionCorr", "Import")
+"""Whose micrographs to take, the first that there is."""
+
+JOB_STAR = ".cryoemmae_repick_job.star"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done in one project.
+
+    Attributes
+    ----------
+    project : Project
+        Where.
+    in_mics : str
+        Micrographs STAR.
+    diameter_A : float
+        Particle diameter.
+    text : str
+        The new job's ``job.star``.
+    job : Job or None
+        The job that does exactly this, where there is one already.
+    old : Job or None
+        The latest job with coordinates before it.
+    """
+
+    project: Project
+    in_mics: str
+    diameter_A: float
+    text: str
+    job: Job | None
+    old: Job | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a project, its new job and how that ended, and old and new picks."""
+
+    project: str
+    job: str
+    status: str
+    micrographs: int | None = None
+    before: int | None = None
+    after: int | None = None
+    found_again: float | None = None
+    note: str = ""
+
+
+def make_plan(
+    folder: Path,
+    parameters: Mapping[str, str],
+    *,
+    job_name: str | None,
+    diameter_A: float | None,
+    threads: int,
+    executable: str | None,
+) -> Plan:
+    """Look at a project and say what to do; changes nothing.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Labels and values for the picking job besides the diameter.
+    job_name : str or None
+        Job whose micrographs to take; by default the latest Select, else CtfFind, MotionCorr, Import.
+    diameter_A : float or None
+        Particle diameter; by default that of the project's own settings for display.
+
+    Raises
+    ------
+    InputError
+        When it is no project, or micrographs or diameter are not to be found in it.
+    """
+    project = Project(folder)
+    in_mics = _micrographs_star(project, job_name)
+    diameter = diameter_A or _diameter_of(project)
+    text = external_job_star(
+        in_mics, {"diameter": f"{diameter:g}", **parameters}, threads=threads, executable=executable
+    )
+    wanted = {row["rlnJobOptionVariable"]: row["rlnJobOptionValue"] for row in parse_blocks(text)["joboptions_values"]}
+    jobs = project.jobs()
+    same = [job for job in jobs if job.kind == "External" and wanted.items() <= project.options(job).items()]
+    job = same[-1] if same else None
+    earlier = [old for old in jobs if job is None or old.number < job.number]
+    older = [old for old in earlier if old.coordinates and old.status == "Succeeded"]
+    return Plan(project, in_mics, diameter, text, job, older[-1] if older else None)
+
+
+def carry_out(plan: Plan, tell: Callable[[str], None]) -> Row:
+    """Add and run the job of a plan; one that has run through is left alone, one that has stopped goes on.
+
+    Raises
+    ------
+    CryoemmaeError
+        When RELION does not take the job.
+    """
+    project = plan.project
+    if plan.job is not None:
+        project.check_completion()
+        job = project.job(plan.job.name)
+    else:
+        star = project.folder / JOB_STAR
+        star.write_text(plan.text, encoding="utf-8")
+        try:
+            job = project.add(star)
+        finally:
+            star.unlink()
+    if job.status == "Succeeded":
+        tell(f"{project.folder}: {job.name} is done already")
+    elif job.status == "Running":
+        tell(
+            f"{project.folder}: {job.name} is running; if it is not, mark it as failed in RELION's GUI and repeat this"
+        )
+    else:
+        tell(f"{project.folder}: running {job.name}")
+        job = project.run(job)
+    return _row(plan, job)
+
+
+def _micrographs_star(project: Project, job_name: str | None) -> str:
+    if job_name is not None:
+        job = project.job(job_name)
+        if job.micrographs is None:
+            raise InputError(f"{project.folder / job.name}: has no micrographs; give --job CtfFind/jobNNN or the like")
+        return job.micrographs
+    for kind in MICROGRAPH_JOBS:
+        for job in reversed(project.jobs()):
+            if job.kind == kind and job.status == "Succeeded" and job.micrographs is not None:
+                return job.micrographs
+    raise InputError(f"{project.folder}: no finished job with micrographs; say which one with --job")
+
+
+def _diameter_of(project: Project) -> float:
+    rows = read_blocks(project.folder / DISPLAY_FILE).get("joboptions_values", [])
+    for row in rows:
+        if row.get("rlnJobOptionVariable") == "diameter" and float(row["rlnJobOptionValue"]) > 0:
+            return float(row["rlnJobOptionValue"])
+    raise InputError(f"{project.folder}: the particle's diameter is not known here; give it with --diameter, in Å")
+
+
+def _row(plan: Plan, job: Job) -> Row:
+    folder, names = plan.project.folder, read_named_micrographs(plan.project.folder / plan.in_mics)
+    if job.status != "Succeeded":
+        return Row(str(folder), job.name, job.status, len(names), note=f"see {folder / job.name / 'run.err'}")
+    compared = compare_picks(plan.project, plan.old, job, names, plan.diameter_A)
+    if plan.old is None:
+        return Row(str(folder), job.name, job.status, len(names), after=compared.after)
+    share = compared.found_again / compared.before if compared.before else None
+    return Row(str(folder), job.name, job.status, len(names), compared.before, compared.after, share)
+
+
+def repick_all(plans: list[Plan | Row], tell: Callable[[str], None], *, dry_run: bool) -> list[Row]:
+    """Carry out plans one after the other; what fails becomes a row, and the next one follows."""
+    rows = []
+    for plan in plans:
+        if isinstance(plan, Row):
+            rows.append(plan)
+        elif dry_run:
+            rows.append(_dry(plan))
+        else:
+            try:
+                rows.append(carry_out(plan, tell))
+            except CryoemmaeError as err:
+                rows.append(Row(str(plan.project.folder), "", "not done", note=str(err)))
+    return rows
+
+
+def _dry(plan: Plan) -> Row:
+    where = plan.job.name if plan.job else "new External"
+    finished = plan.job is not None and plan.job.status == "Succeeded"
+    status = "nothing to do" if finished else "would continue" if plan.job else "would run"
+    count = len(read_named_micrographs(plan.project.folder / plan.in_mics))
+    note = f"{plan.in_mics}, diameter {plan.diameter_A:g} Å"
+    return Row(str(plan.project.folder), where, status, count, note=note)
