@@ -1,0 +1,126 @@
+"""job.star files, Schemes and Schedules as files: what RELION reads in them, and the way into a project."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import starfile
+
+from cryoemmae_plugin.errors import SettingsError
+from relion_wrapper.__main__ import main
+from relion_wrapper.arguments import parse_arguments
+from relion_wrapper.jobstar import external_job_star, own_executable
+from relion_wrapper.star import Row, loop, parse_blocks, read_blocks
+
+PIPELINES = {
+    "3.1": "_rlnPipeLineNodeType #2\nImport/job001/micrographs.star 1\n",
+    "4": "_rlnPipeLineNodeTypeLabel #2\nImport/job001/micrographs.star MicrographsData.star.relion\n",
+    "5": "_rlnPipeLineNodeTypeLabel #2\nImport/job001/micrographs.star MicrographGroupMetadata.star.relion\n",
+}
+
+
+def options(path: Path) -> dict[str, str]:
+    rows = read_blocks(path)["joboptions_values"]
+    return {row["rlnJobOptionVariable"]: row["rlnJobOptionValue"] for row in rows}
+
+
+def test_make_job_writes_what_the_job_takes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "make-job --in-mics CtfFind/job003/micrographs_ctf.star --diameter 160 --gpu 0,1 --train-on 5 --threads 8"
+    assert main([*words.split(), "--model", "emmae-base", "--threshold", "0.4"]) == 0
+    assert "relion_pipeliner --addJobFromStar pick.job.star" in capsys.readouterr().out
+    head = read_blocks(Path("pick.job.star"))["job"][0]
+    assert (head["rlnJobType"], head["rlnJobTypeLabel"]) == ("99", "relion.external")
+    form = options(Path("pick.job.star"))
+    assert form["fn_exe"] == own_executable()
+    assert Path(form["fn_exe"].split()[0]).is_absolute()
+    words = ["--o", "External/job002/", "--in_mics", form["in_mic"]]
+    for number in range(1, 7):
+        if f"param{number}_label" in form:
+            words += [f"--{form[f'param{number}_label']}", form[f"param{number}_value"]]
+    arguments = parse_arguments([*words, "--j", form["nr_threads"]])
+    assert arguments.settings.diameter_A == 160
+    assert arguments.settings.threshold == 0.4
+    assert (arguments.devices, arguments.train_on, arguments.threads) == (("cuda:0", "cuda:1"), 5, 8)
+
+
+def test_make_job_refuses_what_the_job_would_refuse(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["make-job", "--in-mics", "mics.star", "--diameter", "160", "--mode", "fast"]) == 1
+    assert "--mode is 'fast'" in capsys.readouterr().err
+    assert main(["make-job", "--in-mics", "mics.star"]) == 2
+    with pytest.raises(SettingsError, match="blank"):
+        external_job_star("mics.star", {"diameter": "160", "model": "my model"})
+    assert not Path("pick.job.star").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "folder", "graph"),
+    [("3.1", "Schedules", "schedule.star"), ("4", "Schemes", "scheme.star"), ("5", "Schemes", "scheme.star")],
+)
+def test_a_scheme_hangs_together(project: Path, version: str, folder: str, graph: str) -> None:
+    Path("default_pipeline.star").write_text(
+        f"\ndata_pipeline_nodes\n\nloop_\n_rlnPipeLineNodeName #1\n{PIPELINES[version]}\n"
+    )
+    assert (
+        main(["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06", "--name", "otf", "--gpu", "0"]) == 0
+    )
+    home = Path(folder, "otf")
+    kind = graph.removesuffix(".star")
+    blocks = read_blocks(home / graph)
+    prefix = f"rln{kind.capitalize()}"
+    jobs = [row[f"{prefix}JobNameOriginal"] for row in blocks[f"{kind}_jobs"]]
+    assert jobs == ["import", "pick", "extract", "class2d"]
+    assert blocks[f"{kind}_jobs"][1][f"{prefix}JobMode"] == "continue"
+    nodes = {*jobs, *(row[f"{prefix}OperatorName"] for row in blocks[f"{kind}_operators"])}
+    known = variables(blocks, kind, prefix)
+    for edge in blocks[f"{kind}_edges"]:
+        ends = [edge[f"{prefix}Edge{end}"] for end in ("InputNodeName", "OutputNodeName", "OutputNodeNameIfTrue")]
+        assert set(ends) <= nodes | {"undefined"}
+        assert edge[f"{prefix}EdgeBooleanVariable"] in known | {"undefined"}
+    for row in blocks[f"{kind}_operators"]:
+        assert {row[f"{prefix}Operator{part}"] for part in ("Output", "Input1", "Input2")} <= known | {"undefined"}
+    pick, extract, classify = (options(home / job / "job.star") for job in ("pick", "extract", "class2d"))
+    assert pick["in_mic"] == extract["star_mics"] == f"{folder}/otf/import/micrographs.star"
+    assert (pick["param1_label"], pick["param1_value"]) == ("diameter", "$$diameter")
+    listed = "coords_suffix_autopick.star" if version == "3.1" else "autopick.star"
+    assert extract["coords_suffix"] == f"{folder}/otf/pick/{listed}"
+    assert classify["fn_img"] == f"{folder}/otf/extract/particles.star"
+    assert extract["extract_size"] == "228"  # 1.5 diameters, an even number of pixels
+    assert not [path for path in home.rglob("*.star") if re.search("@[A-Z_]+@", path.read_text())]
+    assert main(["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06", "--name", "otf"]) == 1
+
+
+def variables(blocks: dict[str, list[Row]], kind: str, prefix: str) -> set[str]:
+    names = {"floats": "Float", "bools": "Boolean", "strings": "String"}
+    return {row[f"{prefix}{name}VariableName"] for block, name in names.items() for row in blocks[f"{kind}_{block}"]}
+
+
+def test_without_a_project_the_version_has_to_be_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06"]) == 1
+    assert "--relion-version" in capsys.readouterr().err
+
+
+def test_star_tables_come_back_as_they_were_written() -> None:
+    rows = [["plain", "two words"], ["", "it's"], ["$$diameter", "_x"]]
+    back = parse_blocks(loop("block", ("a", "b"), rows))["block"]
+    assert [[row["a"], row["b"]] for row in back] == rows
+
+
+def test_star_tables_are_read_alike_by_another_library(tmp_path: Path) -> None:
+    (tmp_path / "x.star").write_text(loop("block", ("rlnA", "rlnB"), [["a/b.mrc", "1"], ["c d.mrc", "2"]]))
+    table = starfile.read(tmp_path / "x.star")
+    assert list(table["rlnA"]) == ["a/b.mrc", "c d.mrc"]
+
+
+def test_the_schemes_are_in_the_package_that_is_installed(repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=repository, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for path in (repository / "relion_wrapper" / "schemes").rglob("*.star"):
+        assert str(path.relative_to(repository)) in names
