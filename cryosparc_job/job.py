@@ -211,7 +211,7 @@ class ExternalJob:
         while self._backlog:
             text, level = self._backlog[0]
             try:
-                self._once("log", lambda text=text, level=level: self._client.log(text, level=level))  # type: ignore[misc]
+                self._once("log", lambda text=text, level=level: self._client.log(text, level=level))
             except ServerGone as err:
                 logger.debug("kept for later: %s", err)
                 return

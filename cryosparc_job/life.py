@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.errors import CryoemmaeError, Interrupted
 from cryosparc_job.calls import is_gone
 from cryosparc_job.errors import CryosparcError, JobStopped, Refused
 from cryosparc_job.job import ACTIVE, ExternalJob
@@ -80,8 +80,8 @@ def signals_into(stop: Stop) -> Iterator[Stop]:
 class Watch:
     """Looks at the job in CryoSPARC now and then; callable, for `should_stop`."""
 
-    def __init__(self, job: ExternalJob, stop: Stop, every_s: float = CHECK_EVERY_S) -> None:
-        self._job, self._stop, self._every_s = job, stop, every_s
+    def __init__(self, job: ExternalJob, stop: Stop) -> None:
+        self._job, self._stop, self._every_s = job, stop, CHECK_EVERY_S
         self._last = time.monotonic()
 
     def __call__(self) -> bool:
@@ -129,10 +129,11 @@ def running(job: ExternalJob, stop: Stop, rescue: Callable[[str], str]) -> Itera
                 raise JobStopped(stop.reason or "")
             job.complete()
         except BaseException as err:
-            stop.ending = True
+            stop.ending, asked = True, stop()
             stop.reason = reason = _reason(stop, err)
             _end(job, stop, reason, rescue)
-            if isinstance(err, (KeyboardInterrupt, JobStopped)):
+            asked = asked and isinstance(err, Interrupted)
+            if asked or stop.elsewhere or isinstance(err, (KeyboardInterrupt, JobStopped)):
                 raise JobStopped(reason) from err
             raise
 
