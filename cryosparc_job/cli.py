@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cryoemmae_plugin.cli import exits
 from cryoemmae_plugin.cli.app import DEBUG_FLAG, DEBUG_VARIABLE
 from cryoemmae_plugin.cli.console import Reporter, library_log
-from cryoemmae_plugin.cli.options import SettingsOptions
+from cryoemmae_plugin.cli.options import Flag, SettingsOptions
 from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
 from cryoemmae_plugin.settings import PickerSettings, describe
@@ -175,6 +175,66 @@ def resume(
     return finish(teller, resume_job(connection.open(), project, job, build_engine, work=work, tell=teller))
 
 
+def repick(
+    *,
+    plan: Path | None = None,
+    project: str | None = None,
+    all_exposures: Flag = False,
+    diameter: float | None = None,
+    threshold: float | None = None,
+    dry_run: Flag = False,
+    work: Path | None = None,
+    connection: ConnectionOptions = Connection(),
+) -> int:
+    """Pick many exposures outputs, a job each; nothing that is there is changed or deleted.
+
+    Run it again to go on: what has completed is not picked again. Exit status as of pick; 3 where some entries failed.
+
+    Parameters
+    ----------
+    plan
+        File with a table [[job]] for each exposures output: project, exposures, diameter; see the documentation.
+    project
+        Instead of a plan, with --all-exposures: the project.
+    all_exposures
+        All exposures outputs of the project from which no others are made.
+    diameter
+        Longest extent of the particle in Å, where the plan has none.
+    threshold
+        Figure of merit threshold, where the plan has none.
+    dry_run
+        Only say what would be picked.
+    work
+        Folder for results in the making, and for the note of what is done. [default: the jobs' own, beside the plan]
+    """
+    from cryosparc_job.plan import all_exposures as find_all
+    from cryosparc_job.plan import read_plan
+    from cryosparc_job.repicking import Repicking, table
+    from cryosparc_job.request import local_folder
+
+    if (plan is None) == (project is None) or (project is None) == all_exposures:
+        raise SettingsError("give either --plan FILE, or --project P3 --all-exposures --diameter 150")
+    instance = connection.open()
+    if plan is not None:
+        entries, state = read_plan(plan), plan.with_suffix(".done.json")
+    else:
+        assert project is not None
+        entries = find_all(instance, project)
+        state = (work or local_folder(instance.account, project, "repick")) / "done.json"
+    common = {name: value for name, value in (("diameter", diameter), ("threshold", threshold)) if value is not None}
+    entries = [entry.model_copy(update={"values": {**common, **entry.values}}) for entry in entries]
+    teller = Teller()
+    repicking = Repicking(instance, entries, state, build_engine, work=work, tell=teller)
+    rows = repicking.dry_run() if dry_run else repicking.run()
+    teller.reporter.say(table(rows))
+    wrong = sum(row.status not in ("completed", "to do") for row in rows)
+    if dry_run:
+        wrong = sum(row.status == "wrong" for row in rows)
+    if wrong:
+        return exits.NOTHING_DONE if wrong == len(rows) else exits.SOME_FAILED
+    return exits.ALL_DONE
+
+
 def doctor(
     *,
     project: str | None = None,
@@ -258,6 +318,7 @@ def build_app() -> App:
     app = App(name=PROGRAM, help=HELP, version=lambda: version("cryoemmae"), help_format="plaintext")
     app.command(pick, sort_key=0)
     app.command(resume, sort_key=1)
+    app.command(repick, sort_key=2)
     app.command(doctor, sort_key=3)
     return app
 

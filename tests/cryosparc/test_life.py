@@ -53,16 +53,25 @@ def send(number: int) -> Callable[..., None]:
 def test_a_signal_while_picking_ends_the_job_as_failed_with_its_picks(world: Any, number: int) -> None:
     world.few(6)
     report, job = pick(world, engines=Happening(2, send(number)))
-    assert (report.status, report.signal, job.status, job.statuses) == ("failed", number, "failed", ["running", "failed"])
+    assert (report.status, report.signal, job.status, job.statuses) == (
+        "failed",
+        number,
+        "failed",
+        ["running", "failed"],
+    )
     assert report.micrographs == 3, "the micrograph in the works is finished"
     assert len(world.saved(job.uid)) == report.picks == 9
-    assert {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "terminal"}[signal.Signals(number)] in job.error
+    assert {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "terminal"}[
+        signal.Signals(number)
+    ] in job.error
     assert "3 of 6 micrographs are saved" in job.error
     assert f"resume --project P3 --job {job.uid}" in job.error
     assert signal.getsignal(number) is not None
 
 
-@pytest.mark.parametrize("operation", ["jobs.add_checkpoint", "jobs.add_event_log", "jobs.add_image_log", "assets.upload"])
+@pytest.mark.parametrize(
+    "operation", ["jobs.add_checkpoint", "jobs.add_event_log", "jobs.add_image_log", "assets.upload"]
+)
 def test_a_signal_at_any_other_moment_ends_the_job_as_failed(world: Any, operation: str) -> None:
     world.few(3)
     world.state.hooks[operation] = lambda state: (state.hooks.clear(), send(signal.SIGTERM)())
@@ -119,7 +128,9 @@ def test_a_deleted_job_ends_the_run(world: Any) -> None:
     assert "gone from CryoSPARC" in report.reason
 
 
-def test_an_unexpected_error_ends_the_job_as_failed_with_the_reason(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_ends_the_job_as_failed_with_the_reason(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError("no luck " * 2000)
 
@@ -190,7 +201,9 @@ def test_the_command_line_ends_its_job_when_it_is_stopped(world: Any, number: in
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        wait_for(lambda: world.state.jobs.get(("P3", "J3")) and "Picking" in world.state.jobs["P3", "J3"].texts, process)
+        wait_for(
+            lambda: world.state.jobs.get(("P3", "J3")) and "Picking" in world.state.jobs["P3", "J3"].texts, process
+        )
         process.send_signal(number)
         assert process.wait(200) == status
         log.seek(0)

@@ -1,0 +1,123 @@
+"""Which exposures outputs to pick again: from a plan file, or all that a project has."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cryoemmae_plugin.errors import InputError, SettingsError
+from cryoemmae_plugin.settings import PickerSettings, describe, make_settings
+from cryosparc_job.instance import Instance, JobInfo
+from cryosparc_job.request import PickRequest, make_request
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_SHARED = ("title", "output", "limit", "train_on", "gpu", "flip_y", "jobs", "overlays", "workspace")
+
+
+class PlanEntry(BaseModel):
+    """One job to make.
+
+    Attributes
+    ----------
+    project, exposures : str
+        What to pick, such as "P3" and "J12.exposures".
+    workspace : str or None
+        Where to make the job; by default that of the job with the exposures.
+    compare : str or None
+        Particles output of the same project to compare with, such as "J20.particles".
+    values : dict
+        Settings and options of this entry.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    project: str
+    exposures: str
+    workspace: str | None = None
+    compare: str | None = None
+    values: dict[str, str | float | int | bool] = Field(default_factory=dict)
+
+    def request(self, instance: Instance) -> PickRequest:
+        """The job's request; asks CryoSPARC for the workspace where none is given.
+
+        Raises
+        ------
+        SettingsError
+            When a value of the entry cannot be right.
+        """
+        values = {"diameter_A" if name == "diameter" else name: value for name, value in self.values.items()}
+        if "diameter_A" not in values:
+            raise SettingsError(f"{self.project} {self.exposures}: no diameter; give one in the plan, or --diameter")
+        ours = {name: values.pop(name) for name in _SHARED if name in values}
+        settings = make_settings(**{_field(name): value for name, value in values.items()})
+        workspace = self.workspace or ours.pop("workspace", None) or self._workspace(instance)
+        return make_request(
+            project=self.project, workspace=workspace, exposures=self.exposures, settings=settings, **ours
+        )
+
+    def _workspace(self, instance: Instance) -> str:
+        return instance.job(self.project, self.exposures.partition(".")[0]).workspaces[0]
+
+
+def _field(name: str) -> str:
+    """The settings field of a name in a plan: ``pixel_size`` is ``pixel_size_A``."""
+    return f"{name}_A" if f"{name}_A" in PickerSettings.model_fields else name
+
+
+def read_plan(path: Path) -> list[PlanEntry]:
+    """Read a plan: values for all jobs at its top, and a table ``[[job]]`` for each.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, or an entry is incomplete.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as err:
+        raise InputError(f"{path}: cannot be read as a plan ({err})") from err
+    tables = content.pop("job", None)
+    if not isinstance(tables, list) or not tables:
+        raise InputError(f"{path}: no [[job]] in it; give one for each exposures output, with project and exposures")
+    entries = []
+    for number, table in enumerate(tables, 1):
+        named = {name: table.pop(name) for name in ("project", "exposures", "workspace", "compare") if name in table}
+        named = {**{name: content[name] for name in ("project", "workspace") if name in content}, **named}
+        common = {name: value for name, value in content.items() if name not in ("project", "workspace")}
+        try:
+            entries.append(PlanEntry(**named, values={**common, **table}))
+        except ValidationError as err:
+            raise InputError(f"{path}: job {number}: {describe(err).replace('--', '')}") from err
+    return entries
+
+
+def all_exposures(instance: Instance, project: str) -> list[PlanEntry]:
+    """The last exposures outputs of a project's completed jobs: those that no other exposures output is made from.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    jobs = [job for job in instance.jobs(project) if job.status == "completed"]
+    used = {source for job in jobs if _exposure_outputs(job) for source in job.sources}
+    entries = [
+        PlanEntry(project=project, exposures=f"{job.uid}.{name}", workspace=job.workspaces[0])
+        for job in jobs
+        for name in _exposure_outputs(job)
+        if (job.uid, name) not in used and "rejected" not in name and "incomplete" not in name
+    ]
+    if not entries:
+        raise InputError(f"project {project} has no completed job with micrographs")
+    return entries
+
+
+def _exposure_outputs(job: JobInfo) -> Sequence[str]:
+    return [o.name for o in job.outputs.values() if o.type == "exposure" and "micrograph_blob" in o.slots and o.items]
