@@ -232,7 +232,7 @@ def test_a_project_is_picked_anew_in_a_job_of_its_own(
     assert "External/job005 Failed 7" in " ".join(capsys.readouterr().out.split())
 
     monkeypatch.setenv("STAND_IN_TEMPLATE", str(project.folder / "template.npy"))
-    assert main([*words, str(project.folder.parent)]) == 3
+    assert main([words[0], str(project.folder.parent), *words[1:]]) == 3
     said = capsys.readouterr().out
     assert "not a RELION project" in said
     row = next(line for line in said.splitlines() if "Succeeded" in line).split()
