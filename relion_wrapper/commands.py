@@ -280,7 +280,7 @@ def repick(
 def _table(rows: Sequence[Row]) -> list[str]:
     """One line a project, however long: for eyes and for scripts."""
     titles = ("project", "job", "status", "micrographs", "before", "after", "found_again", "note")
-    cells = [titles]
+    cells: list[tuple[str, ...]] = [titles]
     for row in rows:
         numbers = ["-" if n is None else str(n) for n in (row.micrographs, row.before, row.after)]
         again = "-" if row.found_again is None else f"{row.found_again:.0%}"
