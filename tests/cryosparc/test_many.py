@@ -1,0 +1,59 @@
+"""Thousands of exposures: memory does not grow with them."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import stub
+from ask import request
+
+from cryosparc_job.picking import begin
+
+COUNT = 2000
+SIDE = 256  # an image of 256 KiB: were they kept, they would be 500 MiB
+
+
+class Measuring(stub.StubPicker):
+    """Notes how much memory is in use, now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: list[int] = []
+
+    def pick(self, *details: Any, **more: Any) -> Any:
+        if self.picked % 250 == 100:
+            gc.collect()
+            self.bytes.append(tracemalloc.get_traced_memory()[0])
+        return super().pick(*details, **more)
+
+
+def test_memory_is_flat_over_two_thousand_exposures(world: Any) -> None:
+    exposures = world.exposures()
+    image = stub.stub_image(1, (SIDE, SIDE))
+    first = stub.write_mrc(world.project / "J1" / "imported" / "first.mrc", image)
+    for number in range(COUNT):
+        path = f"J1/imported/{number:05d}.mrc"
+        (world.project / path).symlink_to(first)
+        exposures.add(np.empty((SIDE, SIDE)), path, write=False)
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    picker = Measuring()
+
+    class Engines(stub.StubEngines):
+        def __call__(self, *arguments: Any) -> Any:
+            engine = super().__call__(*arguments)
+            return type(engine)(picker, engine.model_name, engine.model_sha256, engine.device)
+
+    tracemalloc.start()
+    try:
+        report = begin(world.connect(), request(), Engines()).run()
+    finally:
+        tracemalloc.stop()
+    assert (report.status, report.micrographs, report.picks) == ("completed", COUNT, 3 * COUNT)
+    assert len(world.saved(report.job)) == 3 * COUNT
+    growth = picker.bytes[-1] - picker.bytes[0]
+    assert growth < 10 * image.nbytes, f"{growth / COUNT:.0f} bytes for each of {COUNT} exposures"
+    calls = world.state.calls
+    assert len(calls) < 300, "the instance is not asked about every micrograph"
