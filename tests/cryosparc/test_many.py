@@ -55,5 +55,5 @@ def test_memory_is_flat_over_two_thousand_exposures(world: Any) -> None:
     assert len(world.saved(report.job)) == 3 * COUNT
     growth = picker.bytes[-1] - picker.bytes[0]
     assert growth < 10 * image.nbytes, f"{growth / COUNT:.0f} bytes for each of {COUNT} exposures"
-    calls = world.state.calls
-    assert len(calls) < 300, "the instance is not asked about every micrograph"
+    calls = [call for call in world.state.calls if call != "jobs.find_one"]  # looks at the status, every so many seconds
+    assert len(calls) < 100, "the instance is not told about every micrograph"
