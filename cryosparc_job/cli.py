@@ -21,13 +21,12 @@ from cryoemmae_plugin.cli.console import Reporter, library_log
 from cryoemmae_plugin.cli.options import Flag, SettingsOptions
 from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
-from cryoemmae_plugin.settings import PickerSettings, describe
+from cryoemmae_plugin.settings import describe
+from cryosparc_job.shell import PROGRAM, Hangup, Teller, finish
 
 if TYPE_CHECKING:
     from cryosparc_job.instance import Instance
-    from cryosparc_job.picking import JobReport
 
-PROGRAM = "cryoemmae-cryosparc"
 HELP = """Particle picking for CryoSPARC, as an external job.
 
 Begin with:  cryoemmae-cryosparc doctor --url http://HOST:39000 --project P3
@@ -137,7 +136,7 @@ def pick(
     """
     from dataclasses import asdict
 
-    from cryosparc_job.picking import begin
+    from cryosparc_job.making import begin
     from cryosparc_job.request import make_request
 
     values = asdict(making)
@@ -255,64 +254,6 @@ def doctor(
     return exits.ALL_DONE if well else exits.NOTHING_DONE
 
 
-class Teller:
-    """Takes the job's lines: a log's worth of them, and each at once on a terminal."""
-
-    def __init__(self) -> None:
-        self.reporter = Reporter(dated=True)
-        self._last = float("-inf")
-
-    def __call__(self, text: str) -> None:
-        """Show a line, unless it is one of many of progress."""
-        import time
-
-        from cryoemmae_plugin.cli.console import LOG_EVERY_S
-
-        if text.startswith(("Picking ", "Training ")):
-            if time.monotonic() - self._last < LOG_EVERY_S:
-                return
-            self._last = time.monotonic()
-        self.reporter.say(text)
-
-
-class Hangup:
-    """Until a job lives and notes signals itself: each of them ends the program as Ctrl-C does."""
-
-    def __enter__(self) -> None:
-        from cryosparc_job.life import SIGNALS
-
-        self._before = {number: signal.signal(number, self._raise) for number in SIGNALS}
-
-    def __exit__(self, *details: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @staticmethod
-    def _raise(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-
-def finish(teller: Teller, report: JobReport) -> int:
-    """Say how a job ended; the exit status for it."""
-    name = f"{report.project} {report.job}"
-    if report.status == "completed":
-        teller.reporter.say(f"{name} is completed: {report.picks} particles of {report.micrographs} micrographs.")
-    else:
-        teller.reporter.warn(f"{name} is {report.status}: {report.reason}.")
-        if report.status != "killed" or report.micrographs:
-            again = f"{PROGRAM} resume --project {report.project} --job {report.job}"
-            teller.reporter.warn(
-                f"{report.micrographs} micrographs are done and kept in {report.folder}. Go on: {again}"
-            )
-    if report.failed:
-        teller.reporter.warn(f"{len(report.failed)} micrographs were left out:")
-        for reason in report.failed[:20]:
-            teller.reporter.warn(f"  {reason}")
-    if report.status != "completed":
-        return exits.SIGNAL_BASE + (report.signal or signal.SIGTERM)
-    return exits.SOME_FAILED if report.failed else exits.ALL_DONE
-
-
 def build_app() -> App:
     """Put the commands together."""
     app = App(name=PROGRAM, help=HELP, version=lambda: version("cryoemmae"), help_format="plaintext")
@@ -355,6 +296,3 @@ def _fail(reporter: Reporter, text: str, debug: bool, status: int) -> int:
         reporter.warn(traceback.format_exc())
     reporter.error(text)
     return status
-
-
-__all__ = ["PickerSettings", "build_app", "main"]

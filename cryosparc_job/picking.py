@@ -1,18 +1,16 @@
-"""One pick job: checks before it is made, then exposures in, particles out, and what is said and shown on the way."""
+"""One pick job: exposures in, particles out, and what is said and shown on the way."""
 
 from __future__ import annotations
 
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from cryoemmae_plugin.cli.session import Engine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, StoreError
-from cryoemmae_plugin.images import is_readable
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult, pick_micrographs
@@ -21,18 +19,17 @@ from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
 from cryoemmae_plugin.version import release
 from cryosparc_job import figures, sayings
-from cryosparc_job.errors import CryosparcError, JobStopped, Refused
+from cryosparc_job.checks import Prepared
+from cryosparc_job.errors import CryosparcError, JobStopped
 from cryosparc_job.files import ExposureFiles
-from cryosparc_job.instance import Instance, JobInfo
+from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
 from cryosparc_job.life import Stop, Watch, running
-from cryosparc_job.request import PickRequest, save_request, work_folder
-from cryosparc_job.slots import EXPOSURE_SLOTS, PARTICLE_SLOTS, Exposure, ParticleRows, read_exposures, spread
+from cryosparc_job.slots import Exposure, ParticleRows, spread
 from cryosparc_job.training import train
 
 logger = logging.getLogger(__name__)
 
-INPUT = "micrographs"
 FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
 """Seconds to the first save of what is there so far; each next one after twice the time, up to the longest."""
 
@@ -53,67 +50,6 @@ class JobReport:
     folder: Path
     reason: str = ""
     signal: int | None = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request that has been looked at from all sides, before anything is made in CryoSPARC."""
-
-    request: PickRequest
-    exposures: Sequence[Exposure]
-    project_dir: Path
-    slots: tuple[str, ...]
-
-
-def prepare(instance: Instance, request: PickRequest) -> Prepared:
-    """Look at everything that can be known before a job is made.
-
-    Raises
-    ------
-    CryoemmaeError
-        When the workspace, the job, the output or its data are not what they should be.
-    """
-    instance.check_workspace(request.project, request.workspace)
-    uid, name = request.source
-    slots = exposure_slots(instance.job(request.project, uid), name)
-    dataset = instance.load_output(request.project, uid, name, slots)
-    exposures = read_exposures(dataset, f"{request.project} {request.exposures}")[: request.limit]
-    if not any(is_readable(Path(exposure.file)) for exposure in exposures):
-        raise InputError(
-            f"{request.exposures}: {exposures[0].path} is of a kind that cannot be read; connect the micrographs that "
-            "motion correction has written"
-        )
-    return Prepared(request, exposures, instance.project_dir(request.project), slots)
-
-
-def exposure_slots(job: JobInfo, name: str) -> tuple[str, ...]:
-    """The slots to load of an exposures output.
-
-    Raises
-    ------
-    InputError
-        When the job has no such output, or one of another kind.
-    """
-    fitting = [output.name for output in job.outputs.values() if _has_micrographs(output.type, output.slots)]
-    hint = f"; with micrographs: {', '.join(f'{job.uid}.{n}' for n in fitting)}" if fitting else ""
-    output = job.outputs.get(name)
-    if output is None:
-        raise InputError(
-            f"{job.project} {job.uid} ({job.type}, {job.status}) has no output {name!r}; there are: "
-            f"{', '.join(job.outputs) or 'none yet'}{hint}"
-        )
-    if output.type != "exposure":
-        raise InputError(f"{job.project} {job.uid}.{name} is of type {output.type}, not exposure{hint}")
-    if not _has_micrographs(output.type, output.slots):
-        raise InputError(
-            f"{job.project} {job.uid}.{name} has no micrograph_blob (it has {', '.join(output.slots) or 'nothing'}): "
-            f"run motion correction first, or import micrographs{hint}"
-        )
-    return tuple(slot for slot in EXPOSURE_SLOTS if slot in output.slots)
-
-
-def _has_micrographs(kind: str, slots: Sequence[str]) -> bool:
-    return kind == "exposure" and EXPOSURE_SLOTS[0] in slots
 
 
 @dataclass
@@ -369,75 +305,3 @@ class _SaveTimer:
         self._pause = min(2 * self._pause, LONGEST_SAVE_S)
         self._next = now + self._pause
         return True
-
-
-def begin(
-    instance: Instance,
-    request: PickRequest,
-    build: BuildEngine,
-    *,
-    work: Path | None = None,
-    tell: Callable[[str], None] = lambda text: None,
-) -> PickJob:
-    """Check a request, and make the job: built and connected, not yet running.
-
-    Raises
-    ------
-    CryoemmaeError
-        Before a job is made wherever that can be.
-    """
-    prepared = prepare(instance, request)
-    if not request.train_on:  # a model or a device that is not there shows before there is a job
-        build = _once(build, request.settings, request.device)
-    job = ExternalJob.create(instance, request.project, request.workspace, request.title)
-    try:
-        rows = _furnish(job, prepared)
-        folder = work_folder(instance.account, request.project, job.uid, job.folder(), work)
-        save_request(folder, request)
-    except BaseException as err:
-        _give_up(job, str(err) or "stopped before it began")
-        raise
-    tell(f"{request.project} {job.uid}: {len(prepared.exposures)} micrographs, results in {folder}")
-    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)
-
-
-def _once(build: BuildEngine, settings: PickerSettings, device: str) -> BuildEngine:
-    engine = build(settings, device, 0)
-    return lambda settings, device, threads: engine
-
-
-def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
-    """Connect the exposures, and make the output."""
-    request = prepared.request
-    uid, output = request.source
-    job.connect(INPUT, uid, output, [slot for slot in prepared.slots if slot != "ctf"])
-    template = job.add_output("particle", request.output, PARTICLE_SLOTS, "Picked particles")
-    return ParticleRows(template, request.settings.diameter_A / 2, flip_y=request.flip_y)
-
-
-def _give_up(job: ExternalJob, why: str) -> None:
-    """End a job that could not even be put together."""
-    try:
-        job.start()
-        job.fail(why)
-    except CryosparcError as err:
-        logger.warning("%s is left as it is: %s", job.uid, err)
-
-
-def reopen(
-    instance: Instance,
-    request: PickRequest,
-    uid: str,
-    folder: Path,
-    build: BuildEngine,
-    tell: Callable[[str], None] = lambda text: None,
-) -> PickJob:
-    """Take up a job that was begun before; raises Refused where this version of CryoSPARC does not allow that."""
-    prepared = prepare(instance, request)
-    job = ExternalJob.open(instance, request.project, uid)
-    rows = ParticleRows(job.template(request.output), request.settings.diameter_A / 2, flip_y=request.flip_y)
-    job.start()
-    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)
-
-
-__all__ = ["JobReport", "PickJob", "Prepared", "Refused", "begin", "exposure_slots", "partial", "prepare", "reopen"]

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, Interrupted, SettingsError
 from cryoemmae_plugin.evaluation.metrics import match
 from cryoemmae_plugin.run.atomic import atomic_write
+from cryosparc_job.checks import prepare
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
-from cryosparc_job.picking import BuildEngine, JobReport, begin, prepare
+from cryosparc_job.making import begin
+from cryosparc_job.picking import BuildEngine, JobReport
 from cryosparc_job.plan import PlanEntry
 from cryosparc_job.request import PickRequest
 from cryosparc_job.resuming import resume_job

@@ -9,7 +9,8 @@ from pathlib import Path
 from cryoemmae_plugin.errors import OutputError
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
-from cryosparc_job.picking import BuildEngine, JobReport, PickJob, begin, reopen
+from cryosparc_job.making import begin, reopen
+from cryosparc_job.picking import BuildEngine, JobReport, PickJob
 from cryosparc_job.request import find_work_folder, load_request
 
 _KEPT = ("picks", "model")

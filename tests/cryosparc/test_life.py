@@ -19,7 +19,7 @@ from testserver.state import Refusal
 
 from cryosparc_job.errors import ServerGone
 from cryosparc_job.job import cut
-from cryosparc_job.picking import begin
+from cryosparc_job.making import begin
 
 DRIVER = Path(__file__).resolve().parent / "helpers" / "driver.py"
 

@@ -10,7 +10,7 @@ import numpy as np
 import stub
 from ask import request
 
-from cryosparc_job.picking import begin
+from cryosparc_job.making import begin
 
 COUNT = 2000
 SIDE = 256  # an image of 256 KiB: were they kept, they would be 500 MiB
@@ -55,5 +55,7 @@ def test_memory_is_flat_over_two_thousand_exposures(world: Any) -> None:
     assert len(world.saved(report.job)) == 3 * COUNT
     growth = picker.bytes[-1] - picker.bytes[0]
     assert growth < 10 * image.nbytes, f"{growth / COUNT:.0f} bytes for each of {COUNT} exposures"
-    calls = [call for call in world.state.calls if call != "jobs.find_one"]  # looks at the status, every so many seconds
+    calls = [
+        call for call in world.state.calls if call != "jobs.find_one"
+    ]  # looks at the status, every so many seconds
     assert len(calls) < 100, "the instance is not told about every micrograph"

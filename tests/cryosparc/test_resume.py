@@ -13,7 +13,7 @@ from ask import pick, request
 
 from cryoemmae_plugin.errors import InputError
 from cryosparc_job.errors import Refused
-from cryosparc_job.picking import begin
+from cryosparc_job.making import begin
 from cryosparc_job.resuming import resume_job
 
 

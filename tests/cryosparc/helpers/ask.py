@@ -7,7 +7,8 @@ from typing import Any
 import stub
 
 from cryoemmae_plugin.settings import make_settings
-from cryosparc_job.picking import JobReport, begin
+from cryosparc_job.making import begin
+from cryosparc_job.picking import JobReport
 from cryosparc_job.request import PickRequest, make_request
 
 

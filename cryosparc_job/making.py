@@ -1,0 +1,89 @@
+"""From a request to a job in CryoSPARC that is ready to run: a new one, or one of before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from cryoemmae_plugin.settings import PickerSettings
+from cryosparc_job.checks import Prepared, prepare
+from cryosparc_job.errors import CryosparcError
+from cryosparc_job.instance import Instance
+from cryosparc_job.job import ExternalJob
+from cryosparc_job.picking import BuildEngine, PickJob
+from cryosparc_job.request import PickRequest, save_request, work_folder
+from cryosparc_job.slots import PARTICLE_SLOTS, ParticleRows
+
+logger = logging.getLogger(__name__)
+
+INPUT = "micrographs"
+
+
+def begin(
+    instance: Instance,
+    request: PickRequest,
+    build: BuildEngine,
+    *,
+    work: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> PickJob:
+    """Check a request, and make the job: built and connected, not yet running.
+
+    Raises
+    ------
+    CryoemmaeError
+        Before a job is made wherever that can be.
+    """
+    prepared = prepare(instance, request)
+    if not request.train_on:  # a model or a device that is not there shows before there is a job
+        build = _once(build, request.settings, request.device)
+    job = ExternalJob.create(instance, request.project, request.workspace, request.title)
+    try:
+        rows = _furnish(job, prepared)
+        folder = work_folder(instance.account, request.project, job.uid, job.folder(), work)
+        save_request(folder, request)
+    except BaseException as err:
+        _give_up(job, str(err) or "stopped before it began")
+        raise
+    tell(f"{request.project} {job.uid}: {len(prepared.exposures)} micrographs, results in {folder}")
+    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)
+
+
+def _once(build: BuildEngine, settings: PickerSettings, device: str) -> BuildEngine:
+    engine = build(settings, device, 0)
+    return lambda settings, device, threads: engine
+
+
+def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
+    """Connect the exposures, and make the output."""
+    request = prepared.request
+    uid, output = request.source
+    job.connect(INPUT, uid, output, [slot for slot in prepared.slots if slot != "ctf"])
+    template = job.add_output("particle", request.output, PARTICLE_SLOTS, "Picked particles")
+    return ParticleRows(template, request.settings.diameter_A / 2, flip_y=request.flip_y)
+
+
+def _give_up(job: ExternalJob, why: str) -> None:
+    """End a job that could not even be put together."""
+    try:
+        job.start()
+        job.fail(why)
+    except CryosparcError as err:
+        logger.warning("%s is left as it is: %s", job.uid, err)
+
+
+def reopen(
+    instance: Instance,
+    request: PickRequest,
+    uid: str,
+    folder: Path,
+    build: BuildEngine,
+    tell: Callable[[str], None] = lambda text: None,
+) -> PickJob:
+    """Take up a job that was begun before; raises Refused where this version of CryoSPARC does not allow that."""
+    prepared = prepare(instance, request)
+    job = ExternalJob.open(instance, request.project, uid)
+    rows = ParticleRows(job.template(request.output), request.settings.diameter_A / 2, flip_y=request.flip_y)
+    job.start()
+    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)

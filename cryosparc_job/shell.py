@@ -1,0 +1,69 @@
+"""What the commands have in common: lines on the terminal, signals before a job lives, exit statuses."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from cryoemmae_plugin.cli import exits
+from cryoemmae_plugin.cli.console import LOG_EVERY_S, Reporter
+
+if TYPE_CHECKING:
+    from cryosparc_job.picking import JobReport
+
+PROGRAM = "cryoemmae-cryosparc"
+
+
+class Teller:
+    """Takes the job's lines: a log's worth of them, and each at once on a terminal."""
+
+    def __init__(self) -> None:
+        self.reporter = Reporter(dated=True)
+        self._last = float("-inf")
+
+    def __call__(self, text: str) -> None:
+        """Show a line, unless it is one of many of progress."""
+        if text.startswith(("Picking ", "Training ")):
+            if time.monotonic() - self._last < LOG_EVERY_S:
+                return
+            self._last = time.monotonic()
+        self.reporter.say(text)
+
+
+class Hangup:
+    """Until a job lives and notes signals itself: each of them ends the program as Ctrl-C does."""
+
+    def __enter__(self) -> None:
+        from cryosparc_job.life import SIGNALS
+
+        self._before = {number: signal.signal(number, self._raise) for number in SIGNALS}
+
+    def __exit__(self, *details: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _raise(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+
+def finish(teller: Teller, report: JobReport) -> int:
+    """Say how a job ended; the exit status for it."""
+    name = f"{report.project} {report.job}"
+    if report.status == "completed":
+        teller.reporter.say(f"{name} is completed: {report.picks} particles of {report.micrographs} micrographs.")
+    else:
+        teller.reporter.warn(f"{name} is {report.status}: {report.reason}.")
+        if report.status != "killed" or report.micrographs:
+            again = f"{PROGRAM} resume --project {report.project} --job {report.job}"
+            teller.reporter.warn(
+                f"{report.micrographs} micrographs are done and kept in {report.folder}. Go on: {again}"
+            )
+    if report.failed:
+        teller.reporter.warn(f"{len(report.failed)} micrographs were left out:")
+        for reason in report.failed[:20]:
+            teller.reporter.warn(f"  {reason}")
+    if report.status != "completed":
+        return exits.SIGNAL_BASE + (report.signal or signal.SIGTERM)
+    return exits.SOME_FAILED if report.failed else exits.ALL_DONE
