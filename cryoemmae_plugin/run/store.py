@@ -75,9 +75,7 @@ class ResultStore:
         self._lock = FileLock(folder / ".lock")
 
     @classmethod
-    def create(
-        cls, folder: Path, record: RunRecord, *, overwrite: bool = False, renew: bool = False
-    ) -> ResultStore:
+    def create(cls, folder: Path, record: RunRecord, *, overwrite: bool = False, renew: bool = False) -> ResultStore:
         """Start a result folder, or go on with one that was made with the same settings and model; locked already.
 
         Parameters
