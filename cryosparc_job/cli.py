@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -270,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = DEBUG_FLAG in tokens or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     tokens = [token for token in tokens if token != DEBUG_FLAG]
     reporter = Reporter()
+    warnings.filterwarnings("ignore", message=r"\*\*\* ")  # the client's, about attempts that we tell of ourselves
     try:
         with library_log(reporter, debug):
             command, bound, *_ = build_app().parse_args(tokens, exit_on_error=False, print_error=False)

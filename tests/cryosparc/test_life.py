@@ -21,6 +21,8 @@ from cryosparc_job.errors import ServerGone
 from cryosparc_job.job import cut
 from cryosparc_job.making import begin
 
+pytestmark = pytest.mark.filterwarnings(r"ignore:\*\*\* API client")
+
 DRIVER = Path(__file__).resolve().parent / "helpers" / "driver.py"
 
 
