@@ -9,8 +9,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
-from cryoemmae_plugin.core.evidence import embed_any_size, weigh_evidence
-from cryoemmae_plugin.core.features import Candidates, measure
+from cryoemmae_plugin.core.evidence import embed_any_size, sample, weigh_evidence
+from cryoemmae_plugin.core.features import FEATURES, Candidates, measure
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.scorer import Scorer
 from cryoemmae_plugin.core.template import find_peaks, match_templates
@@ -53,7 +53,7 @@ def pick_default(image: Tensor, model: PickingModel, diameter_px: float, timer: 
         score = Scorer.from_arrays(model.arrays).score(measured)
         keep = drop_close(candidates.xy, score, LEAST_DISTANCE * conditioned.diameter_px)
         xy = conditioned.frame.to_micrograph(candidates.xy[keep])
-        power = measured[keep, 2]
+        power = measured[keep, FEATURES.index("darkness")]
     return Picks(xy, score[keep], power, conditioned.frame.shape)
 
 
@@ -62,7 +62,9 @@ def examine(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> 
     pixels, diameter_px = conditioned.pixels, conditioned.diameter_px
     with timer.step("locate"):
         response = match_templates(pixels, conditioned.valid, diameter_px)
-        candidates = Candidates(*find_peaks(response.sigmas, diameter_px, CANDIDATE_SIGMAS))
+        xy, height = find_peaks(response.detection, diameter_px, CANDIDATE_SIGMAS)
+        _, decoys = find_peaks(-response.sigmas, diameter_px, CANDIDATE_SIGMAS)
+        candidates = Candidates(xy, height, sample(response.sigmas, xy, 1), decoys)
     with timer.step("encode"):
         tokens = embed_any_size(pixels, model.encoder, model.mean, model.std)
     with timer.step("cluster"):
@@ -72,7 +74,7 @@ def examine(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> 
             model.centroids,
             model.particle_cluster,
             candidates.xy,
-            candidates.xy[candidates.response >= SEED_SIGMAS],
+            candidates.xy[candidates.matched >= SEED_SIGMAS],
             diameter_px,
             model.encoder.config.patch_px,
         )

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, gaussian_blur
 from cryoemmae_plugin.core.evidence import Evidence, sample
-from cryoemmae_plugin.core.template import Response, correlate
+from cryoemmae_plugin.core.template import Response, correlate, skewness
 
 FEATURES = (
     "response",  # matched filter, in the micrograph's own deviations
     "relative_response",  # the same against the micrograph's strong candidates
+    "decoys",  # logarithm of how many bright spots there are for each dark one of at least this response
     "darkness",  # mean of the disc
     "surroundings",  # mean of the ring around it
     "extreme",  # share of the disc that is darker than any protein
@@ -41,11 +42,18 @@ class Candidates:
     xy : ndarray, shape (N, 2)
         Grid positions (column, row).
     response : ndarray, shape (N,)
-        Matched filter there, in deviations.
+        Detection there: matched filter and energy, in deviations.
+    matched : ndarray, shape (N,)
+        Matched filter alone, in deviations.
+    decoys : ndarray, shape (M,)
+        Heights of the maxima of the inverted response. Ice has as many bright spots as dark ones, so they tell how many
+        of the candidates are chance: the target-decoy argument of proteomics.
     """
 
     xy: NDArray[np.float64]
     response: NDArray[np.float32]
+    matched: NDArray[np.float64]
+    decoys: NDArray[np.float32]
 
 
 def measure(
@@ -64,11 +72,25 @@ def measure(
         sample(gaussian_blur(layer, diameter_px / 6 / evidence.patch_px), candidates.xy, evidence.patch_px)
         for layer in (evidence.discriminant, evidence.cluster)
     ]
-    inside = response.sigmas[conditioned.valid]
-    tail = float((inside.clamp(-6, 6) ** 3).mean()) if inside.numel() else 0.0
-    per_micrograph = [np.full(len(candidates.xy), value) for value in (_separation(evidence), tail)]
-    columns = [candidates.response, candidates.response / max(strong, 1e-6), *maps, *cells, *per_micrograph]
+    per_micrograph = [
+        np.full(len(candidates.xy), value)
+        for value in (_separation(evidence), skewness(response.sigmas, conditioned.valid))
+    ]
+    relative = candidates.response / max(strong, 1e-6)
+    columns = [candidates.response, relative, log_decoy_share(candidates), *maps, *cells, *per_micrograph]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def log_decoy_share(candidates: Candidates) -> NDArray[np.float64]:
+    """Logarithm of (decoys + 1) / (candidates + 1) at and above each candidate's matched filter; never falling with it.
+
+    Shape (N,). About 0 where a candidate is chance, -3 where one in twenty is.
+    """
+    at, decoys = np.sort(candidates.matched), np.sort(candidates.decoys)
+    above = len(at) - np.searchsorted(at, at, side="left")
+    chance = len(decoys) - np.searchsorted(decoys, at, side="left")
+    share = np.minimum.accumulate(np.log((chance + 1) / (above + 1)))
+    return share[np.searchsorted(at, candidates.matched, side="left")]
 
 
 def _separation(evidence: Evidence) -> float:

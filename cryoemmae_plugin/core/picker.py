@@ -7,7 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, as_dark, pick_default
+from cryoemmae_plugin.core.features import FEATURES
 from cryoemmae_plugin.core.paper import pick_paper
+from cryoemmae_plugin.core.scorer import PREFIX
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
 from cryoemmae_plugin.settings import PickerSettings
@@ -38,10 +40,8 @@ class Picker:
     def __init__(self, model: Model, settings: PickerSettings, device: torch.device | None = None) -> None:
         self._device = device or torch.device("cpu")
         self._settings = settings
-        if settings.mode == "default" and not any(name.startswith("scorer.") for name in model.arrays):
-            raise ModelError(
-                f"{model.card.name}: has no scorer, which default mode needs; use --mode paper or another --model"
-            )
+        if settings.mode == "default":
+            self._check_scorer(model)
         self._model = model.to(self._device)
 
     def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
@@ -76,6 +76,19 @@ class Picker:
                 return pick_paper(pixels, self._model, diameter_px, timer)
             return pick_default(pixels, self._model, diameter_px, timer)
 
+    @staticmethod
+    def _check_scorer(model: Model) -> None:
+        centre = model.arrays.get(f"{PREFIX}centre")
+        if centre is None:
+            raise ModelError(
+                f"{model.card.name}: has no scorer, which default mode needs; use --mode paper or another --model"
+            )
+        if centre.shape != (len(FEATURES),):
+            raise ModelError(
+                f"{model.card.name}: its scorer knows {centre.numel()} measurements, this release makes "
+                f"{len(FEATURES)}; train it again with this release, or choose another --model"
+            )
+
     def _check(self, image: NDArray[np.float32], diameter_px: float, pixel_size_A: float) -> None:
         if image.ndim != 2:
             raise ImageError(f"an image of {image.ndim} dimensions is not a micrograph; give one 2-D image per file")
@@ -93,6 +106,4 @@ class Picker:
             cell_px = patch_px * diameter_px / GRID_DIAMETER_PX
         least_px = max(LEAST_CELLS * cell_px if self._settings.mode == "paper" else 0.0, 4.0)
         if diameter_px < least_px:
-            raise SettingsError(
-                f"{given}, too small to be seen: at least {least_px:.1f} px; check diameter and pixel size"
-            )
+            raise SettingsError(f"{given}, too small to be seen: at least {least_px:.1f} px; check both")

@@ -18,6 +18,11 @@ SUPPORT = 0.9
 """Radius of a template, in particle diameters: the particle and the ice around it."""
 PEAK_SPACING = 0.35
 """Least distance between two maxima of a response, in particle diameters."""
+ENERGY_WEIGHT = 0.3
+"""How much the energy in a disc adds to the response of a disc template. It finds the views whose mass is spread over
+lobes; of a ring it would find the wall. Set on simulated micrographs (mean best F1 of disc-like ones .825 to .849)."""
+ENERGY_RADIUS = 0.4
+"""Radius of that disc, in diameters."""
 OUTLIER_SIGMAS = 6.0
 """Response beyond this counts no further in the choice of a template: contamination must not choose."""
 
@@ -47,7 +52,7 @@ class RoundTemplate:
         radius = torch.hypot(line[:, None], line) / (diameter_px / 2)
         whole = torch.sigmoid((self.outer - radius) * self.sharpness)
         hole = torch.sigmoid((self.inner - radius) * self.sharpness) if self.inner else torch.zeros_like(radius)
-        surroundings = torch.sigmoid((max(1.4 * self.outer, 1.2) - radius) * self.sharpness)
+        surroundings = torch.sigmoid((1.5 * self.outer - radius) * self.sharpness)
         dark, ice = whole - hole, surroundings - whole + hole
         weights = dark / dark.sum() - ice / ice.sum()
         return weights / weights.norm()
@@ -62,7 +67,7 @@ BANK = (
     RoundTemplate(0.8),
     RoundTemplate(0.9),
     RoundTemplate(1.0),
-    RoundTemplate(0.9, 0.45),
+    RoundTemplate(0.9, 0.6),
     RoundTemplate(1.0, 0.5),
 )
 
@@ -75,10 +80,13 @@ class Response:
     ----------
     sigmas : Tensor, shape (rows, columns)
         Response in robust standard deviations of the micrograph's own; positive where there is a dark particle.
+    detection : Tensor, shape (rows, columns)
+        The same with the disc's energy, where the template is a disc: what candidates are the maxima of.
     template : RoundTemplate
     """
 
     sigmas: Tensor
+    detection: Tensor
     template: RoundTemplate
 
 
@@ -97,15 +105,32 @@ def match_templates(pixels: Tensor, valid: Tensor, diameter_px: float) -> Respon
     diameter_px : float
         Particle diameter in these pixels.
     """
-    best: Response | None = None
-    best_skew = -torch.inf
+    best: tuple[float, RoundTemplate, Tensor] | None = None
     for template, response in zip(BANK, correlate(pixels, [t.kernel(diameter_px) for t in BANK]), strict=True):
         sigmas = in_sigmas(response, valid)
-        skew = float((sigmas[valid].clamp(-OUTLIER_SIGMAS, OUTLIER_SIGMAS) ** 3).mean()) if bool(valid.any()) else 0.0
-        if best is None or skew > best_skew:
-            best, best_skew = Response(sigmas, template), skew
+        skew = skewness(sigmas, valid)
+        if best is None or skew > best[0]:
+            best = skew, template, sigmas
     assert best is not None  # the bank is not empty
-    return best
+    _, template, sigmas = best
+    detection = sigmas
+    if not template.inner:
+        detection = sigmas + ENERGY_WEIGHT * in_sigmas(local_energy(pixels, ENERGY_RADIUS * diameter_px), valid)
+    return Response(sigmas, detection, template)
+
+
+def skewness(sigmas: Tensor, valid: Tensor) -> float:
+    """Mean cube of the response over `valid`, outliers cut; 0 where nothing is valid."""
+    inside = sigmas[valid].clamp(-OUTLIER_SIGMAS, OUTLIER_SIGMAS)
+    return float((inside**3).mean()) if inside.numel() else 0.0
+
+
+def local_energy(pixels: Tensor, radius_px: float) -> Tensor:
+    """Root mean square over a disc around every pixel, shape (rows, columns)."""
+    reach = int(np.ceil(radius_px))
+    line = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    disc = (torch.hypot(line[:, None], line) < radius_px).float()
+    return (-correlate(pixels**2, [disc / disc.sum()])[0]).clamp(min=0).sqrt()
 
 
 def correlate(pixels: Tensor, kernels: list[Tensor]) -> list[Tensor]:

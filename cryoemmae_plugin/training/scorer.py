@@ -7,6 +7,7 @@ lies, is learned from simulated ones of many shapes, sizes and qualities, empty 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,11 +22,12 @@ from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, drop
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.scorer import Scorer
 from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.simulate import SimulationSettings, random_scene, simulate
 
-SCENES = 96
-EMPTY_SHARE = 0.15
-"""Share of the calibration scenes without a particle."""
+log = logging.getLogger(__name__)
+
+SCENES = 100
 FIRST_SEED = 40_000
 HIT_RADIUS = 0.3
 """A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
@@ -55,21 +57,61 @@ class Example:
 
 
 def calibration_scenes(count: int = SCENES, seed: int = FIRST_SEED) -> list[SimulationSettings]:
-    """Draw the scenes that a scorer is fixed on; every seventh or so is empty."""
+    """Draw the scenes that a scorer is fixed on: random ones, filtered faint crowded ones, and empty ones with junk."""
     rng = np.random.default_rng(seed)
-    every = round(1 / EMPTY_SHARE)
-    return [random_scene(rng, **({"n_particles": 0} if at % every == 0 else {})) for at in range(count)]
+    kinds = (_any_scene, _filtered_scene, _any_scene, _filtered_scene, _empty_scene)
+    return [kinds[at % len(kinds)](rng) for at in range(count)]
+
+
+def _any_scene(rng: np.random.Generator) -> SimulationSettings:
+    return random_scene(rng)
+
+
+def _filtered_scene(rng: np.random.Generator) -> SimulationSettings:
+    """Band-passed and faint, as micrographs are often published."""
+    diameter_A = float(np.exp(rng.uniform(np.log(100), np.log(300))))
+    return random_scene(
+        rng,
+        diameter_A=diameter_A,
+        contrast=float(rng.uniform(0.3, 0.9)),
+        coverage=float(rng.uniform(0.05, 0.45)),
+        min_distance=float(rng.choice([0.6, 0.8, 1.0])),
+        lowpass_A=float(diameter_A * rng.uniform(0.1, 0.35)),
+        highpass_A=float(diameter_A * rng.uniform(3, 8)),
+        eight_bit=True,
+    )
+
+
+def _empty_scene(rng: np.random.Generator) -> SimulationSettings:
+    """No particle; ice alone, crystalline ice, or contamination of any size."""
+    junk = {
+        "frost": int(rng.integers(0, 35)),
+        "crystals": int(rng.integers(0, 12)),
+        "aggregates": int(rng.integers(0, 10)),
+    }
+    if rng.random() < 0.25:
+        junk = {"frost": 0, "crystals": 0, "aggregates": 0}
+    ice = "crystalline" if rng.random() < 0.2 else "vitreous"
+    return random_scene(rng, n_particles=0, ice=ice, **junk)
 
 
 def make_examples(
     model: PickingModel,
     scenes: Sequence[SimulationSettings],
     seed: int = FIRST_SEED,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Example]:
-    """Simulate, examine and label; see :class:`Example`."""
+    """Simulate, examine and label; see :class:`Example`.
+
+    Raises
+    ------
+    Interrupted
+        As soon as `should_stop`, asked before each scene, says so.
+    """
     examples = []
     for at, scene in enumerate(scenes):
+        if should_stop():
+            raise Interrupted("stopped while the scorer was being fixed; run the same command again to go on")
         micrograph = simulate(scene, seed + at)
         with torch.inference_mode():
             conditioned = condition(torch.from_numpy(micrograph.image), micrograph.diameter_px, GRID_DIAMETER_PX)
@@ -77,7 +119,7 @@ def make_examples(
         known = conditioned.frame.to_grid(micrograph.xy)
         particle = label(candidates.xy, known, HIT_RADIUS * GRID_DIAMETER_PX)
         examples.append(Example(measured, particle, candidates.xy, len(known)))
-        progress(at + 1, len(scenes))
+        log.info("scorer: simulated micrograph %d of %d", at + 1, len(scenes))
     return examples
 
 

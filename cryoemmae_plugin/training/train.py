@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoemmae_plugin.core.condition import condition
@@ -143,13 +141,33 @@ def train_model(
         source, settings, folder / "training", start=start, device=device, progress=progress, should_stop=should_stop
     )
     model = model.cpu().eval().half().float()  # what is stored, is what is clustered and scored
+    log.info("clustering the embedding of %d tiles", CLUSTER_BATCHES * CLUSTER_BATCH)
     tiles, tile_diameters = _cluster_tiles(source, diameters, mode)
     tokens = encode_tiles(model.encoder, tiles)
     centroids = fit_clusters(tokens, settings.seed)
     particle = find_particle_cluster(tokens, tiles, centroids, tile_diameters)
     draw_loss_curve(folder / "training" / "loss.csv", folder / "training" / "loss.png")
-    origin = (data or _describe(micrographs), _hardware(device))
-    return _save(folder, name, mode, model, source, (centroids, particle), settings, origin)
+    trained = Trained(model.encoder, source.mean, source.std, torch.from_numpy(centroids), particle, {})
+    if mode == "default":
+        examples = make_examples(trained, calibration_scenes(), should_stop=should_stop)
+        trained.arrays.update(fit_scorer(examples).arrays())
+    card = ModelCard(
+        name=name,
+        modes=(mode,),
+        encoder=model.encoder.config,
+        mean=source.mean,
+        std=source.std,
+        particle_cluster=particle,
+        data=data or _describe(micrographs),
+        recipe=describe_recipe(settings, len(source)),
+        hardware=_hardware(device),
+        created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    )
+    encoder, decoder = (
+        {key: tensor.half() for key, tensor in part.state_dict().items()} for part in (model.encoder, model.decoder)
+    )
+    save_model(folder, card, encoder, {"centroids": trained.centroids, **trained.arrays}, decoder)
+    return folder
 
 
 def _cluster_tiles(source: TileSource, diameters: Sequence[float], mode: Mode) -> tuple[Tensor, list[float]]:
@@ -173,42 +191,6 @@ def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
-
-
-def _save(
-    folder: Path,
-    name: str,
-    mode: Mode,
-    model: MaskedAutoencoder,
-    source: TileSource,
-    clusters: tuple[NDArray[np.float32], int],
-    settings: FitSettings,
-    origin: tuple[str, str],
-) -> Path:
-    """Write encoder, clusters, scorer and decoder, in half precision but for the scorer, with their card."""
-    centroids, particle = clusters
-    data, hardware = origin
-    arrays = {"centroids": torch.from_numpy(centroids)}
-    if mode == "default":
-        unscored = Trained(model.encoder, source.mean, source.std, arrays["centroids"], particle, {})
-        arrays |= fit_scorer(make_examples(unscored, calibration_scenes())).arrays()
-    card = ModelCard(
-        name=name,
-        modes=(mode,),
-        encoder=model.encoder.config,
-        mean=source.mean,
-        std=source.std,
-        particle_cluster=particle,
-        data=data,
-        recipe=describe_recipe(settings, len(source)),
-        hardware=hardware,
-        created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-    )
-    encoder, decoder = (
-        {key: tensor.half() for key, tensor in part.state_dict().items()} for part in (model.encoder, model.decoder)
-    )
-    save_model(folder, card, encoder, arrays, decoder)
-    return folder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cryoemmae_plugin.errors import ModelError
@@ -37,7 +37,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, which takes the place of `path` only once it is complete."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial)
+        # bytes, not save_file: that one makes files which nobody but their owner may read
+        partial.write_bytes(save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

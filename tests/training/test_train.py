@@ -1,0 +1,117 @@
+"""From unlabelled micrographs to a model folder that picks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryoemmae_plugin.core.encoder import EncoderConfig
+from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.images import read_image
+from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
+from cryoemmae_plugin.training import train as training
+from cryoemmae_plugin.training.clusters import find_particle_cluster, fit_clusters
+from cryoemmae_plugin.training.fit import FitSettings
+from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
+from cryoemmae_plugin.training.scorer import calibration_scenes
+from cryoemmae_plugin.training.train import TrainingMicrograph, prepare, train_model
+from cryoemmae_plugin.weights import load_decoder_state, load_model
+
+SETTINGS = FitSettings(epochs=1, batch=8, warmup_epochs=0.1)
+SCENE = SimulationSettings(
+    shape=(320, 400), particle="globular", diameter_A=120.0, pixel_size_A=3.0, n_particles=14, contrast=1.5
+)
+
+
+def tiny() -> MaskedAutoencoder:
+    torch.manual_seed(0)
+    return MaskedAutoencoder(EncoderConfig(embed_dim=16, depth=1), DecoderConfig(embed_dim=16, depth=1, num_heads=2))
+
+
+@pytest.fixture(scope="module")
+def micrographs(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingMicrograph]:
+    folder = tmp_path_factory.mktemp("micrographs")
+    paths = write_micrographs(folder, [Scene(f"m{at}", SCENE) for at in range(2)], [1, 2])
+    return [TrainingMicrograph(path, 120.0) for path in paths]
+
+
+@pytest.fixture
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "calibration_scenes", lambda: [SCENE] * 3)
+
+
+@pytest.mark.usefixtures("few_scenes")
+def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
+    folder = train_model(micrographs, tmp_path / "mine", "mine", settings=SETTINGS, start=tiny())
+    model = load_model(folder)
+    assert model.card.modes == ("default",)
+    assert "1 epochs" in model.card.recipe
+    assert (folder / "training" / "loss.png").stat().st_size > 1000
+    assert load_decoder_state(folder)
+    picks = Picker(model, make_settings(diameter_A=120.0)).pick(read_image(micrographs[0].path), 3.0)
+    assert len(picks) > 0
+
+
+def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
+    folder = train_model(micrographs[:1], tmp_path, "mine", mode="paper", settings=SETTINGS, start=tiny())
+    model = load_model(folder)
+    assert model.card.modes == ("paper",)
+    assert 0 < model.mean < 1
+    picks = Picker(model, make_settings(diameter_A=120.0, mode="paper")).pick(read_image(micrographs[0].path), 3.0)
+    assert picks.shape == SCENE.shape
+
+
+@pytest.mark.usefixtures("few_scenes")
+def test_training_again_after_the_end_gives_the_same_model(
+    micrographs: list[TrainingMicrograph], tmp_path: Path
+) -> None:
+    first = train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=tiny())
+    before = load_model(first).sha256
+    assert load_model(train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=tiny())).sha256 == before
+
+
+def test_a_bad_micrograph_is_named_and_left_out(
+    micrographs: list[TrainingMicrograph], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = tmp_path / "bad.mrc"
+    bad.write_bytes(b"nothing")
+    with caplog.at_level(logging.WARNING):
+        images, diameters = prepare([TrainingMicrograph(bad, 120.0), *micrographs], "default")
+    assert len(images) == len(diameters) == 2
+    assert "bad.mrc" in caplog.text
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no micrograph to train on"):
+        prepare([TrainingMicrograph(tmp_path / "absent.mrc", 120.0)], "default")
+
+
+def test_the_particle_cluster_is_the_dark_one_at_the_particles_scale() -> None:
+    """Dark discs on noise, a dark half plane in one tile: the discs' cluster is the particle's, without a label."""
+    rng = np.random.default_rng(0)
+    tiles = rng.normal(0, 0.3, (6, 1, 64, 64)).astype(np.float32)
+    rows, columns = np.mgrid[:64, :64]
+    kind = np.zeros((6, 64, 64))
+    for at in range(6):
+        kind[at][np.hypot(columns - 20 - 4 * at, rows - 30) < 10] = 1
+    tiles[:, 0][kind == 1] -= 2
+    cells = kind.reshape(6, 16, 4, 16, 4).mean((2, 4)).reshape(6, 256) > 0.5
+    tokens = torch.from_numpy(rng.normal(0, 0.1, (6, 256, 8)).astype(np.float32))
+    tokens[torch.from_numpy(cells)] += 3
+    tokens[:, 128:, 1] += 2
+    centroids = fit_clusters(tokens)
+    particle = find_particle_cluster(tokens, torch.from_numpy(tiles), centroids, [20.0] * 6)
+    label = torch.cdist(tokens, torch.from_numpy(centroids)).argmin(2).numpy()
+    assert cells[label == particle].mean() > 0.9
+
+
+def test_calibration_scenes_are_fixed_and_some_are_empty() -> None:
+    scenes = calibration_scenes(24)
+    assert scenes == calibration_scenes(24)
+    assert sum(scene.n_particles == 0 for scene in scenes) >= 3
