@@ -28,7 +28,7 @@ FIRST_SEED = 5000
 
 RECIPES = {
     "emmae-base": ("default", FitSettings(epochs=4, batch=32, base_rate=4e-3, warmup_epochs=0.3, checkpoint_steps=25)),
-    "emmae-paper": ("paper", FitSettings(epochs=4, batch=32, base_rate=4e-3, warmup_epochs=0.5, checkpoint_steps=25)),
+    "emmae-paper": ("paper", FitSettings(epochs=3, batch=32, base_rate=4e-3, warmup_epochs=0.5, checkpoint_steps=25)),
 }
 
 

@@ -16,8 +16,8 @@ DEFAULT_MODEL: dict[str, str] = {"default": "emmae-base", "paper": "emmae-paper"
 """Shipped model of each mode."""
 
 DEFAULT_THRESHOLD: dict[str, float] = {"default": 0.5, "paper": 0.0}
-"""Figure of merit from which a candidate is a pick, by mode. `default` scores are calibrated so that 0.5 balances
-precision and recall; the published method has no score to cut at."""
+"""Figure of merit from which a candidate is a pick, by mode. `default` scores are shifted so that 0.5 is the
+best threshold on simulated micrographs; the published method has no score to cut at."""
 
 
 class PickerSettings(BaseModel):

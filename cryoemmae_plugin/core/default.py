@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
 from cryoemmae_plugin.core.evidence import embed_any_size, sample, weigh_evidence
-from cryoemmae_plugin.core.features import FEATURES, Candidates, measure
+from cryoemmae_plugin.core.features import Candidates, darkness, measure
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.scorer import Scorer
 from cryoemmae_plugin.core.template import find_peaks, match_templates
@@ -53,7 +53,7 @@ def pick_default(image: Tensor, model: PickingModel, diameter_px: float, timer: 
         score = Scorer.from_arrays(model.arrays).score(measured)
         keep = drop_close(candidates.xy, score, LEAST_DISTANCE * conditioned.diameter_px)
         xy = conditioned.frame.to_micrograph(candidates.xy[keep])
-        power = measured[keep, FEATURES.index("darkness")]
+        power = darkness(candidates, conditioned)[keep]
     return Picks(xy, score[keep], power, conditioned.frame.shape)
 
 

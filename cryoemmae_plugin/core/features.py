@@ -11,21 +11,17 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, gaussian_blur
 from cryoemmae_plugin.core.evidence import Evidence, sample
-from cryoemmae_plugin.core.template import Response, correlate, skewness
+from cryoemmae_plugin.core.template import Response, correlate
 
 FEATURES = (
     "response",  # matched filter, in the micrograph's own deviations
     "relative_response",  # the same against the micrograph's strong candidates
     "decoys",  # logarithm of how many bright spots there are for each dark one of at least this response
-    "darkness",  # mean of the disc
-    "surroundings",  # mean of the ring around it
     "extreme",  # share of the disc that is darker than any protein
     "wide_darkness",  # darkness at twice the particle's scale
-    "roughness",  # deviation within the disc
     "discriminant",  # log-odds from the embedding
     "cluster",  # share of particle-cluster cells
     "separation",  # how far the embedding tells particles from ice in this micrograph
-    "tail",  # skewness of the response: is there anything but noise?
 )
 EXTREME = -4.0
 """Conditioned pixels below this are contamination or carbon rather than protein."""
@@ -61,24 +57,29 @@ def measure(
 ) -> NDArray[np.float32]:
     """Measure every candidate; shape (N, len(FEATURES))."""
     pixels, diameter_px = conditioned.pixels, conditioned.diameter_px
-    disc, ring = _disc_weights(diameter_px, 0.0, 0.5), _disc_weights(diameter_px, 0.55, 0.8)
-    darkness, surroundings = correlate(pixels, [disc, ring])
-    extreme, square = (-m for m in (correlate((pixels < EXTREME).float(), [disc])[0], correlate(pixels**2, [disc])[0]))
+    extreme = -correlate((pixels < EXTREME).float(), [disc_weights(diameter_px)])[0]
     wide = -gaussian_blur(pixels, diameter_px)
-    roughness = (square - darkness**2).clamp(min=0).sqrt()
-    maps = [_at(image, candidates.xy) for image in (darkness, surroundings, extreme, wide, roughness)]
     strong = float(np.quantile(candidates.response, STRONG_SHARE)) if len(candidates.xy) else 1.0
     cells = [
         sample(gaussian_blur(layer, diameter_px / 6 / evidence.patch_px), candidates.xy, evidence.patch_px)
         for layer in (evidence.discriminant, evidence.cluster)
     ]
-    per_micrograph = [
-        np.full(len(candidates.xy), value)
-        for value in (_separation(evidence), skewness(response.sigmas, conditioned.valid))
+    columns = [
+        candidates.response,
+        candidates.response / max(strong, 1e-6),
+        log_decoy_share(candidates),
+        sample(extreme, candidates.xy, 1),
+        sample(wide, candidates.xy, 1),
+        *cells,
+        np.full(len(candidates.xy), float(evidence.discriminant.std())),
     ]
-    relative = candidates.response / max(strong, 1e-6)
-    columns = [candidates.response, relative, log_decoy_share(candidates), *maps, *cells, *per_micrograph]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def darkness(candidates: Candidates, conditioned: Conditioned) -> NDArray[np.float32]:
+    """Mean darkness of each candidate's disc, in deviations of the background; shape (N,)."""
+    disc = correlate(conditioned.pixels, [disc_weights(conditioned.diameter_px)])[0]
+    return sample(disc, candidates.xy, 1).astype(np.float32)
 
 
 def log_decoy_share(candidates: Candidates) -> NDArray[np.float64]:
@@ -93,19 +94,9 @@ def log_decoy_share(candidates: Candidates) -> NDArray[np.float64]:
     return share[np.searchsorted(at, candidates.matched, side="left")]
 
 
-def _separation(evidence: Evidence) -> float:
-    """Standard deviation of the discriminant, which is near 0 where particles and ice are alike."""
-    return float(evidence.discriminant.std())
-
-
-def _disc_weights(diameter_px: float, inner: float, outer: float) -> Tensor:
-    """Weights of sum 1 over a disc or ring, radii in diameters; side the same for all radii below 0.8."""
-    reach = int(np.ceil(0.8 * diameter_px))
+def disc_weights(diameter_px: float) -> Tensor:
+    """Return weights of sum 1 over the particle's disc; the side is odd."""
+    reach = int(np.ceil(0.5 * diameter_px))
     line = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    radius = torch.hypot(line[:, None], line) / diameter_px
-    weights = ((radius >= inner) & (radius < outer)).float()
-    return weights / weights.sum()
-
-
-def _at(image: Tensor, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return sample(image, xy, 1)
+    disc = (torch.hypot(line[:, None], line) < 0.5 * diameter_px).float()
+    return disc / disc.sum()

@@ -59,7 +59,6 @@ class RoundTemplate:
 
 
 BANK = (
-    RoundTemplate(0.5),
     RoundTemplate(0.6, sharpness=4.0),
     RoundTemplate(0.8, sharpness=4.0),
     RoundTemplate(0.6),

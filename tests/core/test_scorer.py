@@ -37,14 +37,26 @@ def test_a_fitted_scorer_ranks_particles_first() -> None:
     assert score[example.particle].mean() > score[~example.particle].mean() + 0.5
 
 
-def test_one_half_is_the_balanced_point() -> None:
+def mean_f1(cases: list[Example], scorer: Scorer, threshold: float) -> float:
+    values = []
+    for case in cases:
+        picked = scorer.score(case.measured) >= threshold
+        values.append(2 * (picked & case.particle).sum() / (picked.sum() + case.known))
+    return float(np.mean(values))
+
+
+def test_one_half_is_the_best_threshold() -> None:
     cases = examples()
     scorer = fit_scorer(cases)
-    score = np.concatenate([scorer.score(e.measured) for e in cases])
-    particle = np.concatenate([e.particle for e in cases])
-    picked = score >= 0.5
-    false, missed = int((picked & ~particle).sum()), sum(e.known for e in cases) - int((picked & particle).sum())
-    assert abs(false - missed) <= 2
+    best = max(mean_f1(cases, scorer, threshold) for threshold in np.linspace(0.02, 0.98, 49))
+    assert mean_f1(cases, scorer, 0.5) > best - 0.01
+
+
+def test_picks_on_empty_micrographs_raise_the_bar() -> None:
+    cases = examples()
+    empty = [Example(c.measured[~c.particle], c.particle[~c.particle], c.xy[~c.particle], 0) for c in cases]
+    without, with_empty = balance(fit_scorer(cases), cases), balance(fit_scorer(cases), cases + empty)
+    assert with_empty.score(cases[0].measured).mean() < without.score(cases[0].measured).mean()
 
 
 def test_balancing_does_not_change_the_ranking() -> None:
