@@ -78,7 +78,7 @@ def cut_hot_pixels(image: Tensor) -> Tensor:
     """Cut pixels that no electron count explains: farther than `HOT_PIXEL_SIGMAS` from the median."""
     values = subsample(image)
     low, median, high = torch.quantile(values, values.new_tensor([0.1587, 0.5, 0.8413])).tolist()
-    sigma = max((high - low) / 2, float(values.std()) / 10)
+    sigma = (high - low) / 2 or float(values.std())  # counts may leave no room between the quantiles
     return image.clamp(median - HOT_PIXEL_SIGMAS * sigma, median + HOT_PIXEL_SIGMAS * sigma)
 
 

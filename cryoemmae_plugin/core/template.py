@@ -55,7 +55,7 @@ class RoundTemplate:
         surroundings = torch.sigmoid((1.5 * self.outer - radius) * self.sharpness)
         dark, ice = whole - hole, surroundings - whole + hole
         weights = dark / dark.sum() - ice / ice.sum()
-        return weights / weights.norm()
+        return weights / weights.square().sum().sqrt()
 
 
 BANK = (

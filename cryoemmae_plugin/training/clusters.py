@@ -27,7 +27,7 @@ LARGEST_SHARE = 0.6
 def encode_tiles(encoder: Encoder, tiles: Tensor) -> Tensor:
     """Encode standardised tiles (N, 1, 64, 64) batch by batch; tokens (N, cells, dim) on the CPU."""
     with torch.inference_mode():
-        return torch.cat([encoder(batch).cpu() for batch in tiles.split(ENCODE_BATCH)])
+        return torch.cat([encoder(batch).cpu() for batch in torch.split(tiles, ENCODE_BATCH)])
 
 
 def fit_clusters(tokens: Tensor, seed: int = 0) -> NDArray[np.float32]:

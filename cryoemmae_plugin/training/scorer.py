@@ -151,7 +151,7 @@ def fit_scorer(examples: Sequence[Example], seed: int = 0) -> Scorer:
     for _ in range(STEPS):
         optimizer.zero_grad()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(scorer(measured), target, weight=weight)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     return balance(scorer.eval(), examples)
@@ -175,7 +175,7 @@ def balance(scorer: Scorer, examples: Sequence[Example]) -> Scorer:
     last = balanced.layers[-1]
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
-        last.bias -= float(np.log(best / (1 - best)))
+        last.bias.sub_(float(np.log(best / (1 - best))))
     return balanced
 
 
