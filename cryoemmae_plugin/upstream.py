@@ -79,7 +79,7 @@ def import_upstream(
     mean, std : float
         Of the training set's pixels, scaled to 0..1.
     particle_cluster : int or None
-        Which centroid is particles. None leaves it open; it can be written into the card later.
+        Which centroid is particles; None finds it, on simulated micrographs.
     name : str
         What the model will be called.
     allow_pickle : bool
@@ -105,6 +105,8 @@ def import_upstream(
     clusters = {} if kmeans is None else {CENTROIDS: read_centroids(kmeans, allow_pickle)}
     if particle_cluster is not None and kmeans is None:
         raise ModelError(f"--particle-cluster is {particle_cluster}, but there are no clusters; give --kmeans FILE too")
+    if particle_cluster is None and clusters:
+        particle_cluster = _find_particle_cluster(encoder_state, encoder, mean, std, clusters[CENTROIDS])
     card = make_card(
         f"model {name!r}",
         name=name,
@@ -296,3 +298,16 @@ def _centroids_of_pickle(path: Path) -> object:
 
 def _first_line(err: BaseException) -> str:
     return str(err).strip().split("\n")[0] or type(err).__name__
+
+
+def _find_particle_cluster(
+    state: Mapping[str, Tensor], config: EncoderConfig, mean: float, std: float, centroids: Tensor
+) -> int | None:
+    """Name the particle cluster; None where the centroids do not fit the encoder, which saving the model will tell."""
+    from cryoemmae_plugin.training.clusters import particle_cluster_by_simulation
+
+    if centroids.ndim != 2 or centroids.shape[1] != config.embed_dim:
+        return None
+    encoder = Encoder(config)
+    encoder.load_state_dict(state)
+    return particle_cluster_by_simulation(encoder, mean, std, centroids.float().numpy())

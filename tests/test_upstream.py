@@ -461,7 +461,14 @@ def test_a_particle_cluster_without_clusters_is_refused(tmp_path):
         do_import(checkpoint(tmp_path), particle_cluster=1)
 
 
-def test_an_open_particle_cluster_says_how_to_set_it(tmp_path):
+def test_without_a_number_the_particle_cluster_is_found_on_simulated_micrographs(tmp_path):
+    np.savez(tmp_path / "k.npz", centroids=fitted_kmeans().cluster_centers_)
+    do_import(checkpoint(tmp_path), tmp_path / "k.npz")
+    assert 0 <= load_model("up").particle_cluster < len(fitted_kmeans().cluster_centers_)
+
+
+def test_an_open_particle_cluster_says_how_to_set_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoemmae_plugin.upstream._find_particle_cluster", lambda *_: None)
     np.savez(tmp_path / "k.npz", centroids=fitted_kmeans().cluster_centers_)
     folder = do_import(checkpoint(tmp_path), tmp_path / "k.npz")
     with pytest.raises(ModelError, match=r"particle_cluster = N.*card\.toml"):

@@ -104,7 +104,7 @@ def import_upstream(
     kmeans
         Centroids of the training set's clusters: .npz, or the released pickle.
     particle_cluster
-        Number of the cluster that is particles.
+        Number of the cluster that is particles. [default: found on simulated micrographs]
     allow_pickle
         Open a pickled --kmeans. It can run any code: only for files that you trust.
     """

@@ -16,7 +16,10 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from cryoemmae_plugin.core.condition import gaussian_blur
+from cryoemmae_plugin.core.embed import cut_tiles
 from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.preprocess import preprocess_paper
+from cryoemmae_plugin.simulate import demo_scenes, simulate
 
 CLUSTERS = 4
 ENCODE_BATCH = 64
@@ -60,6 +63,19 @@ def find_particle_cluster(
     mean = torch.bincount(label, weights=darkness, minlength=len(centroids)) / size
     mean[size > LARGEST_SHARE * len(label)] = -torch.inf
     return int(mean.argmax())
+
+
+def particle_cluster_by_simulation(encoder: Encoder, mean: float, std: float, centroids: NDArray[np.float32]) -> int:
+    """Name the particle cluster of a paper-mode model whose training micrographs are not at hand, on simulated ones."""
+    tiles, diameters = [], []
+    for seed, scene in enumerate(demo_scenes()[:2], start=1):
+        micrograph = simulate(scene.settings, seed)
+        image, frame = preprocess_paper(torch.from_numpy(micrograph.image), micrograph.diameter_px)
+        cut = cut_tiles(image, encoder.config.tile_px)[::4]
+        tiles.append((cut - mean) / std)
+        diameters += [micrograph.diameter_px / max(frame.scale)] * len(cut)
+    together = torch.cat(tiles)
+    return find_particle_cluster(encode_tiles(encoder.eval(), together), together, centroids, diameters)
 
 
 def _darkness(tile: Tensor, diameter_px: float, grid: int) -> Tensor:
