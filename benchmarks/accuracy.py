@@ -20,7 +20,7 @@ from cryoemmae_plugin.evaluation.metrics import Scored, evaluate
 from cryoemmae_plugin.evaluation.tables import read_picks, read_reference
 from cryoemmae_plugin.run.store import ResultStore
 
-THRESHOLDS = [step / 40 for step in range(1, 40)]
+THRESHOLDS = [step / 40 for step in range(40)]
 COLUMNS = (
     "set",
     "micrographs",
