@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from torch import Tensor
 
@@ -14,46 +12,22 @@ from cryoemmae_plugin.core.cluster import (
     smoothing_window,
 )
 from cryoemmae_plugin.core.embed import embed_image
-from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.locate import FINE_PER_CELL, disc_contrast, locate, size_score
+from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.preprocess import preprocess_paper
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
 
 
-class PaperModel(Protocol):
-    """What the published method needs of a model."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """Encoder in evaluation mode."""
-
-    @property
-    def mean(self) -> float:
-        """Mean of the training set's pixels, in 0..1."""
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of the training set's pixels."""
-
-    @property
-    def centroids(self) -> Tensor:
-        """Clusters of the training set, shape (k, dim)."""
-
-    @property
-    def particle_cluster(self) -> int:
-        """Which of them holds particles."""
-
-
-def pick_paper(image: Tensor, model: PaperModel, diameter_px: float, timer: StepTimer | None = None) -> Picks:
+def pick_paper(image: Tensor, model: PickingModel, diameter_px: float, timer: StepTimer | None = None) -> Picks:
     """Pick one micrograph as published.
 
     Parameters
     ----------
     image : Tensor, shape (ny, nx)
         Micrograph, particles dark.
-    model : PaperModel
+    model : PickingModel
         Its encoder's device is where the embedding is made and clustered; the image is preprocessed where it lies.
     diameter_px : float
         Particle diameter in micrograph pixels.
