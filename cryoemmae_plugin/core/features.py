@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, gaussian_blur
 from cryoemmae_plugin.core.evidence import Evidence, sample
-from cryoemmae_plugin.core.template import Response, correlate
+from cryoemmae_plugin.core.template import Response, correlate, disc_weights
 
 FEATURES = (
     "response",  # matched filter, in the micrograph's own deviations
@@ -92,11 +90,3 @@ def log_decoy_share(candidates: Candidates) -> NDArray[np.float64]:
     chance = len(decoys) - np.searchsorted(decoys, at, side="left")
     share = np.minimum.accumulate(np.log((chance + 1) / (above + 1)))
     return share[np.searchsorted(at, candidates.matched, side="left")]
-
-
-def disc_weights(diameter_px: float) -> Tensor:
-    """Return weights of sum 1 over the particle's disc; the side is odd."""
-    reach = int(np.ceil(0.5 * diameter_px))
-    line = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    disc = (torch.hypot(line[:, None], line) < 0.5 * diameter_px).float()
-    return disc / disc.sum()

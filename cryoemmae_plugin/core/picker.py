@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, as_dark, pick_default
+from cryoemmae_plugin.core.default import as_dark, pick_default
 from cryoemmae_plugin.core.features import FEATURES
 from cryoemmae_plugin.core.paper import pick_paper
+from cryoemmae_plugin.core.preprocess import PAPER_GRID_PX
 from cryoemmae_plugin.core.scorer import PREFIX
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
@@ -18,6 +19,8 @@ from cryoemmae_plugin.weights import Model
 
 LEAST_CELLS = 2
 """A particle smaller than so many of the model's cells cannot be seen."""
+LEAST_PX = 4.0
+"""Nor can one of fewer micrograph pixels."""
 
 
 class Picker:
@@ -99,11 +102,9 @@ class Picker:
             raise SettingsError(
                 f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)"
             )
-        patch_px = self._model.encoder.config.patch_px
-        if self._settings.mode == "paper":
-            cell_px = patch_px * max(image.shape) / 1024
-        else:
-            cell_px = patch_px * diameter_px / GRID_DIAMETER_PX
-        least_px = max(LEAST_CELLS * cell_px if self._settings.mode == "paper" else 0.0, 4.0)
+        least_px = LEAST_PX
+        if self._settings.mode == "paper":  # default mode brings every particle to the same number of cells
+            cell_px = self._model.encoder.config.patch_px * max(image.shape) / PAPER_GRID_PX
+            least_px = max(LEAST_CELLS * cell_px, LEAST_PX)
         if diameter_px < least_px:
             raise SettingsError(f"{given}, too small to be seen: at least {least_px:.1f} px; check both")

@@ -126,10 +126,15 @@ def skewness(sigmas: Tensor, valid: Tensor) -> float:
 
 def local_energy(pixels: Tensor, radius_px: float) -> Tensor:
     """Root mean square over a disc around every pixel, shape (rows, columns)."""
-    reach = int(np.ceil(radius_px))
+    return (-correlate(pixels**2, [disc_weights(2 * radius_px)])[0]).clamp(min=0).sqrt()
+
+
+def disc_weights(diameter_px: float) -> Tensor:
+    """Return weights of sum 1 over a disc; the side is odd."""
+    reach = int(np.ceil(0.5 * diameter_px))
     line = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    disc = (torch.hypot(line[:, None], line) < radius_px).float()
-    return (-correlate(pixels**2, [disc / disc.sum()])[0]).clamp(min=0).sqrt()
+    disc = (torch.hypot(line[:, None], line) < 0.5 * diameter_px).float()
+    return disc / disc.sum()
 
 
 def correlate(pixels: Tensor, kernels: list[Tensor]) -> list[Tensor]:

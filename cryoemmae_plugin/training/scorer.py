@@ -1,6 +1,6 @@
 """Fix the default mode's scorer on simulated micrographs, whose particles are known by construction.
 
-No annotation of a real micrograph enters: what a particle's measurements look like, and where the balanced point
+No annotation of a real micrograph enters: what a particle's measurements look like, and where the best threshold
 lies, is learned from simulated ones of many shapes, sizes and qualities, empty and contaminated ones among them.
 """
 

@@ -8,9 +8,9 @@ import torch
 
 from cryoemmae_plugin.core.condition import Conditioned
 from cryoemmae_plugin.core.evidence import Evidence
-from cryoemmae_plugin.core.features import FEATURES, Candidates, darkness, disc_weights, log_decoy_share, measure
+from cryoemmae_plugin.core.features import FEATURES, Candidates, darkness, log_decoy_share, measure
 from cryoemmae_plugin.core.geometry import MicrographFrame
-from cryoemmae_plugin.core.template import Response, RoundTemplate
+from cryoemmae_plugin.core.template import Response, RoundTemplate, disc_weights
 
 
 def candidates(matched: list[float], decoys: list[float]) -> Candidates:
