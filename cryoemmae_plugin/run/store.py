@@ -67,11 +67,14 @@ class ResultStore:
         The result folder; :meth:`create` makes it.
     record : RunRecord
         What its results are made with.
+    base : Path
+        Where relative paths of micrographs start: the present folder, or, in a worker, that of the run.
     """
 
-    def __init__(self, folder: Path, record: RunRecord) -> None:
+    def __init__(self, folder: Path, record: RunRecord, base: Path = Path()) -> None:
         self.folder = folder
         self.record = record
+        self.base = base
         self._lock = FileLock(folder / ".lock")
 
     @classmethod
@@ -160,12 +163,13 @@ class ResultStore:
             result = self.load(micrograph.uid)
         except StoreError:
             return False
-        if result.source != str(micrograph.path.absolute()) or result.fingerprint != self.record.fingerprint:
+        path = self.base / micrograph.path
+        if result.source != str(path.absolute()) or result.fingerprint != self.record.fingerprint:
             return False
         if micrograph.pixel_size_A not in (None, result.pixel_size_A):
             return False
         try:
-            now = micrograph.path.stat()
+            now = path.stat()
         except OSError:
             return True  # the input may be gone by now; its result stays good
         return now.st_size == result.source_bytes and now.st_mtime <= self.path_of(micrograph.uid).stat().st_mtime
@@ -190,7 +194,7 @@ class ResultStore:
         result = Result(
             uid=micrograph.uid,
             micrograph=str(micrograph.path),
-            source=str(micrograph.path.absolute()),
+            source=str((self.base / micrograph.path).absolute()),
             source_bytes=source_bytes,
             pixel_size_A=pixel_size_A,
             fingerprint=self.record.fingerprint,
