@@ -35,29 +35,6 @@ class Surroundings:
     blocked: NDArray[np.bool_]
 
 
-def surroundings(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Surroundings:
-    """Draw everything but the particles for a canvas of `shape`."""
-    where = Surroundings(
-        phase=np.zeros(shape, np.float32),
-        transmission=_background(settings, shape, rng),
-        graininess=np.ones(shape, np.float32),
-        blocked=np.zeros(shape, bool),
-    )
-    if settings.ice == "crystalline":
-        where.transmission[:] *= _crystalline(settings, shape, rng)
-    if settings.carbon > 0:
-        _add_carbon(where, settings, rng)
-    for _ in range(settings.frost):
-        _add_frost(where, settings, rng)
-    for _ in range(settings.crystals):
-        _add_crystal(where, settings, rng)
-    if where.blocked.any():
-        reach = int(np.ceil(0.5 * settings.diameter_px))
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-        where.blocked[:] = cv2.dilate(where.blocked.astype(np.uint8), disc) > 0
-    return where
-
-
 def smooth_field(shape: tuple[int, int], scale_px: float, rng: np.random.Generator) -> Image:
     """Return a smooth random field of mean 0 and deviation about 1 that varies over `scale_px` pixels, float32."""
     coarse = tuple(max(4, int(np.ceil(n / scale_px)) + 3) for n in shape)
@@ -67,7 +44,8 @@ def smooth_field(shape: tuple[int, int], scale_px: float, rng: np.random.Generat
     return np.asarray(field * 1.35, np.float32)
 
 
-def _background(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Image:
+def background(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Image:
+    """Return the uneven brightness of the ice, as a transmission."""
     y, x = np.linspace(-0.5, 0.5, shape[0])[:, None], np.linspace(-0.5, 0.5, shape[1])[None, :]
     angle = rng.uniform(0, 2 * np.pi)
     slope = x * np.cos(angle) + y * np.sin(angle) + rng.uniform(-0.8, 0.8) * (x * x + y * y)
@@ -75,7 +53,7 @@ def _background(settings: SimulationSettings, shape: tuple[int, int], rng: np.ra
     return np.asarray(1 + settings.ice_gradient * (slope + uneven), np.float32)
 
 
-def _crystalline(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Image:
+def crystalline(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Image:
     """Return the mottles and cracks of ice that has crystallised, as a transmission."""
     mottles = smooth_field(shape, 350 / settings.pixel_size_A, rng)
     patches = np.maximum(smooth_field(shape, 900 / settings.pixel_size_A, rng), 0.3)
@@ -84,7 +62,7 @@ def _crystalline(settings: SimulationSettings, shape: tuple[int, int], rng: np.r
     return np.asarray(np.exp(0.06 * mottles * patches - 0.10 * lines), np.float32)
 
 
-def _add_carbon(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
+def add_carbon(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Cover a share of the canvas with carbon film, outside a round hole with a slightly ragged edge."""
     shape = where.phase.shape
     radius = rng.uniform(4000, 15000) / settings.pixel_size_A
@@ -103,7 +81,7 @@ def _add_carbon(where: Surroundings, settings: SimulationSettings, rng: np.rando
     where.blocked[:] |= film > 0.2
 
 
-def _add_frost(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
+def add_frost(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Add one roundish, dark contamination of 0.5 to 4 diameters, thicker towards its middle."""
     radius = settings.diameter_px * np.exp(rng.uniform(np.log(0.35), np.log(2.0)))
     window, dx, dy = _window(where, 1.5 * radius, rng)
@@ -116,7 +94,7 @@ def _add_frost(where: Surroundings, settings: SimulationSettings, rng: np.random
     _add_object(where, window, bulge**0.7, rng.uniform(0.1, 0.7), np.exp(rng.uniform(-3.5, -0.8)))
 
 
-def _add_crystal(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
+def add_crystal(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Add one ice crystal: a convex polygon of even thickness."""
     radius = settings.diameter_px * np.exp(rng.uniform(np.log(0.4), np.log(2.0)))
     window, dx, dy = _window(where, 1.1 * radius, rng)

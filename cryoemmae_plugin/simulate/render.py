@@ -9,11 +9,11 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.simulate.model import BLOB_SIGMA, particle_model
-from cryoemmae_plugin.simulate.obstacles import surroundings
 from cryoemmae_plugin.simulate.optics import band_pass, contrast_transfer, expose, frequencies, ice_noise
 from cryoemmae_plugin.simulate.place import place_centres
 from cryoemmae_plugin.simulate.settings import SimulationSettings
 from cryoemmae_plugin.simulate.specimen import project, unwanted_protein
+from cryoemmae_plugin.simulate.surroundings import surroundings
 
 Image = NDArray[np.float32]
 

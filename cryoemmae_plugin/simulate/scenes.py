@@ -69,9 +69,12 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
         drawn |= {"highpass_A": float(drawn["diameter_A"] * rng.uniform(3, 8))}
         drawn["smeared_border_px"] = int(_sometimes(rng, 0.5, 8, 48))
     coverage = float(np.exp(rng.uniform(np.log(0.03), np.log(0.45))))
-    if rng.random() < 0.06:
+    drawn |= {"grains": int(_sometimes(rng, 0.25, 2, 50))}
+    drawn |= {"web": _sometimes(rng, 0.06, 0.1, 0.6), "gap": _sometimes(rng, 0.08, 0.05, 0.3)}
+    if rng.random() < 0.14:
         coverage = 0.0
         drawn["ice"] = str(rng.choice(["vitreous", "crystalline"]))
+        drawn |= {"grains": int(_sometimes(rng, 0.6, 5, 80)), "web": _sometimes(rng, 0.25, 0.2, 0.9)}
     coverage = fixed.pop("coverage", coverage)
     drawn |= fixed
     if "n_particles" not in drawn:

@@ -49,6 +49,9 @@ class SimulationSettings(BaseModel):
     carbon: float = Field(default=0.0, ge=0, le=1, title="Fraction of the frame under carbon, free of particles")
     frost: int = Field(default=0, ge=0, le=1000, title="Round dark contaminations")
     crystals: int = Field(default=0, ge=0, le=1000, title="Ice crystals with sharp edges")
+    grains: int = Field(default=0, ge=0, le=2000, title="Grains of ice of every size, single and in chains")
+    web: float = Field(default=0.0, ge=0, le=1, title="Fraction of the frame under a net of contamination")
+    gap: float = Field(default=0.0, ge=0, le=0.6, title="Fraction of the frame without ice: vacuum, or the grid's bar")
     aggregates: int = Field(default=0, ge=0, le=200, title="Clumps of aggregated protein, not in the reference")
     debris: int = Field(default=0, ge=0, le=5000, title="Protein fragments, not in the reference")
 
