@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mrcfile
+import numpy as np
 
+from cryoemmae_plugin.evaluation.metrics import Reference
+from cryoemmae_plugin.evaluation.tables import read_reference
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.simulate import benchmark_scenes, write_micrographs
+from cryoemmae_plugin.simulate import Scene, benchmark_scenes, write_micrographs
 
 SIMULATION_SEED = 900
+SEEDS_PER_SCENE = 3
+SEED_STEP = 1000
+"""Micrographs of one scene have the seeds SIMULATION_SEED + the scene's place, and then this much more each."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,33 @@ class BenchmarkSet:
     folder : Path
         MRC files, pixel size in their headers, and ``reference.csv``.
     diameter_A : float
+    pixel_size_A : float
     """
 
     name: str
     folder: Path
     diameter_A: float
+    pixel_size_A: float
+
+    @property
+    def diameter_px(self) -> float:
+        """Particle diameter in micrograph pixels."""
+        return self.diameter_A / self.pixel_size_A
+
+    @property
+    def real(self) -> bool:
+        """Whether a microscope has made these images."""
+        return self.name in {real.name for real in REAL_SETS}
+
+    def micrographs(self) -> list[Path]:
+        """The MRC files by name."""
+        return sorted(self.folder.glob("*.mrc"))
+
+    def reference(self) -> dict[str, Reference]:
+        """Where the particles are, for every micrograph; none for those that the table does not name."""
+        known = read_reference(self.folder / "reference.csv")
+        empty = Reference(np.zeros((0, 2)), self.diameter_px)
+        return {path.stem: known.get(path.stem, empty) for path in self.micrographs()}
 
 
 @dataclass(frozen=True)
@@ -64,16 +93,44 @@ def real_sets(source: Path, folder: Path) -> list[BenchmarkSet]:
                     mrc.voxel_size = real.pixel_size_A
                 partial.replace(written)
         shutil.copy(source / real.name / "reference.csv", target / "reference.csv")
-        sets.append(BenchmarkSet(real.name, target, real.diameter_px * real.pixel_size_A))
+        sets.append(BenchmarkSet(real.name, target, real.diameter_px * real.pixel_size_A, real.pixel_size_A))
     return sets
 
 
-def simulated_sets(folder: Path) -> list[BenchmarkSet]:
-    """Simulate the benchmark's scenes under `folder`, one set each."""
+def simulated_sets(folder: Path, names: list[str] | None = None) -> list[BenchmarkSet]:
+    """Simulate the benchmark's scenes under `folder`: one set a scene, several micrographs each.
+
+    Parameters
+    ----------
+    names : list of str, optional
+        Only these scenes.
+    """
     sets = []
     for at, scene in enumerate(benchmark_scenes()):
-        target = folder / scene.name
+        if names is not None and scene.name not in names:
+            continue
+        target = folder / f"{scene.name}.{SEEDS_PER_SCENE}"
         if not (target / "reference.csv").exists():
-            write_micrographs(target, [scene], [SIMULATION_SEED + at])
-        sets.append(BenchmarkSet(scene.name, target, scene.settings.diameter_A))
+            _simulate(scene, target, SIMULATION_SEED + at)
+        settings = scene.settings
+        sets.append(BenchmarkSet(scene.name, target, settings.diameter_A, settings.pixel_size_A))
     return sets
+
+
+def _simulate(scene: Scene, target: Path, first_seed: int) -> None:
+    """Make all micrographs of a scene, or none that a later run would take for all."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    seeds = [first_seed + SEED_STEP * n for n in range(SEEDS_PER_SCENE)]
+    write_micrographs(partial, [Scene(f"{scene.name}_{n + 1}", scene.settings) for n in range(SEEDS_PER_SCENE)], seeds)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def chosen_sets(source: Path, work: Path, only: list[str], simulated: bool = True) -> Iterator[BenchmarkSet]:
+    """All sets, or those that `only` names; simulated ones are made on the way."""
+    for real in real_sets(source, work / "sets"):
+        if not only or real.name in only:
+            yield real
+    if simulated:
+        yield from simulated_sets(work / "simulated", only or None)
