@@ -1,46 +1,43 @@
-"""Pick many micrographs: read ahead in threads, pick one after the other, store each result before the next."""
+"""Pick many micrographs: threads read ahead, one after the other is picked, a thread stores results, all in order."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import CryoemmaeError, DeviceError, Interrupted, ModelError, OutputError
-from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
+from cryoemmae_plugin.run.ahead import Coming, ReadAhead
+from cryoemmae_plugin.run.ahead import Loaded as Loaded
+from cryoemmae_plugin.run.ahead import load as load
+from cryoemmae_plugin.run.lanes import Image, Lane, lane_to
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.run.writer import Writer
 from cryoemmae_plugin.types import Micrograph, Picks
 
 logger = logging.getLogger(__name__)
+
+UNWRITTEN = 8
+"""At most so many results wait to be written; then picking waits for the disk."""
+PATIENCE = 0.01
+"""Share of its own time that picking waits for its result to be on the disk, so that slow runs report at once."""
+
+_FATAL = (OutputError, DeviceError, ModelError, Interrupted)
 
 
 class ImagePicker(Protocol):
     """What finds the particles of one image: :class:`cryoemmae_plugin.core.picker.Picker`, or a stand-in."""
 
-    def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
+    def pick(self, image: Image, pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
         """Find the candidates of an image of shape (ny, nx)."""
         ...
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A micrograph in memory: image of shape (ny, nx), Å per pixel, size of the file, seconds that reading took."""
-
-    image: NDArray[np.float32]
-    pixel_size_A: float
-    source_bytes: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -56,28 +53,14 @@ class MicrographResult:
     reason : str or None
         Why it failed, with the file's name and the way out; None if it did not.
     seconds : dict
-        Seconds by step: "read", the picker's own, "write".
+        Seconds by step: "read" and "write", which happen beside the picking, the picker's own, and "wait", for which
+        the picker stood still: for its image, or for results before to be written.
     """
 
     micrograph: Micrograph
     result: Result | None = None
     reason: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-def load(micrograph: Micrograph) -> Loaded:
-    """Read a micrograph from its file.
-
-    Raises
-    ------
-    ImageError
-        When it cannot be read, or has no pixel size.
-    """
-    start = time.perf_counter()
-    header = read_header(micrograph.path)
-    pixel_size_A = pixel_size_of(micrograph.path, header, micrograph.pixel_size_A)
-    source_bytes = micrograph.path.stat().st_size
-    return Loaded(read_image(micrograph.path), pixel_size_A, source_bytes, time.perf_counter() - start)
 
 
 def pick_micrographs(
@@ -89,11 +72,12 @@ def pick_micrographs(
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
     loader: Callable[[Micrograph], Loaded] = load,
+    lane: Lane | None = None,
 ) -> Iterator[MicrographResult]:
-    """Pick micrographs one after the other and store each; yields in the order given.
+    """Pick micrographs one after the other and store each; yields, in the order given, what is stored.
 
     A micrograph that cannot be read or picked is reported with its reason, and the next one follows. At most
-    ``jobs + 1`` images are in memory at a time.
+    ``jobs + 1`` images are in memory at a time, two of them on the device, and at most `UNWRITTEN` results.
 
     Parameters
     ----------
@@ -104,55 +88,79 @@ def pick_micrographs(
     should_stop : callable
         Asked before each micrograph.
     device : torch.device, optional
-        Where the picker works: a GPU is waited for when its steps are timed.
+        Where the picker works: images are brought to a GPU ahead of their turn, and it is waited for when its steps are
+        timed.
+    loader : callable
+        Reads a micrograph; called in the threads.
+    lane : Lane, optional
+        How images get to the device; by default, as suits it.
 
     Raises
     ------
     Interrupted
-        When `should_stop` says True; all that was yielded is stored.
+        When `should_stop` says True.
     OutputError
-        When a result cannot be written.
+        When a result cannot be written. Those before it have been yielded; those after it are stored if they can be.
     DeviceError, ModelError
         When no micrograph could be picked any more.
     """
-    pool = ThreadPoolExecutor(max(1, jobs), thread_name_prefix="read")
-    try:
-        for micrograph, future in _read_ahead(pool, micrographs, loader, jobs):
+    fatal: CryoemmaeError | None = None
+    lane = lane or lane_to(device)
+    with ReadAhead(micrographs, loader, lane, jobs) as coming, Writer[MicrographResult]() as writer:
+        for one in coming:
             if should_stop():
-                raise Interrupted("stopped before all micrographs were picked; run the same command again to go on")
-            outcome = _pick_one(micrograph, future, picker, store, StepTimer(device))
-            del future  # or its image outlives its turn
-            yield outcome
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, micrographs: Iterable[Micrograph], loader: Callable[[Micrograph], Loaded], jobs: int
-) -> Iterator[tuple[Micrograph, Future[Loaded]]]:
-    """Keep `jobs` micrographs in the making ahead of the one that is handed out."""
-    waiting = ((micrograph, pool.submit(loader, micrograph)) for micrograph in micrographs)
-    ahead = deque(islice(waiting, max(1, jobs)))
-    while ahead:
-        ahead.extend(islice(waiting, 1))
-        yield ahead.popleft()
+                fatal = Interrupted("stopped before all micrographs were picked; run the same command again to go on")
+                break
+            try:
+                finish, seconds = _pick_one(one, coming.next, picker, store, StepTimer(device))
+            except _FATAL as err:
+                fatal = err
+                break
+            seconds["wait"] += writer.put(finish, PATIENCE * (sum(seconds.values()) - seconds.get("read", 0.0)))
+            yield from writer.take(UNWRITTEN - 1)
+        yield from writer.take()
+    if fatal is not None:
+        raise fatal
 
 
 def _pick_one(
-    micrograph: Micrograph, future: Future[Loaded], picker: ImagePicker, store: ResultStore, timer: StepTimer
-) -> MicrographResult:
-    """Pick and store one micrograph; what is wrong with it alone becomes a reason, what is wrong with all is raised."""
+    one: Coming, following: Coming | None, picker: ImagePicker, store: ResultStore, timer: StepTimer
+) -> tuple[Callable[[], MicrographResult], dict[str, float]]:
+    """Pick one micrograph; what is left to do for its result, and the seconds so far.
+
+    What is wrong with it alone becomes a reason, what is wrong with all is raised.
+    """
+    start = time.perf_counter()
+    seconds = {"wait": 0.0}
     try:
-        loaded = future.result()
+        loaded = one.arrive()
+        seconds |= {"read": loaded.seconds, "wait": time.perf_counter() - start}
+        if following is not None:
+            following.send()
         picks = picker.pick(loaded.image, loaded.pixel_size_A, timer=timer)
-    except (OutputError, DeviceError, ModelError, Interrupted):
+    except _FATAL:
         raise
     except Exception as err:
-        logger.debug("%s", micrograph.path, exc_info=True)
-        return MicrographResult(micrograph, reason=_reason(micrograph, err), seconds=dict(timer.seconds))
-    with timer.step("write"):
-        result = store.save(micrograph, picks, loaded.pixel_size_A, loaded.source_bytes)
-    return MicrographResult(micrograph, result=result, seconds={"read": loaded.seconds, **timer.seconds})
+        logger.debug("%s", one.micrograph.path, exc_info=True)
+        seconds |= timer.seconds
+        failed = MicrographResult(one.micrograph, reason=_reason(one.micrograph, err), seconds=seconds)
+        return lambda: failed, seconds
+    seconds |= timer.seconds
+    return partial(_save, store, one.micrograph, picks, loaded.pixel_size_A, loaded.source_bytes, seconds), seconds
+
+
+def _save(
+    store: ResultStore,
+    micrograph: Micrograph,
+    picks: Picks,
+    pixel_size_A: float,
+    source_bytes: int,
+    seconds: dict[str, float],
+) -> MicrographResult:
+    start = time.perf_counter()
+    result = store.save(micrograph, picks, pixel_size_A, source_bytes)
+    seconds["write"] = time.perf_counter() - start
+    return MicrographResult(micrograph, result=result, seconds=seconds)
 
 
 def _reason(micrograph: Micrograph, err: Exception) -> str:
@@ -160,7 +168,9 @@ def _reason(micrograph: Micrograph, err: Exception) -> str:
     path = str(micrograph.path)
     if isinstance(err, CryoemmaeError):
         return str(err) if path in str(err) else f"{path}: {err}"
-    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
+    if isinstance(err, torch.cuda.OutOfMemoryError):
+        return f"{path}: not enough GPU memory to pick it ({err}); raise --gpu-memory, or use another --device"
+    if isinstance(err, MemoryError) or "DefaultCPUAllocator" in str(err):
         return (
             f"{path}: not enough memory to pick it ({err}); close other programs, lower --jobs, or use another --device"
         )

@@ -7,7 +7,6 @@ import platform
 import resource
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from cryoemmae_plugin.run.atomic import atomic_write
 from cryoemmae_plugin.run.outputs import Totals
+from cryoemmae_plugin.run.profile import Profile
 from cryoemmae_plugin.run.store import RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.version import package_version
@@ -55,12 +55,14 @@ class RunLog:
         How the micrographs ended so far.
     failures : list of dict
         Micrograph and reason of each that failed.
+    profile : Profile
+        Where the time of those that were picked went.
     """
 
     threshold: float
     counts: RunCounts = field(default_factory=RunCounts)
     failures: list[dict[str, str]] = field(default_factory=list)
-    _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    profile: Profile = field(default_factory=Profile)
     _start: float = field(default_factory=time.monotonic)
 
     def add(self, outcome: MicrographResult) -> int:
@@ -69,8 +71,7 @@ class RunLog:
             self.counts.failed += 1
             self.failures.append({"micrograph": str(outcome.micrograph.path), "reason": outcome.reason or ""})
             return 0
-        for step, seconds in outcome.seconds.items():
-            self._seconds[step] += seconds
+        self.profile.add(outcome.seconds)
         picks = len(outcome.result.picks.above(self.threshold))
         if picks:
             self.counts.picked += 1
@@ -79,21 +80,39 @@ class RunLog:
         return picks
 
     def timings(self) -> dict[str, Any]:
-        """Seconds of the run, per micrograph, and per micrograph and step ("read" runs beside the other steps)."""
-        done = self.counts.picked + self.counts.empty
-        wall = time.monotonic() - self._start
-        steps = {step: round(total / done, 4) for step, total in self._seconds.items()} if done else {}
+        """Seconds of the run, per micrograph, and per micrograph and step; shares as in :meth:`Profile.shares`."""
+        done, wall = self.profile.micrographs, time.monotonic() - self._start
         return {
             "wall_s": round(wall, 3),
+            "micrographs": done,
+            "micrographs_per_s": round(done / wall, 4) if wall else None,
             "per_micrograph_s": round(wall / done, 4) if done else None,
-            "per_micrograph_by_step_s": steps,
+            "per_micrograph_by_step_s": self.profile.per_micrograph(),
+            "share_by_step": self.profile.shares(),
         }
+
+    def speed(self) -> str:
+        """How fast the run is, and where its time goes, in one line; "" when it has picked nothing."""
+        return self.profile.line(time.monotonic() - self._start) if self.profile.micrographs else ""
 
 
 def write_summary(
     folder: Path, record: RunRecord, log: RunLog, totals: Totals | None, status: Status, device: str
 ) -> None:
-    """Write the summary of a run; `totals` are those of all results in the folder, None where none were written."""
+    """Write the summary of a run.
+
+    Parameters
+    ----------
+    totals : Totals or None
+        Those of all results in the folder; None where none were written.
+    device : str
+        Where the run computes.
+
+    A run that has picked nothing leaves the timings of the run before it.
+    """
+    timings = log.timings() | {"hardware": hardware_name(device)}
+    if not log.profile.micrographs:
+        timings = _read(folder).get("timings") or timings
     summary = {
         "status": status,
         "written": _now(),
@@ -106,7 +125,7 @@ def write_summary(
         "run": asdict(log.counts) | {"remaining": log.counts.remaining},
         "failed": log.failures,
         "total": asdict(totals) if totals else None,
-        "timings": log.timings(),
+        "timings": timings,
         "peak_memory_MB": peak_memory(),
     }
     _write(folder, summary)
@@ -114,11 +133,10 @@ def write_summary(
 
 def update_summary(folder: Path, threshold: float, totals: Totals) -> None:
     """Note in an earlier run's summary that its files were written anew at another threshold."""
-    try:
-        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        summary["settings"]["threshold"] = threshold
-    except (OSError, ValueError, KeyError, TypeError):
+    summary = _read(folder)
+    if not isinstance(summary.get("settings"), dict):
         return  # the files stand for themselves
+    summary["settings"]["threshold"] = threshold
     _write(folder, summary | {"written": _now(), "total": asdict(totals)})
 
 
@@ -154,6 +172,15 @@ def hardware_name(device: str) -> str:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The summary of an earlier run; empty where there is none that can be read."""
+    try:
+        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def _write(folder: Path, summary: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def test_results_come_in_order_whatever_the_number_of_readers(
     outcomes = list(pick_micrographs(listed(12), fake_engine.FakePicker(), store, jobs=jobs, loader=loader))
     assert [o.micrograph.uid for o in outcomes] == [f"m{i}" for i in range(12)]
     assert [len(o.result.picks) for o in outcomes if o.result] == list(range(12))
-    assert set(outcomes[0].seconds) == {"read", "fake", "write"}
+    assert set(outcomes[0].seconds) == {"read", "fake", "write", "wait"}
 
 
 def test_reading_ahead_is_bounded(store: ResultStore, fake_engine: ModuleType) -> None:
