@@ -6,11 +6,7 @@ import torch
 from torch import Tensor
 
 from cryoemmae_plugin.core.encoder import Encoder
-
-TILES_PER_BATCH = 16
-"""Tiles encoded at once; on a CPU larger batches fall out of the cache."""
-
-TILES_PER_BATCH_CUDA = 256
+from cryoemmae_plugin.core.tile_encoder import TileEncoder
 
 
 def cut_tiles(image: Tensor, tile_px: int) -> Tensor:
@@ -63,7 +59,7 @@ def embed_image(image: Tensor, encoder: Encoder, mean: float, std: float, batch:
     ----------
     image : Tensor, shape (H, W), float32
         Both sides whole multiples of the encoder's tile. Moved to the encoder's device.
-    encoder : Encoder
+    encoder : Encoder or TileEncoder
     mean, std : float
         Of the model's training pixels.
     batch : int or None
@@ -74,10 +70,9 @@ def embed_image(image: Tensor, encoder: Encoder, mean: float, std: float, batch:
     Tensor, shape (H // patch_px, W // patch_px, embed_dim), float32
         On the encoder's device.
     """
-    parameter = next(encoder.parameters())
     tile_px = encoder.config.tile_px
-    tiles = cut_tiles(image, tile_px).to(parameter)
-    batch = batch or (TILES_PER_BATCH_CUDA if parameter.is_cuda else TILES_PER_BATCH)
+    tiles = cut_tiles(image, tile_px)
+    in_batches = encoder if isinstance(encoder, TileEncoder) else TileEncoder(encoder, batch)
     with torch.no_grad():
-        tokens = torch.cat([encoder((chunk - mean) / std).float() for chunk in torch.split(tiles, batch)])
+        tokens = in_batches((tiles.to(in_batches.device) - mean) / std)
     return stitch_tokens(tokens, image.shape[0] // tile_px, image.shape[1] // tile_px)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from cryoemmae_plugin.core.default import as_dark, pick_default
+from cryoemmae_plugin.core.default import pick_default
+from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.features import FEATURES
 from cryoemmae_plugin.core.paper import pick_paper
 from cryoemmae_plugin.core.preprocess import PAPER_GRID_PX
 from cryoemmae_plugin.core.scorer import PREFIX
+from cryoemmae_plugin.core.tile_encoder import Precision, TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
 from cryoemmae_plugin.settings import PickerSettings
@@ -33,6 +39,10 @@ class Picker:
     settings : PickerSettings
     device : torch.device, optional
         The CPU by default.
+    precision : str
+        Of the encoder's arithmetic.
+    memory_bytes : int, optional
+        Memory of the GPU that may be used.
 
     Raises
     ------
@@ -40,20 +50,30 @@ class Picker:
         If the model was not made for the mode.
     """
 
-    def __init__(self, model: Model, settings: PickerSettings, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        settings: PickerSettings,
+        device: torch.device | None = None,
+        *,
+        precision: Precision = "auto",
+        memory_bytes: int | None = None,
+    ) -> None:
         self._device = device or torch.device("cpu")
         self._settings = settings
         if settings.mode == "default":
             self._check_scorer(model)
-        self._model = model.to(self._device)
+        model = model.to(self._device)
+        encoder = TileEncoder(model.encoder, memory_bytes=memory_bytes, precision=precision)
+        self._model = replace(model, encoder=cast(Encoder, encoder))
 
-    def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
+    def pick(self, image: NDArray[np.float32] | Tensor, pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
         """Pick one micrograph.
 
         Parameters
         ----------
-        image : ndarray, shape (ny, nx), float32
-            Pixels as stored.
+        image : ndarray or Tensor, shape (ny, nx), float32
+            Pixels as stored; a tensor may lie on the device already.
         pixel_size_A : float
             Å per pixel.
         timer : StepTimer, optional
@@ -71,9 +91,13 @@ class Picker:
         SettingsError
             If the particle is larger than the micrograph, or too small to be seen.
         """
+        timer = timer or StepTimer()
         diameter_px = self._settings.diameter_A / pixel_size_A
-        self._check(image, diameter_px, pixel_size_A)
-        pixels = as_dark(image, self._settings.contrast == "bright", self._device)
+        with timer.step("preprocess"):
+            pixels = self._to_device(image)
+            self._check(pixels, diameter_px, pixel_size_A)
+            if self._settings.contrast == "bright":
+                pixels = -pixels
         with torch.inference_mode():
             if self._settings.mode == "paper":
                 return pick_paper(pixels, self._model, diameter_px, timer)
@@ -92,11 +116,16 @@ class Picker:
                 f"{len(FEATURES)}; train it again with this release, or choose another --model"
             )
 
-    def _check(self, image: NDArray[np.float32], diameter_px: float, pixel_size_A: float) -> None:
+    def _to_device(self, image: NDArray[np.float32] | Tensor) -> Tensor:
+        pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))
+        return pixels.to(self._device)
+
+    def _check(self, image: Tensor, diameter_px: float, pixel_size_A: float) -> None:
         if image.ndim != 2:
             raise ImageError(f"an image of {image.ndim} dimensions is not a micrograph; give one 2-D image per file")
-        if float(image.min()) == float(image.max()):
-            raise ImageError(f"every pixel is {float(image.flat[0]):g}: there is no image to pick")
+        least, most = torch.stack(image.aminmax()).tolist()
+        if least == most:
+            raise ImageError(f"every pixel is {least:g}: there is no image to pick")
         given = f"--diameter {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
         if diameter_px > min(image.shape):
             raise SettingsError(

@@ -1,0 +1,127 @@
+"""An encoder that takes any number of tiles: as many at a time as the memory holds, in the precision asked for."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig
+from cryoemmae_plugin.errors import DeviceError
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""Of the encoder's arithmetic; "auto" is the fastest that picks the same: float16 on a GPU, float32 on a CPU."""
+
+TILES_PER_BATCH = 16
+"""Tiles encoded at once on a CPU; larger batches fall out of the cache."""
+TILES_PER_BATCH_CUDA = 1024
+"""At most so many tiles are encoded at once on a GPU."""
+MEMORY_SHARE = 0.5
+"""Share of the GPU's memory that one batch may take; the image and its embedding lie beside it."""
+
+
+class TileEncoder(nn.Module):
+    """Encodes tiles in batches, and halves the batch for good when the GPU's memory runs out.
+
+    With 16 bits, matrices are multiplied in them, everything else stays float32. Numbers that are too large for float16
+    are noticed, and float32 is used from then on.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        In evaluation mode, on its device.
+    batch : int or None
+        Tiles at once; by default what suits the device.
+    memory_bytes : int or None
+        Memory of the GPU that this process may use; the batch is chosen to fit. None is unknown.
+    precision : str
+        A :data:`Precision`. Tokens come out as float32 in each.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        batch: int | None = None,
+        memory_bytes: int | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        super().__init__()
+        self.config: EncoderConfig = encoder.config
+        self.device = next(encoder.parameters()).device
+        self.batch = batch or _fitting_batch(encoder.config, self.device, memory_bytes)
+        self._half = _half_precision(precision, self.device)
+        self._encoder = encoder
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Encode standardised tiles (N, 1, tile_px, tile_px) into tokens (N, L, dim), float32.
+
+        Raises
+        ------
+        DeviceError
+            When the GPU's memory does not even hold one tile.
+        """
+        tokens = torch.empty(len(tiles), self.config.grid**2, self.config.embed_dim, device=self.device)
+        at = 0
+        while at < len(tiles):
+            few = tiles[at : at + self.batch]
+            if self._encode(few, tokens[at : at + len(few)]):
+                at += len(few)
+            else:
+                self._shrink(len(few) // 2)
+        if self._half is not None and not bool(tokens.isfinite().all()):
+            logger.warning("%s: numbers too large for %s; going on with float32", self.device, self._half)
+            self._half = None
+            return self.forward(tiles)
+        return tokens
+
+    def _encode(self, tiles: Tensor, out: Tensor) -> bool:
+        """Encode some tiles into `out`; False where memory runs out."""
+        try:
+            with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
+                out.copy_(self._encoder(tiles))
+        except torch.cuda.OutOfMemoryError as err:
+            if len(tiles) == 1:
+                raise no_memory_left(self.device) from err
+            return False
+        return True
+
+    def _shrink(self, batch: int) -> None:
+        self.batch = batch
+        logger.warning("%s: out of memory; going on with %d tiles at a time", self.device, self.batch)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def no_memory_left(device: torch.device) -> DeviceError:
+    """The error that says that the memory of a GPU is used up."""
+    return DeviceError(
+        f"{device}: no GPU memory left, not even for a single tile; see with nvidia-smi who uses it, and wait, raise "
+        "--gpu-memory, or give another --device. What is done is kept: the same command continues"
+    )
+
+
+def _half_precision(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The 16-bit type to multiply in; None for float32."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else None
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def _fitting_batch(config: EncoderConfig, device: torch.device, memory_bytes: int | None) -> int:
+    """How many tiles to encode at once."""
+    if device.type != "cuda":
+        return TILES_PER_BATCH
+    if memory_bytes is None:
+        return TILES_PER_BATCH_CUDA // 4
+    return int(min(max(1, MEMORY_SHARE * memory_bytes // bytes_per_tile(config)), TILES_PER_BATCH_CUDA))
+
+
+def bytes_per_tile(config: EncoderConfig) -> int:
+    """Most memory that encoding one tile takes: what is alive in the middle of a block, in float32."""
+    attention = 8 * config.embed_dim  # residual, normalised, q, k, v, mixed, reordered, projected
+    mlp = int((3 + 2 * config.mlp_ratio) * config.embed_dim)  # residual, normalised, out; before and after the GELU
+    return 4 * (config.grid**2 + 1) * max(attention, mlp)
