@@ -42,3 +42,13 @@ def _why_no_cuda() -> str:
     if torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA; install one with it (pytorch.org)"
     return f"PyTorch (CUDA {torch.version.cuda}) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+
+
+def split_devices(name: str) -> list[str]:
+    """Names of the single devices that `name` stands for: "cuda:0,2" is two of them, "cuda" is every GPU there is."""
+    several = re.fullmatch(r"cuda:(\d{1,4}(?:,\d{1,4})+)", name)
+    if several:
+        return [f"cuda:{index}" for index in dict.fromkeys(map(int, several[1].split(",")))]
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [name]

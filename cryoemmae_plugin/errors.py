@@ -32,6 +32,10 @@ class DeviceError(CryoemmaeError):
     """The requested device is not there, or has not enough memory."""
 
 
+class ClusterError(CryoemmaeError):
+    """A scheduler is not there, or a worker cannot do its part: other version, files out of sight, no Dask."""
+
+
 class OutputError(CryoemmaeError):
     """A result cannot be written: no permission, no space, not a folder."""
 

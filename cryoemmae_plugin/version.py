@@ -5,12 +5,16 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 
+NOT_INSTALLED = "0.0.dev0"
+"""The version where the source is used without being installed."""
+
+
 def package_version() -> str:
-    """The installed version; "0.0.dev0" where the source is used without being installed."""
+    """The installed version, or :data:`NOT_INSTALLED`."""
     try:
         return version("cryoemmae")
     except PackageNotFoundError:
-        return "0.0.dev0"
+        return NOT_INSTALLED
 
 
 def release() -> str:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
-from pydantic import ValidationError
+from cyclopts import App, Parameter
 
 from cryoemmae_plugin.cli import exits
-from cryoemmae_plugin.cli.app import DEBUG_FLAG, DEBUG_VARIABLE
-from cryoemmae_plugin.cli.console import Reporter, library_log
-from cryoemmae_plugin.cli.options import Flag, SettingsOptions
+from cryoemmae_plugin.cli.app import run_app
+from cryoemmae_plugin.cli.console import Reporter
+from cryoemmae_plugin.cli.options import Flag, SettingsOptions, WorkerOptions
 from cryoemmae_plugin.cli.pick import build_engine
-from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
-from cryoemmae_plugin.settings import describe
+from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from cryosparc_job.shell import PROGRAM, Hangup, Teller, finish
 
 if TYPE_CHECKING:
@@ -86,7 +81,7 @@ class Making:
     train_on : int
         First train a model on N of the exposures, without labels; it takes minutes on a GPU, hours without one.
     gpu : str
-        auto (a GPU where there is one), none, or the number of one.
+        auto (a GPU where there is one), none, the number of one, or several such as 0,1, for a worker on each.
     jobs : int
         Micrographs read ahead while one is picked; each takes the memory of its image.
     overlays : int
@@ -118,6 +113,7 @@ def pick(
     exposures: str,
     settings: SettingsOptions,
     making: MakingOptions = Making(),
+    workers: WorkerOptions = ONE_PROCESS,
     connection: ConnectionOptions = Connection(),
 ) -> int:
     """Pick an exposures output in a new external job.
@@ -142,7 +138,8 @@ def pick(
 
     values = asdict(making)
     work = values.pop("work")
-    request = make_request(project=project, workspace=workspace, exposures=exposures, settings=settings, **values)
+    where = {"project": project, "workspace": workspace, "exposures": exposures}
+    request = make_request(**where, settings=settings, workers=workers, **values)
     teller = Teller()
     with Hangup():
         job = begin(connection.open(), request, build_engine, work=work, tell=teller)
@@ -267,34 +264,5 @@ def build_app() -> App:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status, see :mod:`cryoemmae_plugin.cli.exits`."""
-    tokens = list(sys.argv[1:] if argv is None else argv)
-    debug = DEBUG_FLAG in tokens or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
-    tokens = [token for token in tokens if token != DEBUG_FLAG]
-    reporter = Reporter()
     warnings.filterwarnings("ignore", message=r"\*\*\* ")  # the client's, about attempts that we tell of ourselves
-    try:
-        with library_log(reporter, debug):
-            command, bound, *_ = build_app().parse_args(tokens, exit_on_error=False, print_error=False)
-            return int(command(*bound.args, **bound.kwargs) or exits.ALL_DONE)
-    except CycloptsError as err:
-        named = [] if isinstance(err, UnknownCommandError) else tokens[:1]
-        text = describe(err.__cause__) if isinstance(err.__cause__, ValidationError) else str(err)
-        reporter.error(f"{text}\nSee: {' '.join([PROGRAM, *named, '--help'])}")
-        return exits.USAGE
-    except SettingsError as err:
-        return _fail(reporter, str(err), debug, exits.USAGE)
-    except CryoemmaeError as err:
-        return _fail(reporter, str(err), debug, exits.NOTHING_DONE)
-    except KeyboardInterrupt:
-        reporter.warn("Interrupted.")
-        return exits.SIGNAL_BASE + signal.SIGINT
-    except Exception as err:
-        hint = "" if debug else f" Run it again with {DEBUG_FLAG} and please report what it shows."
-        return _fail(reporter, f"unexpected {type(err).__name__}: {err}.{hint}", debug, exits.NOTHING_DONE)
-
-
-def _fail(reporter: Reporter, text: str, debug: bool, status: int) -> int:
-    if debug:
-        reporter.warn(traceback.format_exc())
-    reporter.error(text)
-    return status
+    return run_app(build_app(), argv, "Interrupted.")

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from cryoemmae_plugin.cli.session import AnyEngine
+from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
 from cryoemmae_plugin.settings import PickerSettings
 from cryosparc_job.checks import Prepared, prepare
 from cryosparc_job.errors import CryosparcError
 from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
-from cryosparc_job.picking import BuildEngine, PickJob
+from cryosparc_job.picking import BuildEngine, ChooseEngine, PickJob
 from cryosparc_job.request import PickRequest, save_request, work_folder
 from cryosparc_job.slots import PARTICLE_SLOTS, ParticleRows
 
@@ -36,8 +38,9 @@ def begin(
         Before a job is made wherever that can be.
     """
     prepared = prepare(instance, request)
+    choose = _chooser(build, request)
     if not request.train_on:  # a model or a device that is not there shows before there is a job
-        build = _once(build, request.settings, request.device)
+        choose = _once(choose, request.settings)
     job = ExternalJob.create(instance, request.project, request.workspace, request.title)
     try:
         rows = _furnish(job, prepared)
@@ -47,12 +50,23 @@ def begin(
         _give_up(job, str(err) or "stopped before it began")
         raise
     tell(f"{request.project} {job.uid}: {len(prepared.exposures)} micrographs, results in {folder}")
-    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)
+    return PickJob(instance, prepared, job, folder, choose, rows, tell=tell)
 
 
-def _once(build: BuildEngine, settings: PickerSettings, device: str) -> BuildEngine:
-    engine = build(settings, device, 0)
-    return lambda settings, device, threads: engine
+def _chooser(build: BuildEngine, request: PickRequest) -> ChooseEngine:
+    """What makes the engine of a request: `build` for this process, or workers."""
+
+    def choose(settings: PickerSettings) -> AnyEngine:
+        if needs_workers(request.workers, [request.device]):
+            return build_worker_engine(settings, [request.device], 0, request.workers)
+        return build(settings, request.device, 0)
+
+    return choose
+
+
+def _once(choose: ChooseEngine, settings: PickerSettings) -> ChooseEngine:
+    engine = choose(settings)
+    return lambda settings: engine
 
 
 def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
@@ -86,4 +100,4 @@ def reopen(
     job = ExternalJob.open(instance, request.project, uid)
     rows = ParticleRows(job.template(request.output), request.settings.diameter_A / 2, flip_y=request.flip_y)
     job.start()
-    return PickJob(instance, prepared, job, folder, build, rows, tell=tell)
+    return PickJob(instance, prepared, job, folder, _chooser(build, request), rows, tell=tell)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryoemmae_plugin.cli.session import Engine
+from cryoemmae_plugin.cli.session import AnyEngine, Engine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, StoreError
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
-from cryoemmae_plugin.run.stream import MicrographResult, pick_micrographs
+from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.summary import RunLog, write_summary
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
@@ -34,7 +34,10 @@ FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
 """Seconds to the first save of what is there so far; each next one after twice the time, up to the longest."""
 
 BuildEngine = Callable[[PickerSettings, str, int], Engine]
-"""Makes what picks from settings, the name of a device, and a number of threads (0: as it is)."""
+"""Makes what picks in this process from settings, the name of a device, and a number of threads (0: as it is)."""
+
+ChooseEngine = Callable[[PickerSettings], AnyEngine]
+"""Makes what picks, here or on workers."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class PickJob:
     prepared: Prepared
     job: ExternalJob
     folder: Path
-    build: BuildEngine
+    build: ChooseEngine
     rows: ParticleRows
     stop: Stop = field(default_factory=Stop)
     tell: Callable[[str], None] = lambda text: None
@@ -132,7 +135,7 @@ class PickJob:
             files = self._files()
             sample = [self._micrograph(e) for e in spread(self.prepared.exposures, request.train_on)]
             settings = train(sample, files, request, self.folder, job, watch)
-        engine = self.build(settings, request.device, 0)
+        engine = self.build(settings)
         job.log(sayings.engine(engine, settings))
         job.checkpoint()
         record = RunRecord(
@@ -150,7 +153,7 @@ class PickJob:
         paths = {exposure.key: exposure.file for exposure in self.prepared.exposures}
         return ExposureFiles(self.instance, self.job.project, paths, self.folder / "scratch")
 
-    def _pick(self, engine: Engine, watch: Watch) -> None:
+    def _pick(self, engine: AnyEngine, watch: Watch) -> None:
         """Pick what is not done yet; save and show on the way."""
         assert self._store is not None
         micrographs = [self._micrograph(exposure) for exposure in self.prepared.exposures]
@@ -167,16 +170,7 @@ class PickJob:
         shown = shown if self.prepared.request.overlays else set()
         progress = sayings.Progress(len(pending))
         timer = _SaveTimer()
-        stream = pick_micrographs(
-            pending,
-            engine.picker,
-            self._store,
-            jobs=self.prepared.request.jobs,
-            should_stop=watch,
-            device=engine.device,
-            loader=files.load,
-        )
-        for outcome in stream:
+        for outcome in self._outcomes(engine, pending, files, watch):
             self._note(outcome)
             if outcome.result is not None and outcome.micrograph.uid in shown:
                 self._show(outcome, files)
@@ -185,6 +179,22 @@ class PickJob:
             self.job.progress(line, now=progress.done == progress.total)
             if timer.due():
                 self._save()
+
+    def _outcomes(
+        self, engine: AnyEngine, pending: Sequence[Micrograph], files: ExposureFiles, watch: Watch
+    ) -> Iterator[MicrographResult]:
+        """What becomes of each micrograph: read by this process, through the client where need be, or by workers."""
+        assert self._store is not None
+        jobs = self.prepared.request.jobs
+        if isinstance(engine, Engine):
+            return engine.pick(pending, self._store, jobs=jobs, should_stop=watch, loader=files.load)
+        unseen = [micrograph.path for micrograph in pending if not micrograph.path.is_file()]
+        if unseen:
+            raise InputError(
+                f"{unseen[0]}: not in sight here ({len(unseen)} of {len(pending)} micrographs), and workers read files "
+                "themselves; pick where the project's folder is mounted, or in one process, without --workers"
+            )
+        return engine.pick(pending, self._store, jobs=jobs, should_stop=watch)
 
     def _tell_start(self, skipped: int, pending: int) -> None:
         if skipped:
@@ -237,7 +247,7 @@ class PickJob:
         result = self._store.load(exposure.key)
         return result.picks.above(self._log.threshold), result.pixel_size_A
 
-    def _finish(self, engine: Engine) -> None:
+    def _finish(self, engine: AnyEngine) -> None:
         """Save it all, and say how it went."""
         done, counts = self._save(), self._log.counts
         if not done:

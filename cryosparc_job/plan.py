@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
+from cryoemmae_plugin.run.executors.options import ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, describe, make_settings
 from cryosparc_job.instance import Instance, JobInfo
 from cryosparc_job.request import PickRequest, make_request
@@ -55,12 +57,12 @@ class PlanEntry(BaseModel):
         values = {"diameter_A" if name == "diameter" else name: value for name, value in self.values.items()}
         if "diameter_A" not in values:
             raise SettingsError(f"{self.project} {self.exposures}: no diameter; give one in the plan, or --diameter")
-        ours = {name: values.pop(name) for name in _SHARED if name in values}
+        ours: dict[str, Any] = {name: values.pop(name) for name in _SHARED if name in values}
+        workers = {name: values.pop(name) for name in ExecutorOptions.model_fields if name in values}
         settings = make_settings(**{_field(name): value for name, value in values.items()})
         workspace = self.workspace or ours.pop("workspace", None) or self._workspace(instance)
-        return make_request(
-            project=self.project, workspace=workspace, exposures=self.exposures, settings=settings, **ours
-        )
+        where = {"project": self.project, "workspace": workspace, "exposures": self.exposures}
+        return make_request(**where, settings=settings, workers=make_executor_options(**workers), **ours)
 
     def _workspace(self, instance: Instance) -> str:
         return instance.job(self.project, self.exposures.partition(".")[0]).workspaces[0]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions
 from cryoemmae_plugin.settings import PickerSettings
 from cryosparc_job.account import Account
 
@@ -48,13 +49,15 @@ class PickRequest(BaseModel):
     train_on : int or None
         First train a model on so many of the exposures.
     gpu : str
-        "auto", "none", or the number of a GPU.
+        "auto", "none", or the number of a GPU, or several with commas.
     flip_y : bool
         Turn the picks' vertical axis round.
     jobs : int
         Micrographs read ahead.
     overlays : int
         Micrographs to show with their picks.
+    workers : ExecutorOptions
+        Where and by how many processes to pick.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +74,7 @@ class PickRequest(BaseModel):
     flip_y: bool = False
     jobs: int = 2
     overlays: int = 4
+    workers: ExecutorOptions = ONE_PROCESS
 
     @property
     def source(self) -> tuple[str, str]:
@@ -104,8 +108,8 @@ def check_request(request: PickRequest) -> PickRequest:
             raise SettingsError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
     if request.overlays < 0:
         raise SettingsError(f"--overlays is {request.overlays}: give 0 or more")
-    if not re.fullmatch(r"auto|none|cpu|(cuda:)?\d{1,3}", request.gpu):
-        raise SettingsError(f"--gpu is {request.gpu!r}: give auto, none, or the number of one GPU")
+    if not re.fullmatch(r"auto|none|cpu|(cuda:)?\d{1,3}(,\d{1,3})*", request.gpu):
+        raise SettingsError(f"--gpu is {request.gpu!r}: give auto, none, or numbers of GPUs, such as 0 or 0,1")
     return request
 
 

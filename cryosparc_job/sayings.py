@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from cryoemmae_plugin.cli.session import Engine
+from cryoemmae_plugin.cli.session import AnyEngine
 from cryoemmae_plugin.run.summary import RunCounts, hardware_name
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.version import package_version
@@ -46,7 +46,7 @@ def greeting(exposures: Sequence[Exposure], request: PickRequest, folder: Path) 
     return table(f"cryoemmae {package_version()}: particle picking without a single label", rows)
 
 
-def engine(engine: Engine, settings: PickerSettings) -> str:
+def engine(engine: AnyEngine, settings: PickerSettings) -> str:
     """Which model picks, and where."""
     return table(
         "Ready to pick",

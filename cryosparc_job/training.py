@@ -34,7 +34,7 @@ def train(
     CryoemmaeError
         When no exposure can be used, or training was stopped.
     """
-    from cryoemmae_plugin.device import choose_device
+    from cryoemmae_plugin.device import choose_device, split_devices
     from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
 
     settings, target = request.settings, folder / "model"
@@ -61,7 +61,7 @@ def train(
             f"{request.project}-{job.uid}",
             mode=settings.mode,
             data=f"{len(sample)} unlabelled exposures of {request.project} {request.exposures}",
-            device=choose_device(request.device),
+            device=choose_device(split_devices(request.device)[0]),
             progress=progress,
             should_stop=should_stop,
         )

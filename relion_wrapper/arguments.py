@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, make_settings
 from relion_wrapper.dialect import DIALECTS
 
@@ -22,6 +23,9 @@ OWN = {
     "relion_version": "3.1, 4 or 5; says how the output is written. [default: auto, as the project says]",
 }
 """What else can be asked for, and its help."""
+
+WORKERS = tuple(ExecutorOptions.model_fields)
+"""Parameter labels about workers."""
 
 FROM_RELION = ("o", "in_mics", "j", "pipeline_control")
 """What RELION itself puts on the command line."""
@@ -58,6 +62,8 @@ class JobArguments:
         Passes over the training tiles.
     relion_version : str
         "auto", "3.1", "4" or "5".
+    workers : ExecutorOptions
+        Where and by how many processes to pick.
     """
 
     folder: Path
@@ -68,6 +74,7 @@ class JobArguments:
     train_on: int = 0
     train_epochs: int | None = None
     relion_version: str = AUTO
+    workers: ExecutorOptions = ONE_PROCESS
 
 
 def find_folder(words: Sequence[str]) -> Path | None:
@@ -90,7 +97,7 @@ def parse_arguments(words: Sequence[str]) -> JobArguments:
     """
     given = _pairs(words)
     for label in given:
-        if label not in (*FROM_RELION, *SETTINGS, *OWN):
+        if label not in (*FROM_RELION, *SETTINGS, *OWN, *WORKERS):
             _refuse(label)
     for label in ("o", "in_mics"):
         if not given.get(label):
@@ -104,6 +111,7 @@ def parse_arguments(words: Sequence[str]) -> JobArguments:
         train_on=_whole(given, "train_on", 0),
         train_epochs=_whole(given, "train_epochs", 1) if given.get("train_epochs") else None,
         relion_version=_version(given.get("relion_version") or AUTO),
+        workers=_workers(given),
     )
 
 
@@ -126,7 +134,7 @@ def parse_gpu(text: str) -> tuple[str, ...]:
 
 def accepted_labels() -> str:
     """All parameter labels, for messages."""
-    return ", ".join([*SETTINGS, *OWN])
+    return ", ".join([*SETTINGS, *OWN, *WORKERS])
 
 
 _MISSING = {
@@ -171,6 +179,10 @@ def _settings(given: dict[str, str]) -> PickerSettings:
             "the longest extent of the particle in Å"
         )
     return make_settings(**{field: given[label] for label, field in SETTINGS.items() if given.get(label)})
+
+
+def _workers(given: dict[str, str]) -> ExecutorOptions:
+    return make_executor_options(**{label: given[label] for label in WORKERS if given.get(label)})
 
 
 def _whole(given: dict[str, str], label: str, least: int) -> int:

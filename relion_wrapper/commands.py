@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from cryoemmae_plugin.cli.options import Flag, WorkerOptions
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from relion_wrapper.dialect import detect_version
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.progress import warn
@@ -18,7 +20,6 @@ from relion_wrapper.repick import Plan, Row, make_plan, repick_all
 from relion_wrapper.scheme import FOLDERS, RUN, SchemeValues, install_scheme
 
 DONE, NOTHING_DONE, USAGE, SOME_FAILED = 0, 1, 2, 3
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Version = Literal["auto", "3.1", "4", "5"]
 
 
@@ -54,6 +55,7 @@ def make_job(
     relion_version: Version = "auto",
     threads: int = 4,
     executable: str | None = None,
+    workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
     """Write the job.star of a picking job, for RELION 3.1, 4 and 5.
 
@@ -87,6 +89,7 @@ def make_job(
         Program that RELION starts. [default: this installation's]
     """
     asked = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, pixel_size=pixel_size, gpu=gpu)
+    asked |= _parameters(**workers.model_dump(exclude_defaults=True))
     asked |= {"train_on": str(train_on)} if train_on else {}
     asked |= {"relion_version": relion_version} if relion_version != "auto" else {}
     text = external_job_star(in_mics, {"diameter": f"{diameter:g}", **asked}, threads=threads, executable=executable)
@@ -130,6 +133,7 @@ def install(
     train_on: int = 0,
     executable: str | None = None,
     overwrite: Flag = False,
+    workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
     """Put a Scheme (RELION 4 and 5) or a Schedule (3.1) into a project: import, pick, extract, classify, on the fly.
 
@@ -209,6 +213,7 @@ def install(
         threads=threads,
     )
     parameters = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, gpu=gpu)
+    parameters |= _parameters(**workers.model_dump(exclude_defaults=True))
     parameters |= {"train_on": str(train_on)} if train_on else {}
     folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
@@ -230,6 +235,7 @@ def repick(
     threads: int = 4,
     executable: str | None = None,
     dry_run: Flag = False,
+    workers: WorkerOptions = ONE_PROCESS,
 ) -> int:
     """Pick whole projects anew: one more External job in each, run by RELION's own pipeliner.
 
@@ -263,6 +269,7 @@ def repick(
         Only say what would be done.
     """
     parameters = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, gpu=gpu)
+    parameters |= _parameters(**workers.model_dump(exclude_defaults=True))
     plans: list[Plan | Row] = []
     for folder in projects:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cryoemmae_plugin.cli.session import AnyEngine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, Interrupted
 from cryoemmae_plugin.images import read_header
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
@@ -12,8 +13,7 @@ from cryoemmae_plugin.version import release
 from relion_wrapper.arguments import AUTO, JobArguments
 from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
 from relion_wrapper.display import write_display_settings
-from relion_wrapper.engine import Engine, build_engine
-from relion_wrapper.fanout import pick_on_all
+from relion_wrapper.engine import build_engine, build_workers
 from relion_wrapper.logfile import write_logfile
 from relion_wrapper.micrographs import JobMicrograph, read_job_micrographs
 from relion_wrapper.progress import ProgressBar, say, warn
@@ -22,6 +22,9 @@ from relion_wrapper.training import project_model
 
 WORK_FOLDER = "cryoemmae"
 """In the job's folder: all candidates of all micrographs, and the model that the job has trained."""
+
+READ_AHEAD = 2
+"""Micrographs read ahead while one is picked."""
 
 
 class PickJob:
@@ -63,16 +66,18 @@ class PickJob:
             reasons = self._pick(micrographs, engine, store)
             self._publish(micrographs, store, reasons)
 
-    def _build_engine(self, micrographs: Sequence[JobMicrograph]) -> Engine:
+    def _build_engine(self, micrographs: Sequence[JobMicrograph]) -> AnyEngine:
         """The model asked for, or the one that this job trains, on its devices."""
         model_name = self._settings.model_name
         if self._arguments.train_on:
             model_name = str(project_model(self._arguments, micrographs, self._work, self._should_stop))
-        engine = build_engine(self._settings, model_name, self._arguments.devices, self._arguments.threads, warn)
-        say(f"Model {engine.model_name} on {', '.join(map(str, engine.devices))}")
+        asked = self._arguments
+        engine = build_workers(self._settings, model_name, asked.devices, asked.threads, asked.workers)
+        engine = engine or build_engine(self._settings, model_name, asked.devices[0], asked.threads)
+        say(f"Model {engine.model_name} on {engine.device}")
         return engine
 
-    def _pick(self, micrographs: Sequence[JobMicrograph], engine: Engine, store: ResultStore) -> list[str]:
+    def _pick(self, micrographs: Sequence[JobMicrograph], engine: AnyEngine, store: ResultStore) -> list[str]:
         """Pick what the store does not hold; the reasons of those that failed."""
         pending = store.pending(m.micrograph for m in micrographs)
         if len(pending) < len(micrographs):
@@ -82,7 +87,8 @@ class PickJob:
             return []
         bar = ProgressBar(f"Autopicking {len(pending)} micrographs", len(pending))
         reasons = []
-        for done, outcome in enumerate(pick_on_all(pending, engine, store, self._should_stop), 1):
+        outcomes = engine.pick(pending, store, jobs=READ_AHEAD, should_stop=self._should_stop)
+        for done, outcome in enumerate(outcomes, 1):
             if outcome.reason is not None:
                 reasons.append(outcome.reason)
                 warn(f"WARNING: skipped {outcome.reason}")

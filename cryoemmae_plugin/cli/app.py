@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -49,25 +50,38 @@ def build_app() -> App:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status, see :mod:`cryoemmae_plugin.cli.exits`."""
+    return run_app(build_app(), argv, "Interrupted. Run the same command again to go on.")
+
+
+def run_app(app: App, argv: Sequence[str] | None, interrupted: str) -> int:
+    """Run a command line with the commands of `app`: every end becomes a message and an exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        The words; by default those that the program was started with.
+    interrupted : str
+        What to say after Ctrl-C.
+    """
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG_FLAG in tokens or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     tokens = [token for token in tokens if token != DEBUG_FLAG]
     reporter = Reporter()
     try:
         with library_log(reporter, debug):
-            command, bound, *_ = build_app().parse_args(tokens, exit_on_error=False, print_error=False)
+            command, bound, *_ = app.parse_args(tokens, exit_on_error=False, print_error=False)
             return int(command(*bound.args, **bound.kwargs) or exits.ALL_DONE)
     except CycloptsError as err:
         named = [] if isinstance(err, UnknownCommandError) else tokens[:1]
-        reporter.error(f"{_usage(err)}\nSee: {' '.join(['cryoemmae', *named, '--help'])}")
+        reporter.error(f"{_usage(err)}\nSee: {' '.join([app.name[0], *named, '--help'])}")
         return exits.USAGE
     except SettingsError as err:
         return _fail(reporter, str(err), debug, exits.USAGE)
     except CryoemmaeError as err:
         return _fail(reporter, str(err), debug, exits.NOTHING_DONE)
     except KeyboardInterrupt:
-        reporter.warn("Interrupted. Run the same command again to go on.")
-        return exits.SIGNAL_BASE + 2
+        reporter.warn(interrupted)
+        return exits.SIGNAL_BASE + signal.SIGINT
     except Exception as err:
         hint = "" if debug else f" Run it again with {DEBUG_FLAG} and please report what it shows."
         return _fail(reporter, f"unexpected {type(err).__name__}: {err}.{hint}", debug, exits.NOTHING_DONE)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cryoemmae_plugin.run.executors.options import ExecutorOptions
 from cryoemmae_plugin.settings import PickerSettings
 
 
@@ -15,5 +16,6 @@ def option_name(field: str) -> str:
 
 
 SettingsOptions = Annotated[PickerSettings, Parameter(name="*", name_transform=option_name)]
+WorkerOptions = Annotated[ExecutorOptions, Parameter(name="*", name_transform=option_name)]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """A bare switch, without a --no- form."""

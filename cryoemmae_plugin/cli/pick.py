@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from cryoemmae_plugin.cli.console import Reporter
-from cryoemmae_plugin.cli.options import Flag, SettingsOptions
+from cryoemmae_plugin.cli.options import Flag, SettingsOptions, WorkerOptions
 from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from cryoemmae_plugin.version import release
 
 if TYPE_CHECKING:
-    from cryoemmae_plugin.cli.session import Engine
+    from cryoemmae_plugin.cli.session import AnyEngine, Engine
+    from cryoemmae_plugin.run.executors.options import ExecutorOptions
     from cryoemmae_plugin.settings import PickerSettings
 
 
@@ -32,6 +34,7 @@ def pick(
     overwrite: Flag = False,
     box: Flag = False,
     overlays: str = "3",
+    workers: WorkerOptions = ONE_PROCESS,
 ) -> int:
     """Find the particles in micrographs.
 
@@ -47,11 +50,11 @@ def pick(
     out
         Folder for the results.
     device
-        auto (a GPU where there is one), cpu, or cuda:N.
+        auto (a GPU where there is one), cpu, cuda:N, or cuda:N,M and cuda (all) for a worker on each of them.
     jobs
         Micrographs read ahead while one is picked; each takes the memory of its image.
     threads
-        CPU threads to compute with; all, if not given.
+        CPU threads of each worker to compute with. [default: the cores, shared among the workers]
     recursive
         Search the folders inside a folder too.
     overwrite
@@ -75,12 +78,21 @@ def pick(
         exclude=out,
         owner=(lambda uid: None) if overwrite else partial(stored_source, out),
     )
-    engine = build_engine(settings, device, threads)
+    engine = choose_engine(settings, device, threads, workers)
     record = RunRecord(
         version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
     )
     with ResultStore.create(out, record, overwrite=overwrite) as store:
         return PickRun(store, engine, options, Reporter(dated=True)).over(micrographs)
+
+
+def choose_engine(settings: PickerSettings, device: str, threads: int, workers: ExecutorOptions) -> AnyEngine:
+    """What picks as these options say: in this process, or on workers."""
+    from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
+
+    if needs_workers(workers, [device]):
+        return build_worker_engine(settings, [device], threads, workers)
+    return build_engine(settings, device, threads)
 
 
 def build_engine(settings: PickerSettings, device: str, threads: int) -> Engine:

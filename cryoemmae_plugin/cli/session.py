@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -16,19 +17,58 @@ from cryoemmae_plugin.errors import CryoemmaeError, ImageError, Interrupted
 from cryoemmae_plugin.run.outputs import Totals, write_outputs
 from cryoemmae_plugin.run.overlays import overlay_is_current, write_overlay
 from cryoemmae_plugin.run.store import ResultStore
-from cryoemmae_plugin.run.stream import ImagePicker, pick_micrographs
+from cryoemmae_plugin.run.stream import ImagePicker, Loaded, MicrographResult, load, pick_micrographs
 from cryoemmae_plugin.run.summary import RunLog, Status, write_summary
 from cryoemmae_plugin.types import Micrograph
 
 
+class AnyEngine(Protocol):
+    """What picks: :class:`Engine`, or :class:`cryoemmae_plugin.run.executors.engine.WorkerEngine`."""
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def model_sha256(self) -> str:
+        """Identity of the model."""
+        ...
+
+    @property
+    def device(self) -> object:
+        """Where it computes, as text."""
+        ...
+
+    def pick(
+        self, micrographs: Sequence[Micrograph], store: ResultStore, *, jobs: int, should_stop: Callable[[], bool]
+    ) -> Iterator[MicrographResult]:
+        """Pick micrographs and store each; yields in the order given."""
+        ...
+
+
 @dataclass(frozen=True)
 class Engine:
-    """What picks: the picker, the model that it uses, and where it computes."""
+    """What picks in this process: the picker, the model that it uses, and where it computes."""
 
     picker: ImagePicker
     model_name: str
     model_sha256: str
     device: torch.device
+
+    def pick(
+        self,
+        micrographs: Sequence[Micrograph],
+        store: ResultStore,
+        *,
+        jobs: int = 2,
+        should_stop: Callable[[], bool] = lambda: False,
+        loader: Callable[[Micrograph], Loaded] = load,
+    ) -> Iterator[MicrographResult]:
+        """Pick micrographs and store each, as :func:`cryoemmae_plugin.run.stream.pick_micrographs` does."""
+        return pick_micrographs(
+            micrographs, self.picker, store, jobs=jobs, should_stop=should_stop, device=self.device, loader=loader
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +93,7 @@ class RunOptions:
 class PickRun:
     """Picks a list of micrographs into a store, and tells about it."""
 
-    def __init__(self, store: ResultStore, engine: Engine, options: RunOptions, reporter: Reporter) -> None:
+    def __init__(self, store: ResultStore, engine: AnyEngine, options: RunOptions, reporter: Reporter) -> None:
         self._store, self._engine, self._options, self._reporter = store, engine, options, reporter
         self._log = RunLog(threshold=store.record.settings.pick_threshold)
 
@@ -78,8 +118,7 @@ class PickRun:
 
     def _pick(self, pending: Sequence[Micrograph], illustrated: set[str], stop: StopRequest) -> None:
         """Pick, store and show one micrograph after the other."""
-        jobs, device = self._options.jobs, self._engine.device
-        stream = pick_micrographs(pending, self._engine.picker, self._store, jobs=jobs, should_stop=stop, device=device)
+        stream = self._engine.pick(pending, self._store, jobs=self._options.jobs, should_stop=stop)
         with self._reporter.progress(len(pending), "Picking"):
             for outcome in stream:
                 picks = self._log.add(outcome)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +70,13 @@ def refine(likeness: NDArray[np.float64], row: int, column: int) -> tuple[float,
     return column + dx, row + dy
 
 
-def build_engine(
-    settings: PickerSettings, model_name: str, names: Sequence[str], threads: int, tell: Callable[[str], None]
-) -> object:
-    from relion_wrapper.engine import Engine
+def build_engine(settings: PickerSettings, model_name: str, device_name: str, threads: int) -> object:
+    from cryoemmae_plugin.cli.session import Engine
 
     templates = np.load(os.environ["STAND_IN_TEMPLATE"])
     picker = TemplatePicker(templates, float(os.environ.get("STAND_IN_SECONDS", "0")))
     sha256 = os.environ.get("STAND_IN_SHA256", "f" * 64)
-    return Engine([picker] * len(names), [torch.device("cpu")] * len(names), Path(model_name).name, sha256)
+    return Engine(picker, Path(model_name).name, sha256, torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,190 @@
+"""What picks on workers, for command lines and jobs: the counterpart of a picker in this process."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cryoemmae_plugin.device import choose_device, split_devices
+from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.run.executors import clusters
+from cryoemmae_plugin.run.executors.driver import Driver
+from cryoemmae_plugin.run.executors.options import SLURM, ExecutorOptions
+from cryoemmae_plugin.run.executors.recipe import PROBE_FILE, MakePicker, Recipe, build_picker, host_name
+from cryoemmae_plugin.run.executors.tries import Tries
+from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.version import package_version
+from cryoemmae_plugin.weights import load_model
+from cryoemmae_plugin.weights.installed import folder_of, shipped_models_dir
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class WorkerEngine:
+    """Picks on workers.
+
+    Attributes
+    ----------
+    options : ExecutorOptions
+        Which workers.
+    gpus : sequence of int or None
+        Of local workers: the GPU of each, None for the CPU.
+    remote_device : str
+        Of other workers: what each computes on.
+    threads : int
+        CPU threads of a worker; 0 leaves it to the worker.
+    model : str
+        The model, as workers find it.
+    model_name, model_sha256 : str
+        The model, as results name it.
+    make : callable
+        Makes the picker on the worker.
+    """
+
+    options: ExecutorOptions
+    gpus: Sequence[int | None]
+    remote_device: str
+    threads: int
+    model: str
+    model_name: str
+    model_sha256: str
+    make: MakePicker = build_picker
+
+    @property
+    def device(self) -> str:
+        """Where it computes, in words."""
+        if self.gpus:
+            where = "the CPU" if self.gpus[0] is None else f"GPU {', '.join(map(str, dict.fromkeys(self.gpus)))}"
+            return f"{len(self.gpus)} workers ({where}, {self.threads} threads each)"
+        if self.options.scheduler == SLURM:
+            return f"{self.options.workers} SLURM jobs"
+        return f"the workers of {self.options.scheduler}"
+
+    def pick(
+        self,
+        micrographs: Sequence[Micrograph],
+        store: ResultStore,
+        *,
+        jobs: int = 2,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[MicrographResult]:
+        """Pick micrographs and store each; yields in the order given.
+
+        Raises
+        ------
+        Interrupted
+            When `should_stop` says True.
+        ClusterError
+            When there are no workers, or one cannot do its part; other errors that end a run as those of
+            :func:`cryoemmae_plugin.run.stream.pick_micrographs`, with the worker's host.
+        """
+        if not micrographs:
+            return
+        recipe, tries = self._recipe(micrographs, store, jobs), Tries(store.folder)
+        probe = store.folder / PROBE_FILE
+        tries.clear()
+        try:
+            with atomic_write(probe) as file:
+                file.write(recipe.token)
+            with self._client(store.folder) as client:
+                wait_s = 60 * self.options.worker_wait
+                yield from Driver(client, recipe, store, self.make, should_stop, wait_s).pick(micrographs)
+        finally:
+            probe.unlink(missing_ok=True)
+            tries.clear()
+
+    def _recipe(self, micrographs: Sequence[Micrograph], store: ResultStore, jobs: int) -> Recipe:
+        device = ("cpu" if self.gpus[0] is None else "cuda:0") if self.gpus else self.remote_device
+        return Recipe(
+            version=package_version(),
+            host=host_name(),
+            record=store.record,
+            model=self.model,
+            folder=store.folder.absolute(),
+            base=Path.cwd(),
+            sample=next((str(m.path) for m in micrographs[:100] if m.path.exists()), ""),
+            token=uuid.uuid4().hex,
+            device=device,
+            threads=self.threads,
+            jobs=jobs,
+        )
+
+    def _client(self, folder: Path) -> AbstractContextManager[Client]:
+        if self.gpus:
+            return clusters.local_workers(self.gpus, self.options.worker_memory)
+        if self.options.scheduler == SLURM:
+            return clusters.slurm_workers(self.options, self.threads, folder.absolute())
+        return clusters.workers_of(str(self.options.scheduler))
+
+
+def needs_workers(options: ExecutorOptions, devices: Sequence[str]) -> bool:
+    """Whether picking takes processes beside this one."""
+    return options.executor == "dask" or (options.workers or 1) > 1 or len(_split(devices)) > 1
+
+
+def build_worker_engine(
+    settings: PickerSettings, devices: Sequence[str], threads: int, options: ExecutorOptions
+) -> WorkerEngine:
+    """Plan the workers, and identify the model; nothing is started yet.
+
+    Parameters
+    ----------
+    devices : sequence of str
+        Names as for :func:`cryoemmae_plugin.device.choose_device`; local workers are spread over them.
+    threads : int
+        CPU threads of each worker; 0 shares this machine's cores among local workers.
+
+    Raises
+    ------
+    ClusterError
+        When Dask is not installed.
+    DeviceError, ModelError
+        When a device or the model is not there.
+    """
+    clusters.require_dask()
+    names = _split(devices)
+    gpus: list[int | None] = []
+    if options.scheduler is None:
+        gpus = _local_gpus(names, options.workers)
+        threads = threads or max(1, _cores() // len(gpus))
+    elif len(names) > 1:
+        raise SettingsError(
+            f"--device names {len(names)} devices, which fits workers of this machine only; each worker of "
+            "--scheduler takes the GPU that it sees (SLURM: --slurm-options '--gres=gpu:1')"
+        )
+    folder, model = folder_of(settings.model_name), load_model(settings.model_name)
+    shipped = folder.parent == shipped_models_dir()
+    where = folder.name if shipped else str(folder.absolute())
+    return WorkerEngine(options, gpus, names[0], threads, where, model.card.name, model.sha256)
+
+
+def _local_gpus(names: Sequence[str], workers: int | None) -> list[int | None]:
+    """The GPU of each local worker: spread evenly over the devices named; "auto" is all GPUs, or the CPU."""
+    if list(names) == ["auto"] and torch.cuda.device_count() > 1:
+        names = split_devices("cuda")
+    devices = [choose_device(name) for name in names]
+    return [devices[index % len(devices)].index for index in range(workers or len(devices))]
+
+
+def _split(devices: Sequence[str]) -> list[str]:
+    return [single for name in devices for single in split_devices(name)]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

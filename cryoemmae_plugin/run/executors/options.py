@@ -1,0 +1,89 @@
+"""What a user may choose about workers; command lines and job forms are derived from these fields."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.settings import describe
+
+SLURM = "slurm"
+
+
+class ExecutorOptions(BaseModel):
+    """Where and by how many processes micrographs are picked; without influence on what is picked. Frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    executor: Literal["local", "dask"] = Field(
+        default="local", description="'local' picks on this machine, 'dask' on the workers of a Dask scheduler."
+    )
+    scheduler: str | None = Field(
+        default=None,
+        pattern=r"^(slurm|(tcp|tls)://\S+|[\w.-]+:\d+)$",
+        description="With --executor dask: address of the scheduler, such as tcp://HOST:8786, or slurm.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Processes that pick side by side. [default: 1; one a GPU of --device; all of the scheduler]",
+    )
+    worker_memory: str | None = Field(
+        default=None,
+        pattern=r"^\d+(\.\d+)? ?[MGT]i?B$",
+        description="Memory of a worker, such as 16GB; one that takes more ends. [default: no limit; 16GB on SLURM]",
+    )
+    worker_wait: float = Field(
+        default=60.0, gt=0, allow_inf_nan=False, description="Minutes to wait for workers when there is none."
+    )
+    slurm_partition: str | None = Field(default=None, pattern=r"^\S+$", description="Partition of the workers' jobs.")
+    slurm_account: str | None = Field(default=None, pattern=r"^\S+$", description="Account of the workers' jobs.")
+    slurm_time: str | None = Field(
+        default=None, pattern=r"^[\d:-]+$", description="Time limit of each worker's job, such as 08:00:00."
+    )
+    slurm_options: str | None = Field(
+        default=None, description="Further options of sbatch, such as 'gres=gpu:1;constraint=a100'."
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> ExecutorOptions:
+        """Refuse options that contradict each other."""
+        slurm = [name for name in type(self).model_fields if name.startswith("slurm_") and getattr(self, name)]
+        if self.scheduler is not None and self.executor != "dask":
+            raise SettingsError(f"--scheduler is {self.scheduler!r}, which needs --executor dask")
+        if self.executor == "dask" and self.scheduler is None and self.workers is None:
+            raise SettingsError(
+                "--executor dask: give --scheduler ADDRESS, --scheduler slurm with --workers N, or --workers N for "
+                "processes of this machine"
+            )
+        if slurm and self.scheduler != SLURM:
+            raise SettingsError(f"--{slurm[0].replace('_', '-')} needs --executor dask --scheduler slurm")
+        if self.scheduler == SLURM and self.workers is None:
+            raise SettingsError("--scheduler slurm: give the number of jobs to start with --workers N")
+        self.sbatch_options()
+        return self
+
+    def sbatch_options(self) -> list[str]:
+        """The further options of sbatch, one by one."""
+        options = []
+        for word in re.split(r"[;\s]+", self.slurm_options or ""):
+            if re.match(r"-[^-]|[^-\w]", word):
+                raise SettingsError(f"--slurm-options has {word!r}: write options as name=value, with ; between them")
+            options += [f"--{word.removeprefix('--')}"] if word else []
+        return options
+
+
+ONE_PROCESS = ExecutorOptions()
+"""The process at hand and no other: the default."""
+
+
+def make_executor_options(**values: Any) -> ExecutorOptions:
+    """Build options, turning validation errors into one readable :class:`SettingsError`."""
+    try:
+        return ExecutorOptions(**values)
+    except ValidationError as err:
+        raise SettingsError(describe(err)) from err
