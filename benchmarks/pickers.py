@@ -141,7 +141,7 @@ class InProcess:
 def pick_set(picker: Picker, chosen: BenchmarkSet, work: Path) -> dict[str, Found]:
     """Candidates of every micrograph of a set, by stem: stored ones, and the others found and stored now."""
     folder = work / picker.name / chosen.name
-    stored = PickStore(folder, f"{picker.fingerprint} {chosen.diameter_A:.6g} A")
+    stored = PickStore(folder, f"{picker.fingerprint} {chosen.fingerprint()}")
     found = {path.stem: stored.load(path.stem) for path in chosen.micrographs()}
     missing = [path for path in chosen.micrographs() if found[path.stem] is None]
     if missing:

@@ -57,6 +57,8 @@ class SetScore:
         The same on resampled sets.
     best_at : float
         Threshold of ``best_half_d``; NaN on a set without particles.
+    offset : tuple of float
+        Mean (x, y) of right picks from their particles, in pixels: far from 0 where coordinates are in another frame.
     """
 
     set: str
@@ -65,6 +67,7 @@ class SetScore:
     picks_each: float
     seconds_each: float
     best_at: float
+    offset: tuple[float, float]
     figures: dict[str, Figure]
     samples: dict[str, NDArray[np.float64]]
 
@@ -99,7 +102,8 @@ def score_set(
         drawn = counts[_draws(len(counts))].mean(axis=1)
         figures, samples, best_at = {"false_picks": _figure(counts.mean(), drawn)}, {"false_picks": drawn}, float("nan")
     each = float(np.mean([len(picks[stem].xy) for stem in reference]))
-    return SetScore(name, picker, len(reference), each, seconds_each, best_at, figures, samples)
+    offset = _mean_offset(reference, picks)
+    return SetScore(name, picker, len(reference), each, seconds_each, best_at, offset, figures, samples)
 
 
 def above(candidates: Mapping[str, Scored], threshold: float) -> dict[str, Scored]:
@@ -142,6 +146,19 @@ def _with_particles(
         samples[f"best_{rule}"] = np.array([curve[draw].mean(axis=0).max() for draw in draws])
     best_at = float(thresholds[curves["half_d"].mean(axis=0).argmax()])
     return {key: _figure(value, samples[key]) for key, value in values.items()}, samples, best_at
+
+
+def _mean_offset(reference: Mapping[str, Reference], picks: Mapping[str, Scored]) -> tuple[float, float]:
+    """Where right picks lie from their particles, on average; NaN without any."""
+    offsets = [np.zeros((0, 2))]
+    for stem, ref in reference.items():
+        i, j = match(ref.xy, picks[stem].xy, ref.diameter, "half_d").T
+        offsets.append(picks[stem].xy[j] - ref.xy[i])
+    together = np.concatenate(offsets)
+    if not len(together):
+        return float("nan"), float("nan")
+    x, y = together.mean(axis=0)
+    return float(x), float(y)
 
 
 def _thresholds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from cryoemmae_plugin.simulate import Scene, benchmark_scenes, write_micrographs
 
 SIMULATION_SEED = 900
 SEEDS_PER_SCENE = 3
+RECIPE = "scene.json"
+"""File beside simulated micrographs that says what they show; they are made anew when that has changed."""
 SEED_STEP = 1000
 """Micrographs of one scene have the seeds SIMULATION_SEED + the scene's place, and then this much more each."""
 
@@ -52,6 +55,14 @@ class BenchmarkSet:
     def micrographs(self) -> list[Path]:
         """The MRC files by name."""
         return sorted(self.folder.glob("*.mrc"))
+
+    def fingerprint(self) -> str:
+        """Identify images and diameter: picks of others must not be scored as if they were of these."""
+        digest = hashlib.blake2b(f"{self.diameter_A:.6g}".encode(), digest_size=8)
+        for path in self.micrographs():
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     def reference(self) -> dict[str, Reference]:
         """Where the particles are, for every micrograph; none for those that the table does not name."""
@@ -110,21 +121,20 @@ def simulated_sets(folder: Path, names: list[str] | None = None) -> list[Benchma
         if names is not None and scene.name not in names:
             continue
         target = folder / f"{scene.name}.{SEEDS_PER_SCENE}"
-        if not (target / "reference.csv").exists():
+        recipe = scene.settings.model_dump_json(indent=1)
+        if not (target / RECIPE).exists() or (target / RECIPE).read_text() != recipe:
             _simulate(scene, target, SIMULATION_SEED + at)
+            (target / RECIPE).write_text(recipe)
         settings = scene.settings
         sets.append(BenchmarkSet(scene.name, target, settings.diameter_A, settings.pixel_size_A))
     return sets
 
 
 def _simulate(scene: Scene, target: Path, first_seed: int) -> None:
-    """Make all micrographs of a scene, or none that a later run would take for all."""
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    seeds = [first_seed + SEED_STEP * n for n in range(SEEDS_PER_SCENE)]
-    write_micrographs(partial, [Scene(f"{scene.name}_{n + 1}", scene.settings) for n in range(SEEDS_PER_SCENE)], seeds)
+    """Make all micrographs of a scene."""
     shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    scenes = [Scene(f"{scene.name}_{n + 1}", scene.settings) for n in range(SEEDS_PER_SCENE)]
+    write_micrographs(target, scenes, [first_seed + SEED_STEP * n for n in range(SEEDS_PER_SCENE)])
 
 
 def chosen_sets(source: Path, work: Path, only: list[str], simulated: bool = True) -> Iterator[BenchmarkSet]:

@@ -81,6 +81,12 @@ class TestScores:
         assert figures["half_d"].value == 1
         assert figures["iou06"].value == 0
 
+    def test_a_shift_of_all_picks_is_told(self, script):
+        xy = grid(3, 4)
+        shifted = Scored(xy + np.array([0.0, -3.0]), np.ones(len(xy)))
+        score = script("scoring").score_set("s", "p", {"a": Reference(xy, DIAMETER)}, {"a": shifted}, 0.5, 1.0)
+        assert score.offset == pytest.approx((0, -3))
+
     def test_every_pick_on_an_empty_micrograph_is_false(self, script):
         nothing = Reference(np.zeros((0, 2)), DIAMETER)
         found = {"a": perfect(grid(1, 4)), "b": Scored(np.zeros((0, 2)), np.zeros(0))}
@@ -148,6 +154,14 @@ class TestStoredPicks:
         pickers.pick_set(changed, chosen, tmp_path)
         assert changed.seen == ["a.b", "c"]
 
+    def test_picks_of_other_images_are_not_used(self, script, chosen, tmp_path):
+        pickers = script("pickers")
+        pickers.pick_set(CountingPicker(pickers.Found), chosen, tmp_path)
+        (chosen.folder / "c.mrc").write_bytes(b"other")
+        again = CountingPicker(pickers.Found)
+        pickers.pick_set(again, chosen, tmp_path)
+        assert again.seen == ["a.b", "c"]
+
     def test_a_picker_that_leaves_one_out_ends_the_benchmark(self, script, chosen, tmp_path):
         pickers = script("pickers")
         picker = CountingPicker(pickers.Found)
@@ -170,6 +184,9 @@ class TestSets:
         before = made.micrographs()[0].stat().st_mtime_ns
         sets.simulated_sets(tmp_path, ["tiny"])
         assert made.micrographs()[0].stat().st_mtime_ns == before
+        (made.folder / sets.RECIPE).write_text("another scene")
+        sets.simulated_sets(tmp_path, ["tiny"])
+        assert made.micrographs()[0].stat().st_mtime_ns > before
 
     def test_a_micrograph_without_rows_is_known_to_be_empty(self, chosen):
         (chosen.folder / "reference.csv").write_text("micrograph,x,y,diameter\nc.mrc,3,4,20\n")
