@@ -20,6 +20,8 @@ TILES_PER_BATCH = 16
 """Tiles encoded at once on a CPU; larger batches fall out of the cache."""
 TILES_PER_BATCH_CUDA = 1024
 """At most so many tiles are encoded at once on a GPU."""
+CAUTIOUS_BATCH_CUDA = 256
+"""Where it is not known how much memory there is."""
 MEMORY_SHARE = 0.5
 """Share of the GPU's memory that one batch may take; the image and its embedding lie beside it."""
 
@@ -52,7 +54,7 @@ class TileEncoder(nn.Module):
         super().__init__()
         self.config: EncoderConfig = encoder.config
         self.device = next(encoder.parameters()).device
-        self.batch = batch or _fitting_batch(encoder.config, self.device, memory_bytes)
+        self.batch = batch or fitting_batch(encoder.config, self.device, memory_bytes)
         self._half = _half_precision(precision, self.device)
         self._encoder = encoder
 
@@ -64,30 +66,33 @@ class TileEncoder(nn.Module):
         DeviceError
             When the GPU's memory does not even hold one tile.
         """
-        tokens = torch.empty(len(tiles), self.config.grid**2, self.config.embed_dim, device=self.device)
+        done: list[Tensor] = []
         at = 0
         while at < len(tiles):
             few = tiles[at : at + self.batch]
-            if self._encode(few, tokens[at : at + len(few)]):
-                at += len(few)
-            else:
+            tokens = self._encode(few)
+            if tokens is None:
                 self._shrink(len(few) // 2)
-        if self._half is not None and not bool(tokens.isfinite().all()):
+            else:
+                done.append(tokens)
+                at += len(few)
+        whole = torch.cat(done)
+        if self._half is not None and not bool(whole.isfinite().all()):
             logger.warning("%s: numbers too large for %s; going on with float32", self.device, self._half)
             self._half = None
             return self.forward(tiles)
-        return tokens
+        return whole
 
-    def _encode(self, tiles: Tensor, out: Tensor) -> bool:
-        """Encode some tiles into `out`; False where memory runs out."""
+    def _encode(self, tiles: Tensor) -> Tensor | None:
+        """Encode some tiles; None where memory runs out."""
         try:
             with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
-                out.copy_(self._encoder(tiles))
+                tokens: Tensor = self._encoder(tiles)
+            return tokens.float()
         except torch.cuda.OutOfMemoryError as err:
             if len(tiles) == 1:
                 raise no_memory_left(self.device) from err
-            return False
-        return True
+        return None
 
     def _shrink(self, batch: int) -> None:
         self.batch = batch
@@ -111,12 +116,12 @@ def _half_precision(precision: Precision, device: torch.device) -> torch.dtype |
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
-def _fitting_batch(config: EncoderConfig, device: torch.device, memory_bytes: int | None) -> int:
-    """How many tiles to encode at once."""
+def fitting_batch(config: EncoderConfig, device: torch.device, memory_bytes: int | None) -> int:
+    """How many tiles to encode at once: on a GPU, as many as its share of so much memory holds, if that is known."""
     if device.type != "cuda":
         return TILES_PER_BATCH
     if memory_bytes is None:
-        return TILES_PER_BATCH_CUDA // 4
+        return CAUTIOUS_BATCH_CUDA
     return int(min(max(1, MEMORY_SHARE * memory_bytes // bytes_per_tile(config)), TILES_PER_BATCH_CUDA))
 
 
