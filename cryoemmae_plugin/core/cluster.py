@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 """k-means ends when the centroids move by less than this, as a share of the data's mean variance."""
 
 ROWS_PER_SUM = 64
-"""Vectors added up at once: so many stay in the cache, and the order of additions is the same every time."""
+"""Vectors added up at once: so many stay in the cache, and the order of additions does not depend on threads."""
 
 
 def nearest_centroid(vectors: Tensor, centroids: Tensor) -> Tensor:
@@ -73,27 +73,67 @@ def kmeans(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
     ValueError
         If there are fewer vectors than clusters.
     """
-    if not 1 <= k <= len(vectors):
-        raise ValueError(f"cannot make {k} clusters of {len(vectors)} vectors")
+    return kmeans_each(vectors, (k,), seed)[0]
+
+
+def kmeans_each(vectors: Tensor, numbers: Sequence[int], seed: int = 0) -> list[Tensor]:
+    """Find the centroids of several numbers of clusters: :func:`kmeans` of each, what they share computed once.
+
+    Parameters
+    ----------
+    vectors : Tensor, shape (N, dim), float32
+    numbers : sequence of int
+        Each from 1 to N.
+    seed : int
+
+    Returns
+    -------
+    list of Tensor, shape (k, dim), float32
+
+    Raises
+    ------
+    ValueError
+        If there are fewer vectors than clusters.
+    """
+    if not 1 <= min(numbers) <= max(numbers) <= len(vectors):
+        raise ValueError(f"cannot make {', '.join(map(str, numbers))} clusters of {len(vectors)} vectors")
     origin = vectors.mean(0)
     centred = vectors - origin
     tolerance = TOLERANCE * float(torch.linalg.vector_norm(centred)) ** 2 / centred.numel()
-    centroids = _seed_centroids(centred, k, np.random.RandomState(seed))
-    labels = None
+    seeds: dict[int, Tensor] = {}  # by trials: the draws for fewer clusters are the first of those for more
+    for k in sorted(numbers, reverse=True):
+        seeds.setdefault(_trials(k), _seed_centroids(centred, k, np.random.RandomState(seed)))
+    return [_iterate(centred, seeds[_trials(k)][:k], tolerance) + origin for k in numbers]
+
+
+def _iterate(vectors: Tensor, centroids: Tensor, tolerance: float) -> Tensor:
+    """Lloyd's iterations from given centroids. Sums follow the vectors that change sides, in double precision."""
+    labels = nearest_centroid(vectors, centroids)
+    sums, counts = _sums_of_clusters(vectors, labels, len(centroids))
     for _ in range(MAX_ITERATIONS):
-        previous_labels, previous_centroids = labels, centroids
-        labels = nearest_centroid(centred, centroids)
-        centroids = _mean_of_clusters(centred, labels, centroids)
-        if previous_labels is not None and torch.equal(labels, previous_labels):
+        moved = _means(vectors, labels, centroids, sums, counts)
+        shift = float((moved - centroids).square().sum())
+        centroids, previous = moved, labels
+        if shift <= tolerance:
             break
-        if float((centroids - previous_centroids).square().sum()) <= tolerance:
+        labels = nearest_centroid(vectors, centroids)
+        changed = (labels != previous).nonzero().flatten()
+        if not len(changed):
             break
-    return centroids + origin
+        joined = _membership(labels[changed], len(centroids)) - _membership(previous[changed], len(centroids))
+        sums = sums + joined.T @ vectors[changed].double()
+        counts = counts + joined.sum(0)
+    return centroids
+
+
+def _trials(k: int) -> int:
+    """Vectors drawn for each new seed."""
+    return 2 + int(math.log(k))
 
 
 def _seed_centroids(vectors: Tensor, k: int, random: np.random.RandomState) -> Tensor:
     """Choose k of the vectors, each the best of a few drawn with probability proportional to squared distance."""
-    trials = 2 + int(math.log(k))
+    trials = _trials(k)
     exact = vectors.double()  # differences of large numbers follow
     squares = exact.square().sum(1)
 
@@ -114,23 +154,30 @@ def _seed_centroids(vectors: Tensor, k: int, random: np.random.RandomState) -> T
     return vectors[chosen]
 
 
-def _mean_of_clusters(vectors: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
+def _means(vectors: Tensor, labels: Tensor, centroids: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
     """Return the mean of each cluster; an empty one gets the vector that is farthest from its own centroid."""
-    counts = labels.bincount(minlength=len(centroids))
-    empty = (counts == 0).nonzero().flatten()
-    if len(empty):
+    if bool((counts == 0).any()):
+        empty = (counts == 0).nonzero().flatten()
         distances = (vectors - centroids[labels]).square().sum(1)
         labels = labels.index_copy(0, distances.topk(len(empty)).indices, empty)
-        counts = labels.bincount(minlength=len(centroids))
-    membership = torch.nn.functional.one_hot(labels, len(centroids)).to(vectors)
+        sums, counts = _sums_of_clusters(vectors, labels, len(centroids))
+    return (sums / counts.clamp(min=1)[:, None]).to(vectors)
+
+
+def _sums_of_clusters(vectors: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Add up the vectors of each cluster, (k, dim), and count them, (k,); both float64."""
+    membership = _membership(labels, k)
     whole = len(vectors) // ROWS_PER_SUM * ROWS_PER_SUM
-    chunked = (whole // ROWS_PER_SUM, ROWS_PER_SUM)
     in_chunks = torch.bmm(
-        membership[:whole].reshape(*chunked, len(centroids)).transpose(1, 2),
-        vectors[:whole].reshape(*chunked, vectors.shape[1]),
+        membership[:whole].to(vectors).reshape(-1, ROWS_PER_SUM, k).transpose(1, 2),
+        vectors[:whole].reshape(-1, ROWS_PER_SUM, vectors.shape[1]),
     )
-    sums = in_chunks.sum(0) + membership[whole:].T @ vectors[whole:]
-    return sums / counts.clamp(min=1)[:, None].to(vectors)
+    sums = in_chunks.sum(0, dtype=torch.float64) + membership[whole:].T @ vectors[whole:].double()
+    return sums, membership.sum(0)
+
+
+def _membership(labels: Tensor, k: int) -> Tensor:
+    return torch.nn.functional.one_hot(labels, k).double()
 
 
 def smoothing_window(diameter_cells: float) -> int:
@@ -192,8 +239,8 @@ def hierarchical_mask(
     vectors = embedding.reshape(-1, embedding.shape[-1])
     examples = vectors if fit_cells is None else vectors[:: max(1, len(vectors) // fit_cells)]
     mask = (nearest_centroid(embedding, centroids.to(embedding)) == particle_cluster).cpu().numpy()
-    for k in HIERARCHY:
-        labels = nearest_centroid(vectors, kmeans(examples, k)).reshape(mask.shape).cpu().numpy()
+    for own in kmeans_each(examples, HIERARCHY):
+        labels = nearest_centroid(vectors, own).reshape(mask.shape).cpu().numpy()
         mask = follow_cluster(mask, labels)
     return torch.from_numpy(mask).to(embedding.device)
 

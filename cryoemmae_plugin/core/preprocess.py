@@ -139,10 +139,10 @@ def normalise_locally(image: Tensor, diameter_px: int) -> Tensor:
             f"--diameter is {diameter_px} pixels of a {nx} x {ny} micrograph: it must lie between {MIN_STATISTICS_PX} "
             "pixels and the shorter side; check the diameter and the pixel size"
         )
-    spectrum = torch.fft.rfft2(_window(diameter_px, image)).conj_physical_()
+    window = torch.fft.rfft2(_window(diameter_px, image)).conj_physical_()
     centred = image - image.mean()  # the deviation does not change, its rounding error does
-    mean = _irfft2(torch.fft.rfft2(centred).mul_(spectrum), ny, nx)
-    mean_square = _irfft2(torch.fft.rfft2(centred.square()).mul_(spectrum), ny, nx)
+    mean_square = _irfft2(torch.fft.rfft2(centred.square()).mul_(window), ny, nx)
+    mean = _irfft2(window.mul_(torch.fft.rfft2(centred)), ny, nx)
     centred -= mean
     sigma = mean_square.sub_(mean.square_()).clamp_(min=0).sqrt_()
     return centred.div_(sigma.clamp_(min=SIGMA_FLOOR * float(sigma.mean())))
@@ -171,9 +171,10 @@ def smooth_wiener(image: Tensor) -> Tensor:
     steps = torch.arange(WIENER_KERNEL_PX, dtype=torch.float64) - WIENER_KERNEL_PX // 2
     line = torch.exp(-0.5 * (steps / WIENER_SIGMA_PX) ** 2)
     line = (line / line.sum()).to(image)
-    transfer = torch.fft.fft(line, ny)[:, None] * torch.fft.rfft(line, nx)[None, :]
-    wiener = transfer.conj_physical() / (transfer.abs().square_() + WIENER_NOISE_TO_SIGNAL)
-    return _irfft2(torch.fft.rfft2(image).mul_(wiener), ny, nx).abs_()
+    down, across = torch.fft.fft(line, ny), torch.fft.rfft(line, nx)  # H is their outer product
+    power = torch.outer(down.abs().square_(), across.abs().square_()).add_(WIENER_NOISE_TO_SIGNAL)
+    spectrum = torch.fft.rfft2(image).mul_(down.conj_physical()[:, None]).mul_(across.conj_physical()).div_(power)
+    return _irfft2(spectrum, ny, nx).abs_()
 
 
 def equalise(image: Tensor) -> Tensor:
@@ -198,8 +199,19 @@ def twice_box_sum(image: Tensor, box_px: int) -> Tensor:
     Returns
     -------
     Tensor, shape (ny, nx), int32
-        Exact sums, of which 255 * box_px**4 fit.
+        Exact sums, of which 255 * box_px**4 fit, on any device.
     """
+    if image.device.type == "cpu":
+        total = image.numpy()
+        for _ in range(2):
+            total = cv2.boxFilter(
+                total, cv2.CV_32S, (box_px, box_px), normalize=False, borderType=cv2.BORDER_REFLECT_101
+            )
+        return torch.from_numpy(total)
+    return _twice_box_sum_by_running_sums(image, box_px)
+
+
+def _twice_box_sum_by_running_sums(image: Tensor, box_px: int) -> Tensor:
     total = image.int()
     for _ in range(4):  # along rows, along columns, and again
         total = _box_sum_along_rows(total, box_px).t()

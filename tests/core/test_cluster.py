@@ -36,6 +36,24 @@ def test_kmeans_ends_where_scikit_learn_ends_from_the_same_seeds(k: int) -> None
     np.testing.assert_array_equal(cluster.nearest_centroid(vectors, ours).numpy(), expected.labels_)
 
 
+@pytest.mark.parametrize("numbers", [(3, 4, 5), (2, 9, 4)])
+def test_several_numbers_of_clusters_together_equal_each_alone(numbers: tuple[int, ...]) -> None:
+    vectors = torch.from_numpy(np.random.default_rng(4).normal(size=(700, 6))).float()
+    together = cluster.kmeans_each(vectors, numbers)
+    for k, centroids in zip(numbers, together, strict=True):
+        assert torch.equal(centroids, cluster.kmeans(vectors, k))
+
+
+def test_sums_that_follow_the_changes_equal_sums_made_anew() -> None:
+    vectors = torch.from_numpy(np.random.default_rng(5).normal(size=(900, 5))).float()
+    expected = vectors[:4].double()
+    for _ in range(cluster.MAX_ITERATIONS):
+        labels = torch.cdist(vectors.double(), expected).argmin(1)
+        expected = torch.stack([vectors[labels == k].double().mean(0) for k in range(4)])
+    ours = cluster._iterate(vectors, vectors[:4], tolerance=0.0)
+    np.testing.assert_allclose(ours.numpy(), expected.numpy(), atol=1e-5)
+
+
 def test_kmeans_repeats_itself(groups: torch.Tensor) -> None:
     assert torch.equal(cluster.kmeans(groups, 3, seed=7), cluster.kmeans(groups, 3, seed=7))
 
@@ -48,7 +66,9 @@ def test_seeds_are_distinct_data(groups: torch.Tensor) -> None:
 
 def test_an_empty_cluster_takes_the_farthest_vector() -> None:
     vectors = torch.tensor([[0.0], [1.0], [10.0]])
-    means = cluster._mean_of_clusters(vectors, torch.tensor([0, 0, 0]), torch.tensor([[0.0], [99.0]]))
+    labels = torch.tensor([0, 0, 0])
+    sums, counts = cluster._sums_of_clusters(vectors, labels, 2)
+    means = cluster._means(vectors, labels, torch.tensor([[0.0], [99.0]]), sums, counts)
     assert means.flatten().tolist() == [0.5, 10.0]
 
 
