@@ -23,7 +23,7 @@ def add_contamination(where: Surroundings, settings: SimulationSettings, rng: np
 def _add_grains(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Add grains of 0.15 to 1.4 diameters, single or in chains: dense, even, sharply bounded, each of its own size."""
     ny, nx = where.phase.shape
-    density, absorption = np.exp(rng.uniform(-2.8, 0.0)), np.exp(rng.uniform(-3.5, -0.8))
+    density, absorption = np.exp(rng.uniform(-3.6, 0.0)), np.exp(rng.uniform(-3.5, -0.8))
     left = settings.grains
     while left > 0:
         at = rng.uniform(0, 1, 2) * (nx, ny)
@@ -54,7 +54,7 @@ def _add_grain(
     angle = np.arctan2(across, along / elongation)
     outline = radius * (1 + 0.12 * np.cos(2 * angle + turn) + rng.normal(scale=0.1) * np.cos(3 * angle))
     inside = np.clip(1 - (np.hypot(along / elongation, across) / outline) ** 2, 0, 1).astype(np.float32)
-    thickness = inside ** np.float32(rng.uniform(0.15, 0.6))
+    thickness = inside ** np.float32(rng.uniform(0.15, 0.8))
     size = np.float32(min(1.0, radius / (0.4 * radius + 4)))
     where.phase[rows, columns] += np.float32(density) * size * thickness
     where.transmission[rows, columns] *= np.exp(-np.float32(absorption) * size * thickness)
