@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import torch
 
 from cryoemmae_plugin.errors import DeviceError
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -52,3 +57,31 @@ def split_devices(name: str) -> list[str]:
     if name == "cuda" and torch.cuda.device_count() > 1:
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [name]
+
+
+def limit_gpu_memory(device: torch.device, limit_GiB: float | None) -> int | None:  # noqa: N803
+    """Keep this process to so much of a GPU's memory (beside the few hundred MiB of CUDA itself).
+
+    Returns
+    -------
+    int or None
+        Bytes that this process may use: those that are free, and not more than the limit; None on a CPU.
+    """
+    if device.type != "cuda":
+        if limit_GiB is not None:
+            logger.info("--gpu-memory is ignored: picking on the CPU")
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    if limit_GiB is None:
+        return int(free)
+    allowed = min(int(limit_GiB * GIB), total)
+    torch.cuda.set_per_process_memory_fraction(allowed / total, device)
+    return min(int(free), allowed)
+
+
+def no_memory_left(device: torch.device) -> DeviceError:
+    """The error that says that the memory of a GPU is used up."""
+    return DeviceError(
+        f"{device}: no GPU memory left, not even for a single tile; see with nvidia-smi who uses it, and wait, raise "
+        "--gpu-memory, or give another --device. What is done is kept: the same command continues"
+    )

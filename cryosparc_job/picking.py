@@ -255,6 +255,8 @@ class PickJob:
         self._draw()
         picks = list(self._counts.values())
         self.job.log(sayings.summary(counts, self._saved, statistics.median(picks)))
+        if self._log.profile.micrographs:
+            self.job.log(self._log.profile.line())
         self._summarise("done", str(engine.device))
 
     def _draw(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cryoemmae_plugin.cli.session import AnyEngine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, Interrupted
 from cryoemmae_plugin.images import read_header
+from cryoemmae_plugin.run.profile import Profile
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.version import release
 from relion_wrapper.arguments import AUTO, JobArguments
@@ -86,13 +87,17 @@ class PickJob:
             say("No new micrographs to do")
             return []
         bar = ProgressBar(f"Autopicking {len(pending)} micrographs", len(pending))
-        reasons = []
+        reasons, profile = [], Profile()
         outcomes = engine.pick(pending, store, jobs=READ_AHEAD, should_stop=self._should_stop)
         for done, outcome in enumerate(outcomes, 1):
             if outcome.reason is not None:
                 reasons.append(outcome.reason)
                 warn(f"WARNING: skipped {outcome.reason}")
+            else:
+                profile.add(outcome.seconds)
             bar.show(done)
+        if profile.micrographs:
+            say(profile.line())
         return reasons
 
     def _publish(self, micrographs: Sequence[JobMicrograph], store: ResultStore, reasons: Sequence[str]) -> None:

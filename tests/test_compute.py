@@ -8,10 +8,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from cryoemmae_plugin import compute
-from cryoemmae_plugin.compute import GIB, ComputeOptions, build_picker, limit_gpu_memory
+from cryoemmae_plugin.compute import ComputeOptions
+from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.device import GIB, limit_gpu_memory
 from cryoemmae_plugin.errors import DeviceError
 from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.weights import Model, load_model
 
 CUDA = torch.device("cuda", 0)
 
@@ -48,12 +50,14 @@ def test_on_a_cpu_the_limit_is_ignored_and_that_is_said(
 def test_a_gpu_without_memory_for_the_model_is_a_clear_error(
     fractions: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(compute, "Picker", full)
+    settings = make_settings(diameter_A=100)
+    model = load_model(settings.model_name)
+    monkeypatch.setattr(Model, "to", full)
     with pytest.raises(DeviceError, match="cuda:0: no GPU memory left"):
-        build_picker(None, make_settings(diameter_A=100), CUDA, ComputeOptions(gpu_memory=1))  # type: ignore[arg-type]
+        Picker(model, settings, CUDA, ComputeOptions(gpu_memory=1))
 
 
 @pytest.mark.parametrize("wrong", [{"gpu_memory": 0}, {"gpu_memory": float("nan")}, {"precision": "float8"}])

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.run.executors.options import ExecutorOptions
 from cryoemmae_plugin.settings import PickerSettings
 
@@ -16,6 +17,7 @@ def option_name(field: str) -> str:
 
 
 SettingsOptions = Annotated[PickerSettings, Parameter(name="*", name_transform=option_name)]
+ComputeChoice = Annotated[ComputeOptions, Parameter(name="*", name_transform=option_name)]
 WorkerOptions = Annotated[ExecutorOptions, Parameter(name="*", name_transform=option_name)]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """A bare switch, without a --no- form."""

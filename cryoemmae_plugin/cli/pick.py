@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from cryoemmae_plugin.cli.console import Reporter
-from cryoemmae_plugin.cli.options import Flag, SettingsOptions, WorkerOptions
+from cryoemmae_plugin.cli.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from cryoemmae_plugin.version import release
@@ -34,6 +36,7 @@ def pick(
     overwrite: Flag = False,
     box: Flag = False,
     overlays: str = "3",
+    compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> int:
     """Find the particles in micrographs.
@@ -78,7 +81,7 @@ def pick(
         exclude=out,
         owner=(lambda uid: None) if overwrite else partial(stored_source, out),
     )
-    engine = choose_engine(settings, device, threads, workers)
+    engine = choose_engine(settings, device, threads, workers, compute)
     record = RunRecord(
         version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
     )
@@ -86,16 +89,22 @@ def pick(
         return PickRun(store, engine, options, Reporter(dated=True)).over(micrographs)
 
 
-def choose_engine(settings: PickerSettings, device: str, threads: int, workers: ExecutorOptions) -> AnyEngine:
+def choose_engine(
+    settings: PickerSettings,
+    device: str,
+    threads: int,
+    workers: ExecutorOptions,
+    compute: ComputeOptions = AS_SUITS,
+) -> AnyEngine:
     """What picks as these options say: in this process, or on workers."""
     from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
 
     if needs_workers(workers, [device]):
-        return build_worker_engine(settings, [device], threads, workers)
-    return build_engine(settings, device, threads)
+        return replace(build_worker_engine(settings, [device], threads, workers), compute=compute)
+    return build_engine(settings, device, threads, compute)
 
 
-def build_engine(settings: PickerSettings, device: str, threads: int) -> Engine:
+def build_engine(settings: PickerSettings, device: str, threads: int, compute: ComputeOptions = AS_SUITS) -> Engine:
     """Load the model onto the device: what all micrographs would fail by fails here, before any is read."""
     import torch
 
@@ -109,7 +118,7 @@ def build_engine(settings: PickerSettings, device: str, threads: int) -> Engine:
     model = load_model(settings.model_name)
     from cryoemmae_plugin.core.picker import Picker
 
-    return Engine(Picker(model, settings, chosen), model.card.name, model.sha256, chosen)
+    return Engine(Picker(model, settings, chosen, compute), model.card.name, model.sha256, chosen)
 
 
 def _overlay_count(text: str) -> int:

@@ -152,6 +152,8 @@ class PickRun:
         line += f", {counts.failed} failed" if counts.failed else ""
         line += f", {counts.remaining} remain: run the same command again to go on" if counts.remaining else ""
         self._reporter.say(f"{line}. {self._store.folder / 'picks.star'} holds {totals.picks} picks.")
+        if self._log.profile.micrographs:
+            self._reporter.say(f"{self._log.profile.line()}.")
         if counts.failed:
             self._reporter.warn("Failed, and tried again when the same command is run once more:")
             for failure in self._log.failures:

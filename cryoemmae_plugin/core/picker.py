@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.core.default import pick_default
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.features import FEATURES
 from cryoemmae_plugin.core.paper import pick_paper
 from cryoemmae_plugin.core.preprocess import PAPER_GRID_PX
 from cryoemmae_plugin.core.scorer import PREFIX
-from cryoemmae_plugin.core.tile_encoder import Precision, TileEncoder
+from cryoemmae_plugin.core.tile_encoder import TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Picks
@@ -39,13 +41,13 @@ class Picker:
     settings : PickerSettings
     device : torch.device, optional
         The CPU by default.
-    precision : str
-        Of the encoder's arithmetic.
-    memory_bytes : int, optional
-        Memory of the GPU that may be used.
+    compute : ComputeOptions, optional
+        How to compute.
 
     Raises
     ------
+    DeviceError
+        If the GPU has no memory left for the model.
     ModelError
         If the model was not made for the mode.
     """
@@ -55,16 +57,18 @@ class Picker:
         model: Model,
         settings: PickerSettings,
         device: torch.device | None = None,
-        *,
-        precision: Precision = "auto",
-        memory_bytes: int | None = None,
+        compute: ComputeOptions = AS_SUITS,
     ) -> None:
         self._device = device or torch.device("cpu")
         self._settings = settings
         if settings.mode == "default":
             self._check_scorer(model)
-        model = model.to(self._device)
-        encoder = TileEncoder(model.encoder, memory_bytes=memory_bytes, precision=precision)
+        memory_bytes = limit_gpu_memory(self._device, compute.gpu_memory)
+        try:
+            model = model.to(self._device)
+        except torch.cuda.OutOfMemoryError as err:
+            raise no_memory_left(self._device) from err
+        encoder = TileEncoder(model.encoder, memory_bytes=memory_bytes, precision=compute.precision)
         self._model = replace(model, encoder=cast(Encoder, encoder))
 
     def pick(self, image: NDArray[np.float32] | Tensor, pixel_size_A: float, timer: StepTimer | None = None) -> Picks:

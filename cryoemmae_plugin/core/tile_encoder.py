@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from cryoemmae_plugin.compute import Precision
 from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig
-from cryoemmae_plugin.errors import DeviceError
+from cryoemmae_plugin.device import no_memory_left
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-"""Of the encoder's arithmetic; "auto" is the fastest that picks the same: float16 on a GPU, float32 on a CPU."""
 
 TILES_PER_BATCH = 16
 """Tiles encoded at once on a CPU; larger batches fall out of the cache."""
@@ -99,14 +96,6 @@ class TileEncoder(nn.Module):
         logger.warning("%s: out of memory; going on with %d tiles at a time", self.device, self.batch)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def no_memory_left(device: torch.device) -> DeviceError:
-    """The error that says that the memory of a GPU is used up."""
-    return DeviceError(
-        f"{device}: no GPU memory left, not even for a single tile; see with nvidia-smi who uses it, and wait, raise "
-        "--gpu-memory, or give another --device. What is done is kept: the same command continues"
-    )
 
 
 def _half_precision(precision: Precision, device: torch.device) -> torch.dtype | None:

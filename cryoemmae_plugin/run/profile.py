@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,10 +32,13 @@ class Profile:
         How many were added.
     seconds : dict
         Seconds by step, summed over micrographs, and over workers where there are several.
+    start : float
+        When the run began, by the monotonic clock.
     """
 
     micrographs: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    start: float = field(default_factory=time.monotonic)
 
     def add(self, seconds: Mapping[str, float]) -> None:
         """Add the steps of one micrograph."""
@@ -55,8 +59,14 @@ class Profile:
         ordered = sorted(self.seconds, key=lambda step: list(LABELS).index(step) if step in LABELS else -1)
         return {LABELS.get(step, step): round(self.seconds[step] / whole, 4) for step in ordered} if whole else {}
 
-    def line(self, wall_s: float) -> str:
-        """Say in one line how fast it went, and where the time went."""
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.start
+
+    def line(self, wall_s: float | None = None) -> str:
+        """Say in one line how fast it went, until now or in `wall_s` seconds, and where the time went."""
+        wall_s = self.wall_s if wall_s is None else wall_s
         shares = self.shares()
         names = [LABELS[step] for step in BESIDE]
         picking = ", ".join(f"{label} {share:.0%}" for label, share in shares.items() if label not in names)

@@ -6,7 +6,6 @@ import json
 import platform
 import resource
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -63,7 +62,6 @@ class RunLog:
     counts: RunCounts = field(default_factory=RunCounts)
     failures: list[dict[str, str]] = field(default_factory=list)
     profile: Profile = field(default_factory=Profile)
-    _start: float = field(default_factory=time.monotonic)
 
     def add(self, outcome: MicrographResult) -> int:
         """Count one micrograph; its number of picks."""
@@ -81,7 +79,7 @@ class RunLog:
 
     def timings(self) -> dict[str, Any]:
         """Seconds of the run, per micrograph, and per micrograph and step; shares as in :meth:`Profile.shares`."""
-        done, wall = self.profile.micrographs, time.monotonic() - self._start
+        done, wall = self.profile.micrographs, self.profile.wall_s
         return {
             "wall_s": round(wall, 3),
             "micrographs": done,
@@ -90,10 +88,6 @@ class RunLog:
             "per_micrograph_by_step_s": self.profile.per_micrograph(),
             "share_by_step": self.profile.shares(),
         }
-
-    def speed(self) -> str:
-        """How fast the run is, and where its time goes, in one line; "" when it has picked nothing."""
-        return self.profile.line(time.monotonic() - self._start) if self.profile.micrographs else ""
 
 
 def write_summary(
@@ -110,7 +104,8 @@ def write_summary(
 
     A run that has picked nothing leaves the timings of the run before it.
     """
-    timings = log.timings() | {"hardware": hardware_name(device)}
+    hardware = hardware_name(device)
+    timings = log.timings() | {"hardware": hardware}
     if not log.profile.micrographs:
         timings = _read(folder).get("timings") or timings
     summary = {
@@ -120,7 +115,7 @@ def write_summary(
         "settings": record.settings.model_dump() | {"threshold": log.threshold},
         "model": {"name": record.model_name, "sha256": record.model_sha256},
         "fingerprint": record.fingerprint,
-        "device": {"torch": device, "name": hardware_name(device)},
+        "device": {"torch": device, "name": hardware},
         "versions": versions(),
         "run": asdict(log.counts) | {"remaining": log.counts.remaining},
         "failed": log.failures,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.cli.session import Engine
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Picks
@@ -43,7 +44,9 @@ class FakePicker:
         return Picks(xy, score, rng.random(n).astype(np.float32), image.shape)
 
 
-def fake_build_engine(settings: PickerSettings, device: str, threads: int) -> Engine:
+def fake_build_engine(
+    settings: PickerSettings, device: str, threads: int, compute: ComputeOptions = AS_SUITS
+) -> Engine:
     picker = FakePicker(float(os.environ.get("FAKE_SECONDS", "0")))
     return Engine(picker, "fake", os.environ.get("FAKE_SHA256", "f" * 64), torch.device("cpu"))
 

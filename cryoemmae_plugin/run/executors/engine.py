@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.device import choose_device, split_devices
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.run.atomic import atomic_write
@@ -52,6 +53,8 @@ class WorkerEngine:
         The model, as results name it.
     make : callable
         Makes the picker on the worker.
+    compute : ComputeOptions
+        How each worker computes.
     """
 
     options: ExecutorOptions
@@ -62,6 +65,7 @@ class WorkerEngine:
     model_name: str
     model_sha256: str
     make: MakePicker = build_picker
+    compute: ComputeOptions = AS_SUITS
 
     @property
     def device(self) -> str:
@@ -120,6 +124,7 @@ class WorkerEngine:
             device=device,
             threads=self.threads,
             jobs=jobs,
+            compute=self.compute,
         )
 
     def _client(self, folder: Path) -> AbstractContextManager[Client]:

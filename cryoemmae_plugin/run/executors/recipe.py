@@ -6,14 +6,17 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import ModelError
 from cryoemmae_plugin.run.store import RunRecord
-from cryoemmae_plugin.run.stream import ImagePicker
 from cryoemmae_plugin.types import Micrograph
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.run.stream import ImagePicker
 
 PROBE_FILE = ".probe"
 """In the result folder while a run with workers goes on: holds the recipe's token."""
@@ -47,6 +50,8 @@ class Recipe(BaseModel):
         CPU threads of a worker; 0 leaves it to the worker.
     jobs : int
         Micrographs that a worker reads ahead.
+    compute : ComputeOptions
+        How a worker computes.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -62,9 +67,10 @@ class Recipe(BaseModel):
     device: str = "auto"
     threads: int = 0
     jobs: int = 2
+    compute: ComputeOptions = AS_SUITS
 
 
-MakePicker = Callable[[Recipe], ImagePicker]
+MakePicker = Callable[[Recipe], "ImagePicker"]
 """Makes what picks, on the worker; a function that workers can import."""
 
 
@@ -115,7 +121,7 @@ def build_picker(recipe: Recipe) -> ImagePicker:
             f"{recipe.model}: another model here (sha256 {model.sha256[:12]}) than on {recipe.host} "
             f"({recipe.record.model_sha256[:12]}); give a folder that all workers see with --model"
         )
-    return Picker(model, recipe.record.settings, device)
+    return Picker(model, recipe.record.settings, device, recipe.compute)
 
 
 def host_name() -> str:
