@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cryoemmae_plugin.errors import ClusterError
@@ -97,7 +98,8 @@ def slurm_workers(options: ExecutorOptions, threads: int, folder: Path) -> Itera
     count = options.workers or 1
     with (
         _quiet(),
-        SLURMCluster(**_slurm_job(options, threads, folder)) as cluster,
+        _key_files(folder) as security,
+        SLURMCluster(**_slurm_job(options, threads, folder), security=security) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         cluster.adapt(minimum=count, maximum=count)
@@ -119,8 +121,6 @@ def _slurm_job(options: ExecutorOptions, threads: int, folder: Path) -> dict[str
         "python": sys.executable,
         "log_directory": str(folder / "slurm"),
         "worker_extra_args": ["--preload", _PRELOAD, "--no-dashboard"],
-        "security": _own_security(),
-        "shared_temp_directory": str(folder),
         "scheduler_options": {"dashboard": False},
     }
 
@@ -152,6 +152,25 @@ def _own_security() -> Security:
     from distributed import Security
 
     return Security.temporary()
+
+
+@contextmanager
+def _key_files(folder: Path) -> Iterator[Security]:
+    """A key of the run's own in files that only this user can read, for workers on other hosts."""
+    from distributed import Security
+
+    made = _own_security().get_tls_config_for_role("worker")
+    with TemporaryDirectory(prefix=".keys-", dir=folder) as place:
+        files = {}
+        for name in ("ca_file", "cert", "key"):
+            path = Path(place, name)
+            path.touch(mode=0o600)
+            path.write_text(made[name], encoding="utf-8")
+            files[name] = str(path)
+        roles = {
+            f"tls_{role}_{name}": files[name] for role in ("client", "scheduler", "worker") for name in ("cert", "key")
+        }
+        yield Security(require_encryption=True, tls_ca_file=files["ca_file"], **roles)
 
 
 def _visible(gpu: int | None) -> dict[str, str]:

@@ -1,14 +1,8 @@
-"""What happens inside a worker: it reads, picks and stores; the run hears only how each micrograph ended.
-
-Whatever is wrong with the worker or with the whole run, and not with one micrograph, comes back as an answer too: as
-the name of the error and its text, with the host, so that the run can raise it.
-"""
+"""What happens inside a worker: it reads, picks and stores; the run hears only how each micrograph ended."""
 
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,8 +12,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from cryoemmae_plugin.device import choose_device
-from cryoemmae_plugin.errors import ClusterError, CryoemmaeError
-from cryoemmae_plugin.run.executors.recipe import PROBE_FILE, Answer, Batch, MakePicker, Recipe, Row, host_name
+from cryoemmae_plugin.errors import ClusterError
+from cryoemmae_plugin.run.executors.recipe import PROBE_FILE, Batch, MakePicker, Recipe
 from cryoemmae_plugin.run.executors.tries import Tries
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.stream import Loaded, MicrographResult, load, pick_micrographs
@@ -28,38 +22,6 @@ from cryoemmae_plugin.version import package_version
 
 MOST_TRIES = 3
 """A micrograph that so many processes have died over is given up."""
-
-_TURN = threading.Lock()
-"""A worker picks one batch at a time, however many threads it has."""
-
-
-def pick_batch(recipe: str, first: int, rows: Sequence[Row], make: MakePicker) -> Answer:
-    """Pick some micrographs into the store.
-
-    Parameters
-    ----------
-    recipe : str
-        A :class:`Recipe` as JSON.
-    first, rows : int, sequence
-        A :class:`Batch`.
-    make : callable
-        Makes the picker, once in a process.
-
-    Returns
-    -------
-    dict
-        "host", and "outcomes" (uid, reason, and seconds by step of each) with "seconds" of all, or "error" and "text".
-    """
-    answer: Answer = {"host": host_name()}
-    try:
-        with _TURN:
-            station = station_for(recipe, make)
-            start = time.perf_counter()
-            outcomes = station.pick(Batch.from_rows(first, rows))
-    except CryoemmaeError as err:
-        return answer | {"error": type(err).__name__, "text": str(err)}
-    plain = [(outcome.micrograph.uid, outcome.reason, outcome.seconds) for outcome in outcomes]
-    return answer | {"outcomes": plain, "seconds": time.perf_counter() - start}
 
 
 @lru_cache(maxsize=1)
