@@ -27,16 +27,16 @@ from variants import VARIANTS
 def main() -> int:
     """Run the benchmark."""
     options = _options()
-    sets = list(chosen_sets(options.data, options.work, options.only, options.simulated))
-    if not sets:
-        raise SystemExit(f"no set of that name, and none in {options.data}")
     pickers = _pickers(options)
-    scores = []
-    for chosen in sets:
+    sets, scores = [], []
+    for chosen in chosen_sets(options.data, options.work, options.only, options.simulated):
+        sets.append(chosen)
         for picker in pickers:
             scores.append(measure(picker, chosen, options.work / "picks"))
             figures = ", ".join(f"{name} {figure.value:.3f}" for name, figure in scores[-1].figures.items())
             print(f"{chosen.name}  {picker.name}  {figures}", file=sys.stderr, flush=True)
+    if not sets:
+        raise SystemExit(f"no set of that name, and none in {options.data}")
     print(write_report(options.work, options.name, scores, sets))
     return 0
 

@@ -138,9 +138,10 @@ def _simulate(scene: Scene, target: Path, first_seed: int) -> None:
 
 
 def chosen_sets(source: Path, work: Path, only: list[str], simulated: bool = True) -> Iterator[BenchmarkSet]:
-    """All sets, or those that `only` names; simulated ones are made on the way."""
+    """All sets, or those that `only` names; the real ones first, each simulated one made when its turn comes."""
     for real in real_sets(source, work / "sets"):
         if not only or real.name in only:
             yield real
-    if simulated:
-        yield from simulated_sets(work / "simulated", only or None)
+    for scene in benchmark_scenes() if simulated else []:
+        if not only or scene.name in only:
+            yield from simulated_sets(work / "simulated", [scene.name])
