@@ -63,4 +63,4 @@ def test_a_gpu_without_memory_for_the_model_is_a_clear_error(
 @pytest.mark.parametrize("wrong", [{"gpu_memory": 0}, {"gpu_memory": float("nan")}, {"precision": "float8"}])
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        ComputeOptions(**wrong)  # type: ignore[arg-type]
+        ComputeOptions(**wrong)

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
 from cryoemmae_plugin.run.lanes import Image, Lane
 from cryoemmae_plugin.types import Micrograph
@@ -18,6 +21,16 @@ from cryoemmae_plugin.types import Micrograph
 @dataclass(frozen=True)
 class Loaded:
     """A micrograph in memory: image of shape (ny, nx), Å per pixel, size of the file, seconds that reading took."""
+
+    image: NDArray[np.float32]
+    pixel_size_A: float
+    source_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The same on its way to the device: the image may be anywhere."""
 
     image: Image
     pixel_size_A: float
@@ -43,22 +56,22 @@ def load(micrograph: Micrograph) -> Loaded:
 class Coming:
     """A micrograph on its way from the file to the picker."""
 
-    def __init__(self, micrograph: Micrograph, loaded: Future[Loaded], lane: Lane) -> None:
+    def __init__(self, micrograph: Micrograph, staged: Future[Staged], lane: Lane) -> None:
         self.micrograph = micrograph
-        self._loaded, self._lane = loaded, lane
+        self._staged, self._lane = staged, lane
 
     def send(self) -> None:
         """Start to copy the image to the device, if it has been read."""
-        if self._loaded.done() and self._loaded.exception() is None:
-            loaded = self._loaded.result()
-            self._loaded = Future()  # forget the image in the host's memory
-            self._loaded.set_result(replace(loaded, image=self._lane.send(loaded.image)))
+        if self._staged.done() and self._staged.exception() is None:
+            staged = self._staged.result()
+            self._staged = Future()  # forget the image in the host's memory
+            self._staged.set_result(replace(staged, image=self._lane.send(staged.image)))
 
-    def arrive(self) -> Loaded:
+    def arrive(self) -> Staged:
         """Wait until it has been read, and hand it over; to be called once."""
-        loaded = self._loaded.result()
-        del self._loaded  # or the image outlives its turn
-        return replace(loaded, image=self._lane.receive(loaded.image))
+        staged = self._staged.result()
+        del self._staged  # or the image outlives its turn
+        return replace(staged, image=self._lane.receive(staged.image))
 
 
 class ReadAhead:
@@ -91,6 +104,6 @@ class ReadAhead:
         """The one after the one that was handed out last."""
         return self._ahead[0] if self._ahead else None
 
-    def _read(self, micrograph: Micrograph) -> Loaded:
+    def _read(self, micrograph: Micrograph) -> Staged:
         loaded = self._loader(micrograph)
-        return replace(loaded, image=self._lane.stage(loaded.image))
+        return Staged(self._lane.stage(loaded.image), loaded.pixel_size_A, loaded.source_bytes, loaded.seconds)

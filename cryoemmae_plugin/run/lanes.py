@@ -47,7 +47,7 @@ class CudaLane:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def stage(self, image: Image) -> Image:
         """Put an image into page-locked memory, from which it is copied beside other work."""

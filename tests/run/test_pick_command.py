@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,24 @@ def test_a_second_run_picks_what_was_added_and_says_what_it_skipped(
     assert summary(out)["run"]["skipped"] == 6
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (out / "results" / "mic_9.star").exists()
+
+
+def test_a_run_ends_with_where_the_time_went_and_one_without_work_keeps_what_the_last_one_said(
+    cryoemmae: Command, folder_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out)
+    assert re.search(
+        r"micrographs per second. Of the time: fake \d+%, waiting \d+%; beside it: reading \d+%, writing \d+%",
+        capsys.readouterr().out,
+    )
+    timings: Any = summary(out)["timings"]
+    assert timings["micrographs"] == 6
+    assert timings["share_by_step"]["fake"] + timings["share_by_step"]["waiting"] == pytest.approx(1, abs=1e-3)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out)
+    assert summary(out)["run"]["skipped"] == 6
+    assert summary(out)["timings"] == timings
+    assert "micrographs per second" not in capsys.readouterr().out
 
 
 def test_changed_settings_or_model_never_mix(
@@ -197,7 +216,17 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_picked(
     assert "--out" in err
 
 
-@pytest.mark.parametrize("words", [["--overlays", "some"], ["--jobs", "0"], ["--diameter", "0"], ["--nonsense"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--overlays", "some"],
+        ["--jobs", "0"],
+        ["--diameter", "0"],
+        ["--gpu-memory", "0"],
+        ["--precision", "8"],
+        ["--nonsense"],
+    ],
+)
 def test_wrong_usage_is_status_2(
     cryoemmae: Command, folder_of_six: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
