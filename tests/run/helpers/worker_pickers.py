@@ -1,4 +1,4 @@
-"""Stand-ins for the network that workers import: the image's first pixel says what happens."""
+"""Stand-ins for the network that workers import: the image's first two pixels say what happens."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.errors import DeviceError, OutputError
 from cryoemmae_plugin.types import Picks
 
-BAD_IMAGE, DEADLY, NO_MEMORY_ON_GPU, DISK_FULL = 666, 777, 888, 999
+BAD_IMAGE, DEADLY, NO_GPU_MEMORY, DISK_FULL = 666, 777, 888, 999
 
 
 class WorkerPicker:
-    """As many candidates as the first pixel says, at places that depend on the image alone; some numbers are fatal."""
+    """As many candidates as the first pixel says, after the seconds that the second one says; some numbers are fatal."""
 
     def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: Any = None) -> Picks:
-        with timer.step("fake") if timer else nullcontext():
-            time.sleep(float(os.environ.get("WORKER_PICKER_SECONDS", "0")))
         n = int(image[0, 0])
+        with timer.step("fake") if timer else nullcontext():
+            time.sleep(float(image[0, 1]))
         if n == BAD_IMAGE:
             raise ZeroDivisionError("no such luck")
         if n == DEADLY:
             os.kill(os.getpid(), signal.SIGKILL)
-        if n == NO_MEMORY_ON_GPU:
-            raise DeviceError("cuda:0: not enough memory for a single tile")
+        if n == NO_GPU_MEMORY:
+            raise DeviceError("cuda:0: no GPU memory left")
         if n == DISK_FULL:
             raise OutputError(os.strerror(errno.ENOSPC))
         rng = np.random.default_rng(int(abs(image).sum()))
