@@ -1,4 +1,4 @@
-"""Pick many micrographs: threads read ahead, one after the other is picked, a thread stores results, all in order."""
+"""Pick many micrographs: threads read ahead, one after the other is picked, threads store results, all in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thread that stores results while the next micrograph is picked."""
+"""Threads that store results while the next micrograph is picked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
+
+
+THREADS = 4
+"""A disk takes its time to say that a file is safe, but does so for several files at once."""
 
 
 class Timed(Protocol):
@@ -22,13 +26,13 @@ T = TypeVar("T", bound=Timed)
 
 
 class Writer(Generic[T]):
-    """Runs tasks one after the other in a thread of its own; gives back what they return, in order, once they are done.
+    """Runs tasks in threads of its own, a few at a time; gives back what they return, in order, once they are done.
 
     A context manager: leaving it waits until every task has run, whatever the reason for leaving.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="write")
         self._tasks: deque[Future[T]] = deque()
 
     def __enter__(self) -> Writer[T]:
@@ -37,12 +41,12 @@ class Writer(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._thread.shutdown(wait=True)
+        self._threads.shutdown(wait=True)
 
     def put(self, task: Callable[[], T], patience_s: float = 0.0) -> float:
         """Add a task, and wait for it, but not longer than `patience_s`; the seconds of waiting."""
         start = time.perf_counter()
-        self._tasks.append(self._thread.submit(task))
+        self._tasks.append(self._threads.submit(task))
         wait([self._tasks[-1]], timeout=patience_s)
         return time.perf_counter() - start
 

@@ -161,12 +161,10 @@ class GatedStore:
 
     def __init__(self, store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gate = threading.Event()
-        self.saved = 0
         save = store.save
 
         def wait_and_save(*args: object) -> Result:
             assert self.gate.wait(60)
-            self.saved += 1
             return save(*args)  # type: ignore[arg-type]
 
         monkeypatch.setattr(store, "save", wait_and_save)
