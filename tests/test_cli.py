@@ -15,7 +15,7 @@ from cryoemmae_plugin.cli.console import Reporter
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.settings import PickerSettings
 
-COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor")
+COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 from pydantic import ValidationError
 
 from cryoemmae_plugin.cli import exits
+from cryoemmae_plugin.cli.benchmark import benchmark
 from cryoemmae_plugin.cli.console import Reporter, library_log
 from cryoemmae_plugin.cli.demo import demo
 from cryoemmae_plugin.cli.doctor import doctor
@@ -45,6 +46,7 @@ def build_app() -> App:
     app.command(models)  # 4
     app.command(demo, sort_key=5)
     app.command(doctor, sort_key=6)
+    app.command(benchmark)  # 7
     return app
 
 

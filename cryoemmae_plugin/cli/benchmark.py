@@ -1,0 +1,212 @@
+"""``cryoemmae benchmark``: what picking costs on this machine."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.settings import Mode, make_settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from cryoemmae_plugin.evaluation.speed import Contender, Measured
+    from cryoemmae_plugin.types import Micrograph
+
+benchmark = App(
+    name="benchmark", help="Measure what picking costs on this machine.", sort_key=7, help_format="plaintext"
+)
+
+SIMULATED_PIXEL_A = 1.5
+SIMULATED_COVERAGE = 0.15
+CLOCKS = ("wall", "cpu")
+
+
+@benchmark.command
+def speed(
+    paths: Annotated[list[str] | None, Parameter(name="PATH", negative="")] = None,
+    /,
+    *,
+    diameter: float,
+    pixel_size: float | None = None,
+    mode: Literal["both", "default", "paper"] = "both",
+    size: int = 4096,
+    repeats: int = 1,
+    released: Path | None = None,
+    device: str = "auto",
+    threads: Annotated[int, Parameter(show_default=False)] = 0,
+    out: Path | None = None,
+) -> None:
+    """Time the steps of picking, from the file to the stored result, in both modes.
+
+    With --released the released research code of the method is timed beside paper mode, on the same micrographs and
+    with the same weights, one right after the other. It is loaded from the folder that you give, and run: give one
+    that you trust. It needs timm and joblib beside this package.
+
+    Parameters
+    ----------
+    paths
+        Micrographs, folders, globs in quotes, or a micrographs STAR. [default: a simulated micrograph]
+    diameter
+        Longest extent of the particle, in Å.
+    pixel_size
+        Å per pixel of the stored micrographs; overrides the files' headers.
+    mode
+        Time one mode only.
+    size
+        Side of the simulated micrograph, in pixels of 1.5 Å.
+    repeats
+        Turns of every micrograph.
+    released
+        Folder of a checkout of the released Cryo-EMMAE code.
+    device
+        auto (a GPU where there is one), cpu, or cuda:N.
+    threads
+        CPU threads to compute with; all, if not given.
+    out
+        Write all that was measured to this JSON file.
+    """
+    import torch
+
+    from cryoemmae_plugin.device import choose_device
+    from cryoemmae_plugin.evaluation.speed import measure
+
+    if repeats < 1 or threads < 0:
+        raise SettingsError(f"--repeats is {repeats}, --threads is {threads}: give 1 or more")
+    make_settings(diameter_A=diameter, pixel_size_A=pixel_size)
+    if threads:
+        _use_threads(threads)
+    chosen, console = choose_device(device), Console(highlight=False)
+    with tempfile.TemporaryDirectory(prefix="cryoemmae-speed-") as folder:
+        scratch = Path(folder)
+        micrographs = _micrographs(paths, diameter, pixel_size, size, scratch)
+        contenders = _contenders(mode, diameter, pixel_size, released, chosen, scratch)
+        if released is not None:
+            from cryoemmae_plugin.evaluation.released import as_float_mrc
+
+            micrographs = [as_float_mrc(micrograph, scratch) for micrograph in micrographs]
+        if chosen.type == "cuda":  # kernels are chosen, memory is claimed
+            measure(contenders, micrographs[:1], 1, chosen)
+        runs = measure(contenders, micrographs, repeats, chosen, lambda run: console.print(_line(run), soft_wrap=True))
+    names = [contender.name for contender in contenders]
+    console.print(_table(runs, names))
+    for what, value in _environment(chosen, torch.get_num_threads()).items():
+        console.print(f"{what}: {value}", soft_wrap=True)
+    if out is not None:
+        _write(out, runs, names, chosen)
+
+
+def _use_threads(threads: int) -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def _micrographs(
+    paths: Sequence[str] | None, diameter: float, pixel_size: float | None, size: int, scratch: Path
+) -> list[Micrograph]:
+    from cryoemmae_plugin.run.inputs import find_micrographs
+
+    if paths:
+        return find_micrographs(list(paths), pixel_size_A=pixel_size)
+    from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
+    from cryoemmae_plugin.simulate.scenes import particles_for
+
+    pixel_size_A = pixel_size or SIMULATED_PIXEL_A
+    settings = SimulationSettings(
+        shape=(size, size),
+        diameter_A=diameter,
+        pixel_size_A=pixel_size_A,
+        n_particles=particles_for(SIMULATED_COVERAGE, (size, size), diameter / pixel_size_A),
+    )
+    write_micrographs(scratch, [Scene(f"simulated_{size}", settings)], [1])
+    return find_micrographs([str(scratch / f"simulated_{size}.mrc")], pixel_size_A=pixel_size)
+
+
+def _contenders(
+    mode: Mode | Literal["both"],
+    diameter: float,
+    pixel_size: float | None,
+    released: Path | None,
+    device: torch.device,
+    scratch: Path,
+) -> list[Contender]:
+    from cryoemmae_plugin.evaluation.speed import Ours
+    from cryoemmae_plugin.weights import load_model
+
+    modes: tuple[Mode, ...] = ("default", "paper") if mode == "both" else (mode,)
+    contenders: list[Contender] = []
+    if released is not None:
+        from cryoemmae_plugin.evaluation.released import Released
+
+        paper = make_settings(diameter_A=diameter, mode="paper")
+        folder = scratch / "released"
+        contenders.append(Released(released, load_model(paper.model_name), diameter, device, folder))
+    for each in modes:
+        settings = make_settings(diameter_A=diameter, pixel_size_A=pixel_size, mode=each)
+        contenders.append(Ours(load_model(settings.model_name), settings, device, scratch / each))
+    return contenders
+
+
+def _line(run: Measured) -> str:
+    wall, cpu = (run.seconds(clock, "total") for clock in CLOCKS)
+    return f"{run.contender:<8}  {run.micrograph}: {wall:.2f} s, {cpu:.2f} s of processor time, {run.picks} picks"
+
+
+def _table(runs: Sequence[Measured], names: Sequence[str]) -> Table:
+    """Median seconds by step, wall and processor; ratios of processor time where the released code was run."""
+    from cryoemmae_plugin.evaluation.speed import STEPS, TOTAL, median_seconds, paired_ratios
+
+    table = Table("step", box=None, pad_edge=False, caption="median seconds: wall (processor)", caption_justify="left")
+    medians = {(name, clock): median_seconds(runs, name, clock) for name in names for clock in CLOCKS}
+    ours = [name for name in names if name != "released"] if "released" in names else []
+    ratios = {name: paired_ratios(runs, "released", name, "cpu") for name in ours}
+    for name in names:
+        table.add_column(name, justify="right")
+    for name in ours:
+        table.add_column(f"released / {name}", justify="right")
+    for step in (*STEPS, TOTAL):
+        cells = [f"{medians[name, 'wall'][step]:.2f} ({medians[name, 'cpu'][step]:.2f})" for name in names]
+        for name in ours:
+            ratio = ratios[name].get(step)
+            cells.append("" if ratio is None else f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})")
+        table.add_row(step, *cells, style="bold" if step == TOTAL else None)
+    return table
+
+
+def _environment(device: torch.device, threads: int) -> dict[str, str]:
+    from cryoemmae_plugin.run.summary import hardware_name, versions
+
+    packages = ", ".join(f"{name} {number}" for name, number in versions().items())
+    return {"hardware": hardware_name(str(device)), "threads": str(threads), "versions": packages}
+
+
+def _write(out: Path, runs: Sequence[Measured], names: Sequence[str], device: torch.device) -> None:
+    import torch
+
+    from cryoemmae_plugin.evaluation.speed import median_seconds, paired_ratios
+    from cryoemmae_plugin.run.atomic import atomic_write
+
+    plain: dict[str, Any] = _environment(device, torch.get_num_threads()) | {"runs": [asdict(run) for run in runs]}
+    plain["median_seconds"] = {name: {clock: median_seconds(runs, name, clock) for clock in CLOCKS} for name in names}
+    plain["released_over"] = {
+        name: {
+            clock: {step: asdict(ratio) for step, ratio in paired_ratios(runs, "released", name, clock).items()}
+            for clock in CLOCKS
+        }
+        for name in names
+        if "released" in names and name != "released"
+    }
+    with atomic_write(out) as file:
+        file.write(json.dumps(plain, indent=1) + "\n")
