@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-"""Of the encoder's arithmetic; "auto" is the fastest that picks the same: float16 on a GPU, float32 on a CPU."""
+"""Of the encoder's arithmetic; "auto" is the fastest that picks the same: float16 on a GPU that has tensor cores,
+else float32."""
 
 
 class ComputeOptions(BaseModel):

@@ -17,6 +17,8 @@ TILES_PER_BATCH = 16
 """Tiles encoded at once on a CPU; larger batches fall out of the cache."""
 TILES_PER_BATCH_CUDA = 1024
 """At most so many tiles are encoded at once on a GPU."""
+TENSOR_CORES = (7, 0)
+"""Compute capability from which a GPU is faster in 16 bits."""
 CAUTIOUS_BATCH_CUDA = 256
 """Where it is not known how much memory there is."""
 MEMORY_SHARE = 0.5
@@ -101,7 +103,8 @@ class TileEncoder(nn.Module):
 def _half_precision(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The 16-bit type to multiply in; None for float32."""
     if precision == "auto":
-        return torch.float16 if device.type == "cuda" else None
+        fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TENSOR_CORES
+        return torch.float16 if fast else None
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 

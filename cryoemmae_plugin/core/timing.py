@@ -15,7 +15,8 @@ class StepTimer:
     Parameters
     ----------
     device : torch.device or None
-        A CUDA device to wait for at the end of each step, so that its work is booked where it was asked for.
+        A CUDA device to wait for at the end of each step, so that its work is booked where it was asked for; images
+        that are on their way to it in another stream are not waited for.
 
     Attributes
     ----------
@@ -34,6 +35,6 @@ class StepTimer:
         try:
             yield
             if self._cuda is not None:
-                torch.cuda.synchronize(self._cuda)
+                torch.cuda.current_stream(self._cuda).synchronize()
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

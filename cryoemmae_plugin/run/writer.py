@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-
 THREADS = 4
 """A disk takes its time to say that a file is safe, but does so for several files at once."""
 
