@@ -153,5 +153,5 @@ def test_batches_grow_with_speed_and_shrink_towards_the_end() -> None:
 
 
 def test_the_default_is_this_process() -> None:
-    assert ONE_PROCESS == ExecutorOptions()
+    assert ExecutorOptions() == ONE_PROCESS
     assert ONE_PROCESS.executor == "local"

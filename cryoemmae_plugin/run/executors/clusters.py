@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 NEEDED = {"distributed": "distributed", "cryptography": "cryptography", "dask_jobqueue": "dask-jobqueue"}
 CONNECT_S = 15
 SLURM_MEMORY, SLURM_THREADS = "16GB", 4
+_HIDDEN = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""No dashboard: it would show the run to everybody, and take a port that somebody else may want."""
 _PRELOAD = "cryoemmae_plugin.run.executors.preload"
 
 
@@ -65,7 +67,7 @@ def local_workers(gpus: Sequence[int | None], memory: str | None) -> Iterator[Cl
         }
         for index, gpu in enumerate(gpus)
     }
-    scheduler = {"cls": Scheduler, "options": {**common, "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {**common, **_HIDDEN, "port": 0}}
     with (
         _quiet(),
         SpecCluster(workers=workers, scheduler=scheduler, security=security) as cluster,
@@ -121,7 +123,7 @@ def _slurm_job(options: ExecutorOptions, threads: int, folder: Path) -> dict[str
         "python": sys.executable,
         "log_directory": str(folder / "slurm"),
         "worker_extra_args": ["--preload", _PRELOAD, "--no-dashboard"],
-        "scheduler_options": {"dashboard": False},
+        "scheduler_options": _HIDDEN,
     }
 
 

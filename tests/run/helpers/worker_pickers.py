@@ -19,7 +19,7 @@ BAD_IMAGE, DEADLY, NO_GPU_MEMORY, DISK_FULL = 666, 777, 888, 999
 
 
 class WorkerPicker:
-    """As many candidates as the first pixel says, after the seconds that the second one says; some numbers are fatal."""
+    """As many candidates as the first pixel says, after the second one's seconds; some numbers are fatal."""
 
     def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: Any = None) -> Picks:
         n = int(image[0, 0])
