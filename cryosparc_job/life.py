@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from cryoemmae_plugin.cli.signals import handling
 from cryoemmae_plugin.errors import CryoemmaeError, Interrupted
 from cryosparc_job.calls import is_gone
 from cryosparc_job.errors import CryosparcError, JobStopped, Refused
@@ -69,12 +70,8 @@ def signals_into(stop: Stop) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
+    with handling(SIGNALS, note):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Watch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -29,6 +29,17 @@ class StopRequest:
 
 
 @contextmanager
+def handling(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` take these signals for a while."""
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn the first signal into a request to stop; the second one stops at once, by KeyboardInterrupt."""
     request = StopRequest()
@@ -38,9 +49,5 @@ def stop_on_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal = number
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
+    with handling(SIGNALS, note):
         yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

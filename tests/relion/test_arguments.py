@@ -23,6 +23,14 @@ def test_the_form_becomes_settings() -> None:
     assert arguments.relion_version == "4"
 
 
+def test_the_form_says_who_picks() -> None:
+    words = "--executor dask --scheduler slurm --workers 4 --slurm_partition gpu --slurm_options gres=gpu:1"
+    workers = parse_arguments([*LEAST, *words.split()]).workers
+    assert (workers.executor, workers.scheduler, workers.workers) == ("dask", "slurm", 4)
+    assert workers.sbatch_options() == ["--gres=gpu:1"]
+    assert parse_arguments([*LEAST, "--workers", ""]).workers.workers is None
+
+
 def test_what_relion_adds_is_accepted_and_an_empty_value_is_the_default() -> None:
     arguments = parse_arguments(
         [*LEAST, "--model", "--threshold", "--gpu", "--j", "1", "--pipeline_control", "External/job010/"]
@@ -64,6 +72,8 @@ def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) ->
         ([*LEAST, "--mode", "fast"], "--mode is 'fast'"),
         ([*LEAST, "--gpu", "all"], "write GPUs as 0, or 0,1"),
         ([*LEAST, "--train_on", "many"], "train_on is 'many'"),
+        ([*LEAST, "--workers", "some"], "--workers is 'some'"),
+        ([*LEAST, "--scheduler", "slurm"], "needs --executor dask"),
         ([*LEAST, "--relion_version", "2"], "relion_version is '2'"),
         ([*LEAST, "--model", "my", "model"], "'model' on the command line belongs to no label"),
     ],
