@@ -57,8 +57,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (N, L, dim) to tokens of the same shape."""
         n, length, dim = x.shape
-        qkv = self.qkv(x).reshape(n, length, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu":  # fused, it would multiply as slowly as in float32
+            out = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(n, length, dim))
         return projected
 
