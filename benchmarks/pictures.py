@@ -36,8 +36,8 @@ LOW_PASS_DIAMETERS = 0.06
 """Deviation of the Gaussian low-pass, in particle diameters."""
 STRETCH_PERCENTILES = (0.5, 99.5)
 MOST_BYTES = 200_000
-COLOURS = (64, 48, 32, 24, 16)
-"""Numbers of colours to try until a picture is small enough."""
+GREYS = (64, 48, 32, 24, 16)
+"""Numbers of grey levels to try until a picture is small enough."""
 FOUND, MISSED, FALSE = (0, 200, 140), (255, 170, 0), (255, 80, 200)
 """Colours that the colour-blind tell apart; a false pick is a square besides."""
 
@@ -162,9 +162,12 @@ def _panel(piece: Piece, diameter_px: float) -> Image.Image:
 
 
 def write_small(picture: Image.Image, path: Path) -> None:
-    """Write a PNG of at most `MOST_BYTES`, with as many colours as fit."""
-    for colours in COLOURS:
-        picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Write a PNG of at most `MOST_BYTES`: the marks' colours, and as many grey levels as fit."""
+    for greys in GREYS:
+        palette = Image.new("P", (1, 1))
+        levels = [level for value in np.linspace(0, 255, greys).astype(int).tolist() for level in [value] * 3]
+        palette.putpalette([*levels, *FOUND, *MISSED, *FALSE])
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             return
     raise SystemExit(f"{path}: {path.stat().st_size} bytes, more than {MOST_BYTES}; make PANEL_PX smaller")

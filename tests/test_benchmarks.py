@@ -237,6 +237,20 @@ class TestPictures:
         assert len(typical.found) == 18
         assert len(worst.false) == 8
 
+    def test_picture_is_small_and_keeps_the_marks_colours(self, script, tmp_path):
+        from PIL import Image
+
+        pictures = script("pictures")
+        noise = np.random.default_rng(0).integers(60, 200, (300, 400)).astype(np.uint8)
+        picture = Image.fromarray(noise).convert("RGB")
+        marks = (pictures.FOUND, pictures.MISSED, pictures.FALSE)
+        for x, colour in enumerate(marks):
+            picture.putpixel((x, 0), colour)
+        pictures.write_small(picture, tmp_path / "p.png")
+        assert (tmp_path / "p.png").stat().st_size <= pictures.MOST_BYTES
+        with Image.open(tmp_path / "p.png") as written:
+            assert tuple(written.convert("RGB").getpixel((x, 0)) for x in range(3)) == marks
+
 
 class TestPeers:
     def test_relion_thresholds_become_the_scores_unit(self, script):
