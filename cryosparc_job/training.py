@@ -55,6 +55,9 @@ def train(
         def progress(done: int, total: int, loss: float) -> None:
             job.progress(f"Training  {bar(done, total)}  {done} / {total}   loss {loss:.4f}", now=done == total)
 
+        def on_stage(stage: str, done: int, total: int) -> None:
+            job.progress(f"{stage}  {bar(done, total)}  {done} / {total}", now=done == total)
+
         train_model(
             sample,
             target,
@@ -63,6 +66,7 @@ def train(
             data=f"{len(sample)} unlabelled exposures of {request.project} {request.exposures}",
             device=choose_device(split_devices(request.device)[0]),
             progress=progress,
+            on_stage=on_stage,
             should_stop=should_stop,
         )
     job.log(f"Trained. The model is kept in {target}.")

@@ -88,12 +88,15 @@ def _train(arguments: JobArguments, plan: dict[str, Any], home: Path, should_sto
     used = [TrainingMicrograph(Path(name), plan["diameter_A"], A, bright) for name, A in plan["micrographs"]]
     start = _start(plan["start"])
     how = f"further from {plan['start']}" if start else "from scratch"
-    bar: ProgressBar | None = None
+    bars: dict[str, ProgressBar] = {}
+
+    def on_stage(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            bars[stage] = ProgressBar(stage, total)
+        bars[stage].show(done)
 
     def progress(done: int, total: int, loss: float) -> None:
-        nonlocal bar
-        bar = bar or ProgressBar(f"Training on {len(used)} micrographs, {how}", total)
-        bar.show(done)
+        on_stage(f"Training on {len(used)} micrographs, {how}", done, total)
 
     train_model(
         used,
@@ -104,6 +107,7 @@ def _train(arguments: JobArguments, plan: dict[str, Any], home: Path, should_sto
         start=start,
         device=choose_devices(arguments.devices)[0],
         progress=progress,
+        on_stage=on_stage,
         should_stop=should_stop,
     )
 

@@ -6,7 +6,9 @@ Source: Zamanos et al. 2025, "Implementation details"; the schedule is MAE's own
 from __future__ import annotations
 
 import csv
+import logging
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +20,16 @@ from cryoemmae_plugin.errors import Interrupted, OutputError
 from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder
 from cryoemmae_plugin.training.tiles import TileSource
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss) after every step."""
+"""Called with (steps done, steps in all, loss) after every step, on a GPU after every few."""
+
+GPU_STEPS = 10
+"""Steps on a GPU from one look at the losses to the next: each look waits for it."""
+
+LOG_EVERY_S = 60.0
+"""Seconds between two lines of the log."""
 
 
 class FitSettings(BaseModel):
@@ -86,13 +96,18 @@ def fit(
     device = device or torch.device("cpu")
     torch.manual_seed(settings.seed)
     model = (start or MaskedAutoencoder()).to(device).train()
-    optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.rate, betas=(0.9, 0.999))
+    source = source.to(device)
+    optimizer = torch.optim.AdamW(
+        _groups(model, settings.weight_decay), lr=settings.rate, betas=(0.9, 0.999), fused=device.type == "cuda"
+    )
     steps_an_epoch = max(1, len(source) // settings.batch)
     total = steps_an_epoch * settings.epochs
     checkpoint = folder / "checkpoint.pt"
     first = _resume(checkpoint, model, optimizer, settings, device)
     losses = _LossLog(folder / "loss.csv", keep=first)
+    pace = _Pace(settings.batch, first, total)
     patches = model.encoder.config.grid**2
+    look_steps = GPU_STEPS if device.type == "cuda" else 1
     for step in range(first, total):
         rate = settings.rate_at((step + 1) / steps_an_epoch)
         for group in optimizer.param_groups:
@@ -100,14 +115,17 @@ def fit(
         noise = torch.rand(
             settings.batch, patches, generator=torch.Generator().manual_seed(settings.seed * 7919 + step)
         )
-        tiles = source.draw(step, settings.batch).to(device)
-        loss, _, _ = model(tiles, noise[: len(tiles)].to(device), MASK_RATIO)
+        tiles = source.draw(step, settings.batch)
+        with _fastest(device):
+            loss, _, _ = model(tiles, noise[: len(tiles)].to(device), MASK_RATIO)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        value = float(loss.detach())
-        losses.add(step + 1, rate, value)
-        progress(step + 1, total, value)
+        losses.add(step + 1, rate, loss.detach())
+        if (step + 1) % look_steps == 0 or step + 1 == total:
+            value = losses.last()
+            progress(step + 1, total, value)
+            pace.tell(step + 1, value)
         stop = should_stop()
         if stop or (step + 1) % settings.checkpoint_steps == 0 or step + 1 == total:
             losses.flush()
@@ -115,6 +133,12 @@ def fit(
         if stop and step + 1 < total:
             raise Interrupted(f"training stopped after step {step + 1} of {total}; run the same command again to go on")
     return model
+
+
+def _fastest(device: torch.device) -> torch.autocast:
+    """Half precision for matrix products on a GPU that has bfloat16; norms, loss, weights, optimiser stay float32."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=able)
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -160,17 +184,46 @@ class _LossLog:
     def __init__(self, path: Path, keep: int) -> None:
         self._path = path
         self._rows: list[tuple[int, str, str]] = []
+        self._unread: list[tuple[int, float, torch.Tensor]] = []
         if keep and path.exists():
             with path.open(newline="") as file:
                 rows = [(int(row["step"]), row["rate"], row["loss"]) for row in csv.DictReader(file)]
             self._rows = [row for row in rows if row[0] <= keep]
 
-    def add(self, step: int, rate: float, loss: float) -> None:
-        self._rows.append((step, f"{rate:.3e}", f"{loss:.5f}"))
+    def add(self, step: int, rate: float, loss: torch.Tensor) -> None:
+        """Note a loss without looking at it: the GPU goes on meanwhile."""
+        self._unread.append((step, rate, loss))
+
+    def last(self) -> float:
+        """Look at what was noted; the last loss."""
+        values = torch.stack([loss for _, _, loss in self._unread]).tolist()
+        for (step, rate, _), value in zip(self._unread, values, strict=True):
+            self._rows.append((step, f"{rate:.3e}", f"{value:.5f}"))
+        self._unread.clear()
+        return float(values[-1])
 
     def flush(self) -> None:
+        if self._unread:
+            self.last()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
             csv.writer(file).writerows([("step", "rate", "loss"), *self._rows])
         partial.replace(self._path)
+
+
+class _Pace:
+    """Says in the log from time to time how fast the training is."""
+
+    def __init__(self, batch: int, first: int, total: int) -> None:
+        self._batch, self._total = batch, total
+        self._start = self._said = time.monotonic()
+        self._first = first
+
+    def tell(self, done: int, loss: float) -> None:
+        now = time.monotonic()
+        if now - self._said < LOG_EVERY_S and done < self._total:
+            return
+        self._said = now
+        pace = (done - self._first) * self._batch / max(now - self._start, 1e-9)
+        log.info("step %d of %d, loss %.4f, %.1f tiles/s", done, self._total, loss, pace)

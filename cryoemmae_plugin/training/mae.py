@@ -108,6 +108,7 @@ class MaskedAutoencoder(nn.Module):
         tokens = self.encoder.embed_patches(tiles)
         visible = tokens.gather(1, order[:, :kept, None].expand(-1, -1, tokens.shape[2]))
         prediction = self.decoder(self.encoder.transform(visible), restore)
+        prediction = prediction.float()  # whatever the network computed in
         hidden = (restore >= kept).to(tiles.dtype)
         error = ((prediction - self.patchify(tiles)) ** 2).mean(dim=2)
         return (error * hidden).sum() / hidden.sum(), prediction, hidden

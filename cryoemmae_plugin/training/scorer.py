@@ -102,8 +102,9 @@ def make_examples(
     scenes: Sequence[SimulationSettings],
     seed: int = FIRST_SEED,
     should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Example]:
-    """Simulate, examine and label; see :class:`Example`.
+    """Simulate, examine and label; see :class:`Example`. `progress` hears of every scene: done, and of how many.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def make_examples(
         known = conditioned.frame.to_grid(micrograph.xy)
         particle = label(candidates.xy, known, HIT_RADIUS * GRID_DIAMETER_PX)
         examples.append(Example(measured, particle, candidates.xy, len(known)))
-        log.info("scorer: simulated micrograph %d of %d", at + 1, len(scenes))
+        progress(at + 1, len(scenes))
     return examples
 
 

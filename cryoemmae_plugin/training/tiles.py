@@ -22,8 +22,11 @@ class TileSource(Protocol):
     def __len__(self) -> int:
         """Tiles in one epoch."""
 
+    def to(self, device: torch.device) -> TileSource:
+        """Keep the pixels on a device, where tiles are cut from now on; the same tiles on any. Returns itself."""
+
     def draw(self, step: int, batch: int) -> Tensor:
-        """Return the tiles of a step, float32 (batch, 1, 64, 64), standardised."""
+        """Return the tiles of a step, float32 (batch, 1, 64, 64), standardised, on the device of the pixels."""
 
 
 def _mean_and_std(images: Sequence[Tensor]) -> tuple[float, float]:
@@ -47,6 +50,11 @@ class GridTiles:
     def __len__(self) -> int:
         """Tiles in one epoch."""
         return len(self._tiles)
+
+    def to(self, device: torch.device) -> GridTiles:
+        """Keep the pixels on a device. Returns itself."""
+        self._tiles = self._tiles.to(device)
+        return self
 
     def draw(self, step: int, batch: int) -> Tensor:
         """Return the tiles of a step, float32 (batch, 1, 64, 64), standardised."""
@@ -95,6 +103,11 @@ class RandomCrops:
         """Tiles in one epoch."""
         return self._tiles
 
+    def to(self, device: torch.device) -> RandomCrops:
+        """Keep the pixels on a device. Returns itself."""
+        self._flat = self._flat.to(device)
+        return self
+
     def draw(self, step: int, batch: int) -> Tensor:
         """Return the tiles of a step, float32 (batch, 1, 64, 64), standardised."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
@@ -105,10 +118,10 @@ class RandomCrops:
         room = self._shape[which] - side + 1
         corner = (torch.rand(batch, 2, generator=generator) * room).long()
         width = self._shape[which, 1]
-        step_y, step_x = torch.arange(side)[:, None], torch.arange(side)[None]
-        at = (self._start[which] + corner[:, 0] * width + corner[:, 1])[:, None, None]
-        index = at + step_y * width[:, None, None] + step_x
-        crops = self._flat[index.to(self._flat.device)][:, None]
+        at = self._start[which] + corner[:, 0] * width + corner[:, 1]
+        at, width = torch.stack([at, width]).to(self._flat.device)[:, :, None, None]  # all else happens there
+        line = torch.arange(side, device=self._flat.device)
+        crops = self._flat[at + line[:, None] * width + line][:, None]
         turn, mirror = torch.randint(0, 4, (2,), generator=generator).tolist()
         crops = torch.rot90(crops, turn, (2, 3))
         crops = crops.flip(3) if mirror % 2 else crops

@@ -7,6 +7,7 @@ import logging
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,11 @@ from cryoemmae_plugin.training.tiles import GridTiles, RandomCrops, TileSource
 from cryoemmae_plugin.weights import ModelCard, save_model
 
 log = logging.getLogger(__name__)
+
+Stage = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, how much there is)."""
+READING, CLUSTERING, CALIBRATING = "Reading micrographs", "Clustering", "Fixing the scorer on simulated micrographs"
+"""The stages of a training besides its steps."""
 
 TRAINED_DIAMETER_PX = 30.0
 """Particle diameter to which the default mode's training micrographs are brought."""
@@ -58,7 +64,13 @@ class TrainingMicrograph:
     bright: bool = False
 
 
-def prepare(micrographs: Sequence[TrainingMicrograph], mode: Mode) -> tuple[list[Tensor], list[float]]:
+def _silent(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def prepare(
+    micrographs: Sequence[TrainingMicrograph], mode: Mode, on_stage: Stage = _silent
+) -> tuple[list[Tensor], list[float]]:
     """Read and preprocess micrographs; those that cannot be used are named in the log and left out.
 
     Returns
@@ -75,7 +87,7 @@ def prepare(micrographs: Sequence[TrainingMicrograph], mode: Mode) -> tuple[list
     images: list[Tensor] = []
     diameters: list[float] = []
     reasons: list[str] = []
-    for micrograph in micrographs:
+    for at, micrograph in enumerate(micrographs, start=1):
         try:
             pixels = torch.from_numpy(read_image(micrograph.path))
             pixel_size_A = pixel_size_of(micrograph.path, read_header(micrograph.path), micrograph.pixel_size_A)
@@ -91,6 +103,7 @@ def prepare(micrographs: Sequence[TrainingMicrograph], mode: Mode) -> tuple[list
         except CryoemmaeError as err:
             log.warning("left out: %s", err)
             reasons.append(str(err))
+        on_stage(READING, at, len(micrographs))
     if not images:
         raise ImageError("no micrograph to train on: " + ("; ".join(reasons[:3]) or "none was given"))
     return images, diameters
@@ -114,6 +127,7 @@ def train_model(
     data: str = "",
     device: torch.device | None = None,
     progress: Progress = lambda done, total, loss: None,
+    on_stage: Stage = _silent,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train on unlabelled micrographs and leave a model folder in `folder`; resumes where an earlier call stopped.
@@ -127,6 +141,10 @@ def train_model(
         The model's name.
     data : str
         What the card says of the data; by default the number of micrographs and their folder.
+    progress : callable
+        Hears of the training's steps.
+    on_stage : callable
+        Hears of all that comes before and after them, which takes minutes too.
 
     Returns
     -------
@@ -135,21 +153,25 @@ def train_model(
     """
     settings = settings or FitSettings()
     device = device or torch.device("cpu")
-    images, diameters = prepare(micrographs, mode)
+    images, diameters = prepare(micrographs, mode, on_stage)
     source = tile_source(images, mode, settings.seed)
     model = fit(
         source, settings, folder / "training", start=start, device=device, progress=progress, should_stop=should_stop
     )
+    source = source.to(torch.device("cpu"))
     model = model.cpu().eval().half().float()  # what is stored, is what is clustered and scored
-    log.info("clustering the embedding of %d tiles", CLUSTER_BATCHES * CLUSTER_BATCH)
+    on_stage(CLUSTERING, 0, 1)
     tiles, tile_diameters = _cluster_tiles(source, diameters, mode)
     tokens = encode_tiles(model.encoder, tiles)
     centroids = fit_clusters(tokens, settings.seed)
     particle = find_particle_cluster(tokens, tiles, centroids, tile_diameters)
+    on_stage(CLUSTERING, 1, 1)
     draw_loss_curve(folder / "training" / "loss.csv", folder / "training" / "loss.png")
     trained = Trained(model.encoder, source.mean, source.std, torch.from_numpy(centroids), particle, {})
     if mode == "default":
-        examples = make_examples(trained, calibration_scenes(), should_stop=should_stop)
+        examples = make_examples(
+            trained, calibration_scenes(), should_stop=should_stop, progress=partial(on_stage, CALIBRATING)
+        )
         trained.arrays.update(fit_scorer(examples).arrays())
     card = ModelCard(
         name=name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from cryoemmae_plugin.core.encoder import EncoderConfig
 from cryoemmae_plugin.errors import Interrupted, OutputError
-from cryoemmae_plugin.training.fit import FitSettings, fit
+from cryoemmae_plugin.training.fit import FitSettings, _LossLog, fit
 from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
 from cryoemmae_plugin.training.tiles import GridTiles, RandomCrops
 
@@ -59,6 +60,48 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unstopped_one(tmp_path: Path) -> N
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_losses_that_are_looked_at_rarely_are_all_written_down(tmp_path: Path) -> None:
+    log = _LossLog(tmp_path / "loss.csv", keep=0)
+    for step in range(1, 8):
+        log.add(step, 1e-3, torch.tensor(float(step)))
+        if step == 5:
+            assert log.last() == 5.0
+    log.flush()
+    assert losses(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_pace_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        fit(GridTiles(images()), SETTINGS, tmp_path, start=tiny())
+    assert re.search(r"step 24 of 24, loss \d\.\d+, \d+\.\d tiles/s", caplog.text)
+
+
+def test_half_precision_leaves_loss_and_gradients_in_single_and_close() -> None:
+    model, tiles, noise = tiny(), torch.randn(4, 1, 64, 64), torch.rand(4, 256)
+    with torch.no_grad():
+        exact, _, _ = model(tiles, noise)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _, _ = model(tiles, noise)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
+    assert abs(float(loss.detach() - exact)) < 0.01 * float(exact)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_training_on_a_gpu_sees_the_same_tiles_and_learns_as_much(tmp_path: Path) -> None:
+    gpu = torch.device("cuda")
+    tiles = RandomCrops(images(), diameter_px=30, diameters_px=(16.0, 30.0)).to(gpu).draw(3, 4)
+    expected = RandomCrops(images(), diameter_px=30, diameters_px=(16.0, 30.0)).draw(3, 4)
+    assert tiles.is_cuda
+    assert (tiles.cpu() - expected).abs().max() < 1e-4
+    settings = SETTINGS.model_copy(update={"epochs": 20})
+    fit(GridTiles(images()), settings, tmp_path / "cpu", start=tiny())
+    fit(GridTiles(images()), settings, tmp_path / "gpu", start=tiny(), device=gpu)
+    assert abs(sum(losses(tmp_path / "gpu")[-10:]) / sum(losses(tmp_path / "cpu")[-10:]) - 1) < 0.05
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:

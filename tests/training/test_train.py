@@ -48,7 +48,22 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_scenes")
 def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
-    folder = train_model(micrographs, tmp_path / "mine", "mine", settings=SETTINGS, start=tiny())
+    told: list[tuple[str, int, int]] = []
+    folder = train_model(
+        micrographs,
+        tmp_path / "mine",
+        "mine",
+        settings=SETTINGS,
+        start=tiny(),
+        on_stage=lambda *stage: told.append(stage),
+    )
+    assert told == [
+        (training.READING, 1, 2),
+        (training.READING, 2, 2),
+        (training.CLUSTERING, 0, 1),
+        (training.CLUSTERING, 1, 1),
+        *((training.CALIBRATING, at, 3) for at in (1, 2, 3)),
+    ]
     model = load_model(folder)
     assert model.card.modes == ("default",)
     assert "1 epochs" in model.card.recipe
