@@ -12,6 +12,10 @@ class SettingsError(CryoemmaeError):
     """A setting is missing, out of range, or contradicts another."""
 
 
+class CannotTellError(SettingsError):
+    """A setting was left to the micrographs, and they do not say; the way out is to give it."""
+
+
 class InputError(CryoemmaeError):
     """A path leads to no micrograph, or a table (STAR, CSV) cannot be read as what it should be."""
 

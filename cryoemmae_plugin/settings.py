@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.errors import SettingsError
 
 Mode = Literal["default", "paper"]
+Auto = Literal["auto"]
+Diameter = Annotated[float, Field(gt=0, lt=10_000, allow_inf_nan=False)]
+"""A particle diameter in Å."""
 
 DEFAULT_MODEL: dict[str, str] = {"default": "emmae-base", "paper": "emmae-paper"}
 """Shipped model of each mode."""
@@ -20,20 +23,17 @@ DEFAULT_THRESHOLD: dict[str, float] = {"default": 0.5, "paper": 0.0}
 best threshold on simulated micrographs; the published method has no score to cut at."""
 
 
-class PickerSettings(BaseModel):
-    """Settings that decide which particles are found. Frozen; validated on construction.
+class RequestedSettings(BaseModel):
+    """Settings as a user asks for them: the diameter may be left to the micrographs. Frozen; validated on construction.
 
     Command lines and job forms are derived from these fields: the title is the label, the description the help text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    diameter_A: float = Field(
-        gt=0,
-        lt=10_000,
-        allow_inf_nan=False,
+    diameter_A: Diameter | Auto = Field(
         title="Particle diameter (Å)",
-        description="Longest extent of the particle, in Å.",
+        description="Longest extent of the particle, in Å; auto estimates it from the micrographs.",
     )
     pixel_size_A: float | None = Field(
         default=None,
@@ -77,6 +77,19 @@ class PickerSettings(BaseModel):
         """The figure of merit from which a candidate counts as a pick."""
         return DEFAULT_THRESHOLD[self.mode] if self.threshold is None else self.threshold
 
+    def with_diameter(self, diameter_A: float) -> PickerSettings:
+        """The same settings with this diameter."""
+        return PickerSettings(**self.model_dump() | {"diameter_A": diameter_A})
+
+
+class PickerSettings(RequestedSettings):
+    """Settings that decide which particles are found: those asked for, the diameter a number."""
+
+    diameter_A: Diameter = Field(
+        title="Particle diameter (Å)",
+        description="Longest extent of the particle, in Å.",
+    )
+
     def fingerprint(self, model_sha256: str) -> str:
         """Identify everything that candidates depend on: these settings but the threshold, and the model's weights."""
         chosen = self.model_dump(exclude={"threshold", "model"})
@@ -86,17 +99,30 @@ class PickerSettings(BaseModel):
 
 def make_settings(**values: Any) -> PickerSettings:
     """Build settings, turning validation errors into one readable :class:`SettingsError`."""
+    return _make(PickerSettings, values)
+
+
+def request_settings(**values: Any) -> RequestedSettings:
+    """Build settings whose diameter may be "auto"; errors as of :func:`make_settings`."""
+    return _make(RequestedSettings, values)
+
+
+_Settings = TypeVar("_Settings", bound=RequestedSettings)
+
+
+def _make(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
     try:
-        return PickerSettings(**values)
+        return kind(**values)
     except ValidationError as err:
         raise SettingsError(describe(err)) from err
 
 
 def describe(err: ValidationError) -> str:
     """Say in one line which options are wrong, and why."""
-    lines = []
+    lines: dict[str, str] = {}
     for problem in err.errors():
-        name = ".".join(map(str, problem["loc"])) or "settings"
-        option = "--" + name.removesuffix("_A").replace("_", "-")
-        lines.append(f"{option} is {problem['input']!r}: {problem['msg'].lower()}")
-    return "; ".join(lines)
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        option = f"--{name.removesuffix('_A').replace('_', '-')} is {problem['input']!r}"
+        reason = problem["msg"].lower()
+        lines[option] = f"{lines[option]}, or {reason}" if option in lines else reason
+    return "; ".join(f"{option}: {reason}" for option, reason in lines.items())
