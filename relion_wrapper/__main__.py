@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from cryoemmae_plugin.memory import use_huge_pages
+
 COMMANDS = ("make-job", "install-scheme", "repick")
 
 HELP = """cryoemmae-relion: particle picking as a RELION External job.
@@ -27,6 +29,7 @@ Each of them takes --help."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status."""
+    use_huge_pages()
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         from relion_wrapper.commands import run_command

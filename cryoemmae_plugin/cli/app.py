@@ -23,6 +23,7 @@ from cryoemmae_plugin.cli.pick import pick
 from cryoemmae_plugin.cli.rethreshold import rethreshold
 from cryoemmae_plugin.cli.train import train
 from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
+from cryoemmae_plugin.memory import use_huge_pages
 from cryoemmae_plugin.settings import describe
 
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "CRYOEMMAE_DEBUG"
@@ -65,6 +66,7 @@ def run_app(app: App, argv: Sequence[str] | None, interrupted: str) -> int:
     interrupted : str
         What to say after Ctrl-C.
     """
+    use_huge_pages()
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG_FLAG in tokens or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     tokens = [token for token in tokens if token != DEBUG_FLAG]
