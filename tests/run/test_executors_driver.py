@@ -39,6 +39,7 @@ class InThreads:
         self._task, self._version = task, version or package_version()
         self._pool = ThreadPoolExecutor(WORKERS)
         self.open = self.most = self.sent = 0
+        self.status = "running"
 
     def nthreads(self) -> dict[str, int]:
         return {f"tcp://host{index}:1": 1 for index in range(WORKERS)}
@@ -175,6 +176,19 @@ def test_a_scheduler_that_falls_silent_ends_the_run(
     monkeypatch.setattr("cryoemmae_plugin.run.executors.crew.LOOK_S", 0.05)
     with pytest.raises(ClusterError, match="does not answer any more"):
         list(drive(find_micrographs([folder_of_six]), Gone()))
+
+
+def test_a_scheduler_that_closes_the_connection_ends_the_run(drive: Any, folder_of_six: Path) -> None:
+    class Closed(InThreads):
+        def submit(self, function: Any, *arguments: Any, **options: Any) -> Any:
+            self.status = "closed"
+            raise RuntimeError("Client is closed")
+
+        def cancel(self, futures: list[Any], force: bool) -> None:
+            raise RuntimeError("Client is closed")
+
+    with pytest.raises(ClusterError, match="does not answer any more"):
+        list(drive(find_micrographs([folder_of_six]), Closed()))
 
 
 def test_a_result_that_shows_late_is_waited_for(

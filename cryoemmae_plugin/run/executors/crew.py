@@ -58,9 +58,7 @@ class Crew:
             present = frozenset(self._client.nthreads())
         except (OSError, TimeoutError) as err:
             if now - self._answered > GONE_S:
-                raise ClusterError(
-                    f"the scheduler does not answer any more ({err}); what is done is stored: run the command again"
-                ) from err
+                raise scheduler_gone(err) from err
             return
         self._answered = now
         if present - self._known:
@@ -96,6 +94,13 @@ class Crew:
             raise ClusterError(
                 f"workers must have the cryoemmae of this run, which is {ours}: {named}; install the same version there"
             )
+
+
+def scheduler_gone(err: Exception) -> ClusterError:
+    """The error that says that the scheduler has been lost in the middle of a run."""
+    return ClusterError(
+        f"the scheduler does not answer any more ({err}); what is done is stored: run the command again to go on"
+    )
 
 
 def _version_in(answer: object) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cryoemmae_plugin import errors
 from cryoemmae_plugin.errors import ClusterError, CryoemmaeError, Interrupted, StoreError
-from cryoemmae_plugin.run.executors.crew import Crew
+from cryoemmae_plugin.run.executors.crew import Crew, scheduler_gone
 from cryoemmae_plugin.run.executors.pace import Pace
 from cryoemmae_plugin.run.executors.recipe import Answer, Batch, MakePicker, Recipe
 from cryoemmae_plugin.run.executors.task import pick_batch
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 BATCHES_PER_WORKER = 2
 """One is picked while the next one waits at the worker."""
 POLL_S = 0.2
+RUNNING = "running"
+"""Status of a client that has its scheduler."""
 SIGHT_S = 60.0
 """Network file systems show a new file to other hosts within this time."""
 _MOST_DEATHS = 4
@@ -96,8 +98,13 @@ class Driver:
                 while told in outcomes:
                     yield self._with_result(outcomes.pop(told))
                     told += 1
+        except Exception as err:
+            if isinstance(err, CryoemmaeError) or self._client.status == RUNNING:
+                raise
+            raise scheduler_gone(err) from err
         finally:
-            self._client.cancel(list(self._flying), force=True)
+            if self._client.status == RUNNING:
+                self._client.cancel(list(self._flying), force=True)
 
     def _send(self, batch: Batch) -> None:
         future = self._client.submit(
