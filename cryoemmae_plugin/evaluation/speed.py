@@ -72,7 +72,7 @@ class Ours:
     """
 
     def __init__(self, model: Model, settings: PickerSettings, device: torch.device, folder: Path) -> None:
-        self.name = settings.mode
+        self.name: str = settings.mode
         self._picker = Picker(model, settings, device)
         record = RunRecord(version=release(), model_name=model.card.name, model_sha256=model.sha256, settings=settings)
         self._store = ResultStore(folder, record)
