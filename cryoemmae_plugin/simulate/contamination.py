@@ -67,8 +67,8 @@ def _add_web(where: Surroundings, settings: SimulationSettings, rng: np.random.G
     mesh = settings.diameter_px * rng.uniform(0.6, 2.0)
     strands = np.abs(smooth_field((shape[0], shape[1]), mesh, rng)) < rng.uniform(0.1, 0.35)
     region = smooth_field((shape[0], shape[1]), 4 * mesh, rng)
-    film = (strands & (region > np.quantile(region[::8, ::8], 1 - settings.web))).astype(np.float32)
-    film = cv2.GaussianBlur(film, (0, 0), max(0.7, 0.04 * settings.diameter_px))
+    net = (strands & (region > np.quantile(region[::8, ::8], 1 - settings.web))).astype(np.float32)
+    film: Image = cv2.GaussianBlur(net, (0, 0), max(0.7, 0.04 * settings.diameter_px)).astype(np.float32)
     where.phase[:] += np.float32(rng.uniform(0.08, 0.4)) * film
     where.transmission[:] *= np.exp(-np.float32(rng.uniform(0.02, 0.3)) * film)
     where.blocked[:] |= film > 0.1
@@ -81,9 +81,9 @@ def _add_gap(where: Surroundings, settings: SimulationSettings, rng: np.random.G
     y, x = np.ogrid[: shape[0], : shape[1]]
     ragged = rng.uniform(0.02, 0.4) * settings.diameter_px
     distance = x * np.cos(angle) + y * np.sin(angle) + ragged * smooth_field((shape[0], shape[1]), 4 * ragged + 8, rng)
-    inside: Image = (distance > np.quantile(distance[::8, ::8], 1 - settings.gap)).astype(np.float32)
-    inside = cv2.GaussianBlur(inside, (0, 0), max(0.7, 8 / settings.pixel_size_A)).astype(np.float32)
+    inside = (distance > np.quantile(distance[::8, ::8], 1 - settings.gap)).astype(np.float32)
+    soft: Image = cv2.GaussianBlur(inside, (0, 0), max(0.7, 8 / settings.pixel_size_A)).astype(np.float32)
     brightness = np.float32(rng.uniform(1.2, 2.0) if rng.random() < 0.4 else rng.uniform(0.0, 0.3))
-    where.transmission[:] *= 1 + (brightness - 1) * inside
-    where.graininess[:] *= 1 - 0.9 * inside
-    where.blocked[:] |= inside > 0.1
+    where.transmission[:] *= 1 + (brightness - 1) * soft
+    where.graininess[:] *= 1 - 0.9 * soft
+    where.blocked[:] |= soft > 0.1
