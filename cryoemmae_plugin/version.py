@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-
 NOT_INSTALLED = "0.0.dev0"
 """The version where the source is used without being installed."""
 

@@ -7,17 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryoemmae_plugin.errors import ModelError, SettingsError
+from cryoemmae_plugin.errors import ModelError
 from cryoemmae_plugin.run.atomic import atomic_write
-from cryoemmae_plugin.weights import CARD_FILE, load_decoder_state, load_model, read_card
-from cryoemmae_plugin.weights.installed import folder_of
+from cryoemmae_plugin.weights import CARD_FILE, read_card
 from relion_wrapper.arguments import JobArguments
 from relion_wrapper.engine import choose_devices
 from relion_wrapper.micrographs import JobMicrograph
 from relion_wrapper.progress import ProgressBar, say
 
 if TYPE_CHECKING:
-    from cryoemmae_plugin.training.mae import MaskedAutoencoder
+    from cryoemmae_plugin.training.start import Start
 
 NAME = "project"
 PLAN_FILE = "training.json"
@@ -112,23 +111,12 @@ def _train(arguments: JobArguments, plan: dict[str, Any], home: Path, should_sto
     )
 
 
-def _start(name: str) -> MaskedAutoencoder | None:
+def _start(name: str) -> Start | None:
     """The model to train further; None, so a new one, where it is not there or has no decoder to train with."""
-    from cryoemmae_plugin.training.mae import MaskedAutoencoder
+    from cryoemmae_plugin.training.start import load_start
 
     try:
-        folder = folder_of(name)
-        decoder = load_decoder_state(folder)
-    except ModelError:
-        say(f"{name} cannot be trained further (no such model, or one without a decoder)")
+        return load_start(name)
+    except ModelError as err:
+        say(f"{name} cannot be trained further: {err}")
         return None
-    model = load_model(folder)
-    whole = MaskedAutoencoder(model.card.encoder)
-    try:
-        whole.encoder.load_state_dict(model.encoder.state_dict())
-        whole.decoder.load_state_dict(decoder)
-    except RuntimeError as err:
-        raise SettingsError(
-            f"model {name}: its decoder does not fit its encoder ({err}); choose another model"
-        ) from err
-    return whole

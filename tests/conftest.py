@@ -43,7 +43,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig, initialise
-    from cryoemmae_plugin.core.scorer import Scorer
+    from cryoemmae_plugin.core.head import Head
     from cryoemmae_plugin.weights import ModelCard, save_model
 
     config = EncoderConfig(embed_dim=32, depth=1)
@@ -52,10 +52,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder = Encoder(config)
         initialise(encoder)
         centroids = torch.randn(4, config.embed_dim)
-        scorer = Scorer()
+        head = Head(config.embed_dim)
     card = ModelCard(
         name="tiny", modes=("default", "paper"), encoder=config, mean=0.5, std=0.1, particle_cluster=1, licence="MIT"
     )
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, card, encoder.state_dict(), {"centroids": centroids} | scorer.arrays())
+    save_model(folder, card, encoder.state_dict(), {"centroids": centroids} | head.arrays())
     return folder

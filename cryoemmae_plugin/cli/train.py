@@ -17,7 +17,6 @@ from cryoemmae_plugin.settings import Mode, describe
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.training.fit import FitSettings
-    from cryoemmae_plugin.training.mae import MaskedAutoencoder
 
 
 def train(
@@ -72,6 +71,7 @@ def train(
     """
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.run.inputs import find_micrographs
+    from cryoemmae_plugin.training.start import load_start
     from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
     from cryoemmae_plugin.weights import is_model_name, user_models_dir
 
@@ -94,7 +94,7 @@ def train(
                 name,
                 mode=mode,
                 settings=settings,
-                start=None if start is None else _load_start(start),
+                start=None if start is None else load_start(start),
                 device=chosen,
                 progress=lambda done, total, loss: stages.show("Training", done, total, f"loss {loss:.4f}"),
                 on_stage=stages.show,
@@ -143,17 +143,3 @@ def _fit_settings(**values: int | None) -> FitSettings:
         return FitSettings.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as err:
         raise SettingsError(describe(err)) from err
-
-
-def _load_start(name: str) -> MaskedAutoencoder:
-    """An installed model, or one in a folder, with its decoder, ready to be trained further."""
-    from cryoemmae_plugin.training.mae import MaskedAutoencoder
-    from cryoemmae_plugin.weights import load_decoder_state, load_model
-    from cryoemmae_plugin.weights.installed import folder_of
-
-    folder = folder_of(name)
-    model = load_model(folder)
-    whole = MaskedAutoencoder(model.card.encoder)
-    whole.encoder.load_state_dict(model.encoder.state_dict())
-    whole.decoder.load_state_dict(load_decoder_state(folder))
-    return whole

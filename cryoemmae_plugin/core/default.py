@@ -1,33 +1,56 @@
-"""The default mode: the particle's scale, templates that the data choose, evidence from the embedding, one score."""
+"""The default mode: the particle's scale, templates that the data choose, evidence from the embedding, one head."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
-from cryoemmae_plugin.core.evidence import embed_any_size, sample, weigh_evidence
-from cryoemmae_plugin.core.features import Candidates, darkness, measure
+from cryoemmae_plugin.core.evidence import embed_any_size, particle_clusters, sample
+from cryoemmae_plugin.core.head import CELL_PX, Head, find_centres, head_layers, judge_cells
 from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.scorer import Scorer
-from cryoemmae_plugin.core.template import find_peaks, match_templates
+from cryoemmae_plugin.core.template import correlate, disc_weights, find_peaks, match_templates
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
 
 GRID_DIAMETER_PX = 24.0
 """Particle diameter on the model's grid."""
-CANDIDATE_SIGMAS = 2.0
-"""Least response of a candidate."""
-SEED_SIGMAS = 3.5
-"""Least response of a seed, from whose cells the embedding learns what a particle is."""
-LEAST_DISTANCE = 0.55
+LEAST_SCORE = 0.02
+"""Figure of merit from which a candidate is stored."""
+LEAST_DISTANCE = 0.5
 """Of two candidates closer than this, in diameters, the one with the lower score is dropped."""
+CENTRE_DISTANCE, CENTRE_SHARE = 0.2, 0.35
+"""A maximum of the template's response within this distance, in diameters, draws a centre towards it by this share."""
+SMEAR_DISTANCE = 0.5
+"""Least distance of a centre from smeared or padded borders, in diameters: half of such a particle is not image."""
 
 
-def pick_default(image: Tensor, model: PickingModel, diameter_px: float, timer: StepTimer | None = None) -> Picks:
+@dataclass(frozen=True)
+class View:
+    """A conditioned micrograph as the head sees it.
+
+    Attributes
+    ----------
+    pixels, cells : Tensor
+        The head's input, see :func:`cryoemmae_plugin.core.head.head_layers`.
+    inside : Tensor, shape (rows, columns), bool
+        Grid pixels that may be a particle's centre.
+    """
+
+    pixels: Tensor
+    cells: Tensor
+    inside: Tensor
+
+
+def pick_default(
+    image: Tensor, model: PickingModel, head: Head, diameter_px: float, timer: StepTimer | None = None
+) -> Picks:
     """Pick one micrograph.
 
     Parameters
@@ -35,6 +58,8 @@ def pick_default(image: Tensor, model: PickingModel, diameter_px: float, timer: 
     image : Tensor, shape (ny, nx), float32
         Stored pixels, particles dark; on the device that shall do the work.
     model : PickingModel
+    head : Head
+        On the same device.
     diameter_px : float
         Particle diameter in micrograph pixels.
     timer : StepTimer, optional
@@ -48,39 +73,58 @@ def pick_default(image: Tensor, model: PickingModel, diameter_px: float, timer: 
     timer = timer or StepTimer()
     with timer.step("preprocess"):
         conditioned = condition(image, diameter_px, GRID_DIAMETER_PX)
-    candidates, measured = examine(conditioned, model, timer)
+    view = look(conditioned, model, timer)
     with timer.step("locate"):
-        score = Scorer.from_arrays(model.arrays).score(measured)
-        keep = drop_close(candidates.xy, score, LEAST_DISTANCE * conditioned.diameter_px)
-        xy = conditioned.frame.to_micrograph(candidates.xy[keep])
-        power = darkness(candidates, conditioned)[keep]
-    return Picks(xy, score[keep], power, conditioned.frame.shape)
+        return judge(view, conditioned, head)
 
 
-def examine(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> tuple[Candidates, NDArray[np.float32]]:
-    """Find candidates and measure them: everything before the score."""
-    pixels, diameter_px = conditioned.pixels, conditioned.diameter_px
+def judge(view: View, conditioned: Conditioned, head: Head) -> Picks:
+    """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
+    log_odds, offset = judge_cells(head, view.pixels, view.cells)
+    xy, score = find_centres(head.score(log_odds), offset, LEAST_SCORE)
+    inside = sample(view.inside.float(), xy, 1) > 0.5
+    xy, score = xy[inside], score[inside]
+    keep = drop_close(xy, score, LEAST_DISTANCE * conditioned.diameter_px)
+    xy, score = draw_to_maxima(xy[keep], view.pixels[0, 1], conditioned.diameter_px), score[keep]
+    power = darkness(conditioned, xy)
+    return Picks(conditioned.frame.to_micrograph(xy), score, power, conditioned.frame.shape)
+
+
+def draw_to_maxima(xy: NDArray[np.float64], response: Tensor, diameter_px: float) -> NDArray[np.float64]:
+    """Draw centres (N, 2) towards the response's maxima beside them: two opinions, the errors of which differ."""
+    maxima, _ = find_peaks(response, diameter_px * LEAST_DISTANCE, 0.0)
+    if not len(xy) or not len(maxima):
+        return xy
+    distance, nearest = cKDTree(maxima).query(xy)
+    share = np.where(distance < CENTRE_DISTANCE * diameter_px, CENTRE_SHARE, 0.0)[:, None]
+    drawn: NDArray[np.float64] = (1 - share) * xy + share * maxima[nearest]
+    return drawn
+
+
+def look(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> View:
+    """Gather what the head reads: everything before the score."""
+    pixels, valid, diameter_px = conditioned.pixels, conditioned.valid, conditioned.diameter_px
     with timer.step("locate"):
-        response = match_templates(pixels, conditioned.valid, diameter_px)
-        xy, height = find_peaks(response.detection, diameter_px, CANDIDATE_SIGMAS)
-        _, decoys = find_peaks(-response.sigmas, diameter_px, CANDIDATE_SIGMAS)
-        candidates = Candidates(xy, height, sample(response.sigmas, xy, 1), decoys)
+        sigmas = match_templates(pixels, valid, diameter_px).sigmas
     with timer.step("encode"):
         tokens = embed_any_size(pixels, model.encoder, model.mean, model.std)
     with timer.step("cluster"):
-        evidence = weigh_evidence(
-            tokens,
-            conditioned.valid,
-            model.centroids,
-            model.particle_cluster,
-            candidates.xy,
-            candidates.xy[candidates.matched >= SEED_SIGMAS],
-            diameter_px,
-            model.encoder.config.patch_px,
-        )
-    with timer.step("locate"):
-        measured = measure(candidates, conditioned, response, evidence)
-    return candidates, measured
+        cluster = particle_clusters(tokens, valid, model.centroids, model.particle_cluster, CELL_PX)
+    layers = head_layers(pixels, sigmas, tokens, cluster)
+    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px))
+
+
+def away_from_smear(valid: Tensor, distance_px: float) -> Tensor:
+    """Tell grid pixels at least so far from where there is no image; bool, shape of `valid`."""
+    if bool(valid.all()):
+        return valid
+    return torch.from_numpy(distance_transform_edt(valid.cpu().numpy()) >= distance_px).to(valid.device)
+
+
+def darkness(conditioned: Conditioned, xy: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Mean darkness of the discs at grid positions (N, 2), in deviations of the background; shape (N,)."""
+    disc = correlate(conditioned.pixels, [disc_weights(conditioned.diameter_px)])[0]
+    return sample(disc, xy, 1).astype(np.float32)
 
 
 def drop_close(xy: NDArray[np.float64], score: NDArray[np.float32], distance: float) -> NDArray[np.intp]:
@@ -95,9 +139,3 @@ def drop_close(xy: NDArray[np.float64], score: NDArray[np.float32], distance: fl
             near = np.asarray(tree.query_ball_point(xy[at], distance))
             dropped[near[near != at]] = True
     return order[~dropped[order]]
-
-
-def as_dark(image: NDArray[np.float32], bright: bool, device: torch.device) -> Tensor:
-    """Move an image to a device, inverted where particles are lighter than the ice."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(device)
-    return -pixels if bright else pixels

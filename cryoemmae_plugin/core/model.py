@@ -34,4 +34,4 @@ class PickingModel(Protocol):
 
     @property
     def arrays(self) -> dict[str, Tensor]:
-        """Further tensors: those of the scorer, which only the default mode needs."""
+        """Further tensors: those of the head, which only the default mode needs."""

@@ -13,10 +13,9 @@ from torch import Tensor
 from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.core.default import pick_default
 from cryoemmae_plugin.core.encoder import Encoder
-from cryoemmae_plugin.core.features import FEATURES
+from cryoemmae_plugin.core.head import CELL_PX, PREFIX, Head
 from cryoemmae_plugin.core.paper import pick_paper
 from cryoemmae_plugin.core.preprocess import PAPER_GRID_PX
-from cryoemmae_plugin.core.scorer import PREFIX
 from cryoemmae_plugin.core.tile_encoder import TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left
@@ -61,8 +60,7 @@ class Picker:
     ) -> None:
         self._device = device or torch.device("cpu")
         self._settings = settings
-        if settings.mode == "default":
-            self._check_scorer(model)
+        self._head = self._load_head(model).to(self._device) if settings.mode == "default" else None
         memory_bytes = limit_gpu_memory(self._device, compute.gpu_memory)
         try:
             model = model.to(self._device)
@@ -103,22 +101,23 @@ class Picker:
             if self._settings.contrast == "bright":
                 pixels = -pixels
         with torch.inference_mode():
-            if self._settings.mode == "paper":
+            if self._head is None:
                 return pick_paper(pixels, self._model, diameter_px, timer)
-            return pick_default(pixels, self._model, diameter_px, timer)
+            return pick_default(pixels, self._model, self._head, diameter_px, timer)
 
     @staticmethod
-    def _check_scorer(model: Model) -> None:
-        centre = model.arrays.get(f"{PREFIX}centre")
-        if centre is None:
+    def _load_head(model: Model) -> Head:
+        if f"{PREFIX}version" not in model.arrays or model.card.encoder.patch_px != CELL_PX:
             raise ModelError(
-                f"{model.card.name}: has no scorer, which default mode needs; use --mode paper or another --model"
+                f"{model.card.name}: has no head, which default mode needs; use --mode paper or another --model"
             )
-        if centre.shape != (len(FEATURES),):
+        try:
+            return Head.from_arrays(model.arrays)
+        except (RuntimeError, KeyError) as err:
             raise ModelError(
-                f"{model.card.name}: its scorer knows {centre.numel()} measurements, this release makes "
-                f"{len(FEATURES)}; train it again with this release, or choose another --model"
-            )
+                f"{model.card.name}: cannot be used in default mode ({err}); train it again with this release, "
+                "or choose another --model"
+            ) from err
 
     def _to_device(self, image: NDArray[np.float32] | Tensor) -> Tensor:
         pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))

@@ -18,11 +18,6 @@ SUPPORT = 0.9
 """Radius of a template, in particle diameters: the particle and the ice around it."""
 PEAK_SPACING = 0.35
 """Least distance between two maxima of a response, in particle diameters."""
-ENERGY_WEIGHT = 0.3
-"""How much the energy in a disc adds to the response of a disc template. It finds the views whose mass is spread over
-lobes; of a ring it would find the wall. Set on simulated micrographs (mean best F1 of disc-like ones .825 to .849)."""
-ENERGY_RADIUS = 0.4
-"""Radius of that disc, in diameters."""
 OUTLIER_SIGMAS = 6.0
 """Response beyond this counts no further in the choice of a template: contamination must not choose."""
 
@@ -79,13 +74,10 @@ class Response:
     ----------
     sigmas : Tensor, shape (rows, columns)
         Response in robust standard deviations of the micrograph's own; positive where there is a dark particle.
-    detection : Tensor, shape (rows, columns)
-        The same with the disc's energy, where the template is a disc: what candidates are the maxima of.
     template : RoundTemplate
     """
 
     sigmas: Tensor
-    detection: Tensor
     template: RoundTemplate
 
 
@@ -112,21 +104,13 @@ def match_templates(pixels: Tensor, valid: Tensor, diameter_px: float) -> Respon
             best = skew, template, sigmas
     assert best is not None  # the bank is not empty
     _, template, sigmas = best
-    detection = sigmas
-    if not template.inner:
-        detection = sigmas + ENERGY_WEIGHT * in_sigmas(local_energy(pixels, ENERGY_RADIUS * diameter_px), valid)
-    return Response(sigmas, detection, template)
+    return Response(sigmas, template)
 
 
 def skewness(sigmas: Tensor, valid: Tensor) -> float:
     """Mean cube of the response over `valid`, outliers cut; 0 where nothing is valid."""
     inside = sigmas[valid].clamp(-OUTLIER_SIGMAS, OUTLIER_SIGMAS)
     return float((inside**3).mean()) if inside.numel() else 0.0
-
-
-def local_energy(pixels: Tensor, radius_px: float) -> Tensor:
-    """Root mean square over a disc around every pixel, shape (rows, columns)."""
-    return (-correlate(pixels**2, [disc_weights(2 * radius_px)])[0]).clamp(min=0).sqrt()
 
 
 def disc_weights(diameter_px: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +16,19 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.head import Head
+from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.preprocess import preprocess_paper
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
 from cryoemmae_plugin.report.loss import draw_loss_curve
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.clusters import encode_tiles, find_particle_cluster, fit_clusters
+from cryoemmae_plugin.training.examples import FIRST_SEED, make_examples
 from cryoemmae_plugin.training.fit import FitSettings, Progress, fit
-from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder
-from cryoemmae_plugin.training.scorer import calibration_scenes, fit_scorer, make_examples
+from cryoemmae_plugin.training.head import HeadSettings, calibrate, train_head
+from cryoemmae_plugin.training.mae import MASK_RATIO
+from cryoemmae_plugin.training.start import Start
 from cryoemmae_plugin.training.tiles import GridTiles, RandomCrops, TileSource
 from cryoemmae_plugin.weights import ModelCard, save_model
 
@@ -31,7 +36,8 @@ log = logging.getLogger(__name__)
 
 Stage = Callable[[str, int, int], None]
 """Called with (what is being done, how much of it is done, how much there is)."""
-READING, CLUSTERING, CALIBRATING = "Reading micrographs", "Clustering", "Fixing the scorer on simulated micrographs"
+READING, CLUSTERING = "Reading micrographs", "Clustering"
+EXAMINING, JUDGING = "Examining simulated micrographs", "Training the head on them"
 """The stages of a training besides its steps."""
 
 TRAINED_DIAMETER_PX = 30.0
@@ -41,6 +47,27 @@ TRAINED_DIAMETERS_PX = (16.0, 30.0)
 CLUSTER_BATCHES = 12
 CLUSTER_BATCH = 32
 """Tiles from which the train-set clusters are made, in batches of one scale each."""
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """How the default mode's head is made.
+
+    Attributes
+    ----------
+    scenes, held_out : int
+        Simulated micrographs that it is trained on, and further ones on which its figure of merit is balanced.
+    settings : HeadSettings
+    """
+
+    scenes: int
+    held_out: int
+    settings: HeadSettings
+
+
+NEW_HEAD = HeadPlan(560, 80, HeadSettings())
+TUNED_HEAD = HeadPlan(80, 40, HeadSettings(steps=240, rate=1e-3))
+"""Where a head learns to read an encoder that was only trained further."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +150,8 @@ def train_model(
     *,
     mode: Mode = "default",
     settings: FitSettings | None = None,
-    start: MaskedAutoencoder | None = None,
+    start: Start | None = None,
+    head: HeadPlan | None = None,
     data: str = "",
     device: torch.device | None = None,
     progress: Progress = lambda done, total, loss: None,
@@ -139,12 +167,18 @@ def train_model(
         Receives the model (card, encoder, clusters, decoder) and, under ``training/``, checkpoint and loss curve.
     name : str
         The model's name.
+    start : Start, optional
+        The model to train further; a new one by default.
+    head : HeadPlan, optional
+        By default :data:`TUNED_HEAD` where `start` has a head, else :data:`NEW_HEAD`. Paper mode has none.
     data : str
         What the card says of the data; by default the number of micrographs and their folder.
     progress : callable
         Hears of the training's steps.
     on_stage : callable
         Hears of all that comes before and after them, which takes minutes too.
+    should_stop : callable
+        Asked before every step.
 
     Returns
     -------
@@ -156,7 +190,13 @@ def train_model(
     images, diameters = prepare(micrographs, mode, on_stage)
     source = tile_source(images, mode, settings.seed)
     model = fit(
-        source, settings, folder / "training", start=start, device=device, progress=progress, should_stop=should_stop
+        source,
+        settings,
+        folder / "training",
+        start=start.whole if start else None,
+        device=device,
+        progress=progress,
+        should_stop=should_stop,
     )
     source = source.to(torch.device("cpu"))
     model = model.cpu().eval().half().float()  # what is stored, is what is clustered and scored
@@ -169,10 +209,10 @@ def train_model(
     draw_loss_curve(folder / "training" / "loss.csv", folder / "training" / "loss.png")
     trained = Trained(model.encoder, source.mean, source.std, torch.from_numpy(centroids), particle, {})
     if mode == "default":
-        examples = make_examples(
-            trained, calibration_scenes(), should_stop=should_stop, progress=partial(on_stage, CALIBRATING)
-        )
-        trained.arrays.update(fit_scorer(examples).arrays())
+        begun = start.head if start else None
+        plan = head or (TUNED_HEAD if begun else NEW_HEAD)
+        made = make_head(trained, plan, folder / "training", begun, on_stage, should_stop)
+        trained.arrays.update(made.arrays())
     card = ModelCard(
         name=name,
         modes=(mode,),
@@ -190,6 +230,42 @@ def train_model(
     )
     save_model(folder, card, encoder, {"centroids": trained.centroids, **trained.arrays}, decoder)
     return folder
+
+
+def make_head(
+    model: PickingModel,
+    plan: HeadPlan,
+    work: Path,
+    start: Head | None = None,
+    on_stage: Stage = _silent,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Head:
+    """Train and balance the head that reads a model's tokens; goes on with what an earlier call has left in `work`.
+
+    Raises
+    ------
+    Interrupted
+        When `should_stop` says True.
+    """
+    seeds = range(FIRST_SEED, FIRST_SEED + plan.scenes + plan.held_out)
+    examples = make_examples(
+        model,
+        seeds,
+        work / "examples",
+        progress=partial(on_stage, EXAMINING),
+        should_stop=should_stop,
+    )
+    trained = train_head(
+        examples[: plan.scenes],
+        plan.settings,
+        start=start,
+        checkpoint=work / "head.pt",
+        progress=lambda done, total, loss: on_stage(JUDGING, done, total),
+        should_stop=should_stop,
+    )
+    calibrate(trained, examples[plan.scenes :])
+    shutil.rmtree(work / "examples", ignore_errors=True)
+    return trained
 
 
 def _cluster_tiles(source: TileSource, diameters: Sequence[float], mode: Mode) -> tuple[Tensor, list[float]]:

@@ -151,11 +151,11 @@ def test_a_particle_too_small_to_be_seen_is_refused(mode: str) -> None:
         shipped(9.0, mode=mode).pick(np.random.default_rng(0).normal(size=(500, 500)).astype(np.float32), 3.0)
 
 
-def test_default_mode_needs_a_scorer(tiny_model: Path, tmp_path: Path) -> None:
+def test_default_mode_needs_a_head(tiny_model: Path, tmp_path: Path) -> None:
     model = load_model(tiny_model)
     card = ModelCard(name="bare", modes=("paper",), encoder=model.card.encoder, mean=0.5, std=0.1, particle_cluster=1)
     save_model(tmp_path, card, model.encoder.state_dict(), {"centroids": model.centroids})
-    with pytest.raises(ModelError, match="has no scorer"):
+    with pytest.raises(ModelError, match="has no head"):
         Picker(load_model(tmp_path), make_settings(diameter_A=100))
     Picker(load_model(tmp_path), make_settings(diameter_A=100, mode="paper"))
 

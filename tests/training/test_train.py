@@ -15,15 +15,18 @@ from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
+from cryoemmae_plugin.training import examples
 from cryoemmae_plugin.training import train as training
 from cryoemmae_plugin.training.clusters import find_particle_cluster, fit_clusters
 from cryoemmae_plugin.training.fit import FitSettings
+from cryoemmae_plugin.training.head import HeadSettings
 from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
-from cryoemmae_plugin.training.scorer import calibration_scenes
-from cryoemmae_plugin.training.train import TrainingMicrograph, prepare, train_model
+from cryoemmae_plugin.training.start import Start
+from cryoemmae_plugin.training.train import HeadPlan, TrainingMicrograph, prepare, train_model
 from cryoemmae_plugin.weights import load_decoder_state, load_model
 
 SETTINGS = FitSettings(epochs=1, batch=8, warmup_epochs=0.1)
+HEAD = HeadPlan(2, 1, HeadSettings(steps=3, batch=2))
 SCENE = SimulationSettings(
     shape=(320, 400), particle="globular", diameter_A=120.0, pixel_size_A=3.0, n_particles=14, contrast=1.5
 )
@@ -41,12 +44,11 @@ def micrographs(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingMicrog
     return [TrainingMicrograph(path, 120.0) for path in paths]
 
 
-@pytest.fixture
-def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "calibration_scenes", lambda: [SCENE] * 3)
+@pytest.fixture(autouse=True)
+def small_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "training_scene", lambda seed: SCENE)
 
 
-@pytest.mark.usefixtures("few_scenes")
 def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     folder = train_model(
@@ -54,7 +56,8 @@ def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph
         tmp_path / "mine",
         "mine",
         settings=SETTINGS,
-        start=tiny(),
+        start=Start(tiny()),
+        head=HEAD,
         on_stage=lambda *stage: told.append(stage),
     )
     assert told == [
@@ -62,7 +65,8 @@ def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph
         (training.READING, 2, 2),
         (training.CLUSTERING, 0, 1),
         (training.CLUSTERING, 1, 1),
-        *((training.CALIBRATING, at, 3) for at in (1, 2, 3)),
+        *((training.EXAMINING, at, 3) for at in (1, 2, 3)),
+        *((training.JUDGING, at, 3) for at in (1, 2, 3)),
     ]
     model = load_model(folder)
     assert model.card.modes == ("default",)
@@ -74,7 +78,7 @@ def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph
 
 
 def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
-    folder = train_model(micrographs[:1], tmp_path, "mine", mode="paper", settings=SETTINGS, start=tiny())
+    folder = train_model(micrographs[:1], tmp_path, "mine", mode="paper", settings=SETTINGS, start=Start(tiny()))
     model = load_model(folder)
     assert model.card.modes == ("paper",)
     assert 0 < model.mean < 1
@@ -82,13 +86,15 @@ def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[Traini
     assert picks.shape == SCENE.shape
 
 
-@pytest.mark.usefixtures("few_scenes")
 def test_training_again_after_the_end_gives_the_same_model(
     micrographs: list[TrainingMicrograph], tmp_path: Path
 ) -> None:
-    first = train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=tiny())
+    first = train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=Start(tiny()), head=HEAD)
     before = load_model(first).sha256
-    assert load_model(train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=tiny())).sha256 == before
+    assert (
+        load_model(train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=Start(tiny()), head=HEAD)).sha256
+        == before
+    )
 
 
 def test_a_bad_micrograph_is_named_and_left_out(
@@ -124,9 +130,3 @@ def test_the_particle_cluster_is_the_dark_one_at_the_particles_scale() -> None:
     particle = find_particle_cluster(tokens, torch.from_numpy(tiles), centroids, [20.0] * 6)
     label = torch.cdist(tokens, torch.from_numpy(centroids)).argmin(2).numpy()
     assert cells[label == particle].mean() > 0.9
-
-
-def test_calibration_scenes_are_fixed_and_some_are_empty() -> None:
-    scenes = calibration_scenes(24)
-    assert scenes == calibration_scenes(24)
-    assert sum(scene.n_particles == 0 for scene in scenes) >= 3

@@ -1,0 +1,194 @@
+"""Simulated micrographs as the head sees them, with the answers that are known by construction.
+
+No annotation of a real micrograph enters: many shapes, sizes and qualities are drawn, filtered and faint ones, empty
+and contaminated ones among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, look
+from cryoemmae_plugin.core.head import CELL_PX
+from cryoemmae_plugin.core.model import PickingModel
+from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.errors import Interrupted
+from cryoemmae_plugin.simulate import SimulationSettings, random_scene, simulate
+
+FIRST_SEED = 90_000
+SIDES = (9.0, 22.0)
+"""Least and greatest side of the micrographs, in particle diameters."""
+DIAMETERS_PX, DIAMETERS_A = (30.0, 80.0), (80.0, 400.0)
+SIZE_SPREAD = (-0.06, 0.1)
+"""Mean and deviation of the logarithm of true over assumed diameter: users round up."""
+SIZE_LIMITS = (-0.3, 0.15)
+HEAT_SIGMA = 0.9
+"""Width of the target around a particle's centre, in cells."""
+HEAT_REACH = 5
+"""Cells around a centre that the target is drawn on."""
+NEAR = 2.5
+"""Cells closer to a centre than this, in cells, learn the way to it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One simulated micrograph.
+
+    Attributes
+    ----------
+    pixels : Tensor, shape (PIXEL_LAYERS, CELL_PX * rows, CELL_PX * columns), float16
+    cells : Tensor, shape (CELL_LAYERS, rows, columns), float16
+        What the head reads, see :func:`cryoemmae_plugin.core.head.head_layers`.
+    target : Tensor, shape (5, rows, columns), float16
+        1 at a particle's centre, falling off as a Gaussian; x and y from the cell to the nearest centre, in cells; 1
+        near one; 1 where the head is judged.
+    xy : Tensor, shape (N, 2)
+        The particles' centres where the head is judged, in grid pixels.
+    """
+
+    pixels: Tensor
+    cells: Tensor
+    target: Tensor
+    xy: Tensor
+
+
+def training_scene(seed: int) -> SimulationSettings:
+    """Draw the scene of a seed.
+
+    Every third is of a shape of its own. Of ten, three are filtered and faint, three crowded, and two full of
+    contamination, one of these without a particle.
+    """
+    rng = np.random.default_rng(seed)
+    diameter_px, diameter_A = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (DIAMETERS_PX, DIAMETERS_A))
+    fixed: dict[str, Any] = {
+        "shape": tuple(int(side * diameter_px) for side in rng.uniform(*SIDES, 2)),
+        "diameter_A": diameter_A,
+        "pixel_size_A": float(np.clip(diameter_A / diameter_px, 0.5, 8.0)),
+    }
+    if seed % 3 == 2:
+        fixed["particle"] = "multidomain"
+    if seed % 10 in (1, 4, 7):
+        fixed |= {
+            "contrast": float(rng.uniform(0.3, 0.9)),
+            "coverage": float(rng.uniform(0.05, 0.6)),
+            "min_distance": float(rng.choice([0.6, 0.8, 1.0])),
+            "lowpass_A": float(diameter_A * rng.uniform(0.1, 0.35)),
+            "highpass_A": float(diameter_A * rng.uniform(3, 8)),
+            "eight_bit": True,
+        }
+    if seed % 10 in (2, 6, 9):
+        fixed |= {
+            "coverage": float(rng.uniform(0.3, 0.8)),
+            "min_distance": float(rng.choice([0.82, 0.95, 1.05])),
+            "contrast": float(np.exp(rng.uniform(np.log(0.35), np.log(1.2)))),
+        }
+    if seed % 5 == 0:
+        fixed |= {
+            "grains": int(rng.integers(5, 90)),
+            "frost": int(rng.integers(0, 12)),
+            "crystals": int(rng.integers(0, 6)),
+            "aggregates": int(rng.integers(0, 6)),
+            "web": float(rng.uniform(0.1, 0.9)) if rng.random() < 0.3 else 0.0,
+        }
+        if seed % 10 == 0:
+            fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.25 else "vitreous"}
+    return random_scene(rng, **fixed)
+
+
+def make_examples(
+    model: PickingModel,
+    seeds: Sequence[int],
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Example]:
+    """Simulate and examine the scenes of some seeds.
+
+    Parameters
+    ----------
+    model : PickingModel
+        Its encoder and clusters are used.
+    seeds : sequence of int
+    folder : Path, optional
+        Keeps finished examples, so that a second call goes on where the first was stopped.
+    progress : callable
+        Told how many of how many are done.
+    should_stop : callable
+        Asked before each.
+
+    Raises
+    ------
+    Interrupted
+        When `should_stop` says True.
+    """
+    examples = []
+    for at, seed in enumerate(seeds):
+        if should_stop():
+            raise Interrupted("stopped while simulated micrographs were examined; run the same command again to go on")
+        kept = folder / f"{seed}.safetensors" if folder else None
+        if kept and kept.exists():
+            example = Example(**load_file(kept))
+        else:
+            example = make_example(model, training_scene(seed), seed)
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                partial = kept.with_suffix(".partial")
+                save_file(vars(example), partial)
+                partial.replace(kept)
+        examples.append(example)
+        progress(at + 1, len(seeds))
+    return examples
+
+
+def make_example(model: PickingModel, scene: SimulationSettings, seed: int) -> Example:
+    """Simulate one micrograph, and look at it as the default mode does, with a diameter that is not quite right."""
+    micrograph = simulate(scene, seed)
+    rng = np.random.default_rng([seed, 1])
+    wrong = float(np.exp(np.clip(rng.normal(*SIZE_SPREAD), *SIZE_LIMITS)))
+    with torch.inference_mode():
+        image = torch.from_numpy(micrograph.image)
+        seen = condition(image, micrograph.diameter_px / wrong, GRID_DIAMETER_PX)
+        view = look(seen, model, StepTimer())
+    rows, columns = view.cells.shape[-2:]
+    judged = F.max_pool2d(1 - _padded(view.inside.float(), rows, columns), CELL_PX) < 0.5  # (1, rows, columns)
+    xy = seen.frame.to_grid(micrograph.xy) if len(micrograph.xy) else np.zeros((0, 2))
+    at = np.clip(np.rint(xy).astype(int), 0, np.array(view.inside.shape[::-1]) - 1)
+    target = torch.cat([draw_target(xy, rows, columns), judged.float()])
+    known = torch.from_numpy(xy[view.inside.numpy()[at[:, 1], at[:, 0]]]).float()
+    return Example(view.pixels[0].half(), view.cells[0].half(), target.half(), known)
+
+
+def _padded(image: Tensor, rows: int, columns: int) -> Tensor:
+    """Extend (height, width) by zeros to whole cells; shape (1, CELL_PX * rows, CELL_PX * columns)."""
+    return F.pad(image, (0, columns * CELL_PX - image.shape[1], 0, rows * CELL_PX - image.shape[0]))[None]
+
+
+def draw_target(xy: NDArray[np.float64], rows: int, columns: int) -> Tensor:
+    """Draw what the head should say of each cell: the first four layers of :class:`Example`'s target."""
+    heat = torch.zeros(rows, columns)
+    offset = torch.zeros(2, rows, columns)
+    nearest = torch.full((rows, columns), torch.inf)
+    for x, y in ((torch.from_numpy(xy) + 0.5) / CELL_PX - 0.5).tolist():
+        across = slice(max(0, int(x) - HEAT_REACH), max(0, int(x) + HEAT_REACH + 2))
+        down = slice(max(0, int(y) - HEAT_REACH), max(0, int(y) + HEAT_REACH + 2))
+        dx = x - torch.arange(columns)[across]
+        dy = y - torch.arange(rows)[down, None]
+        distance = dx.square() + dy.square()
+        heat[down, across] = torch.maximum(heat[down, across], torch.exp(-distance / 2 / HEAT_SIGMA**2))
+        closer = distance < nearest[down, across]
+        offset[0, down, across] = torch.where(closer, dx.expand_as(distance), offset[0, down, across])
+        offset[1, down, across] = torch.where(closer, dy.expand_as(distance), offset[1, down, across])
+        nearest[down, across] = torch.minimum(nearest[down, across], distance)
+    near = (nearest < NEAR**2).float()
+    return torch.stack([heat, *offset, near])

@@ -1,0 +1,106 @@
+"""The head: its geometry, its place in a model folder, the peaks of its score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cryoemmae_plugin.core.default import away_from_smear, drop_close
+from cryoemmae_plugin.core.head import CELL_PX, VERSION, Head, find_centres, head_layers, judge_cells
+
+
+def random_head(embed_dim: int = 6) -> Head:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = Head(embed_dim)
+        for buffer in head.buffers():
+            if buffer.dtype.is_floating_point and buffer.ndim == 1 and len(buffer) > 2:
+                buffer.uniform_(0.5, 1.5)
+    return head.eval()
+
+
+def layers(rows: int, columns: int, embed_dim: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(rows * CELL_PX - 1, columns * CELL_PX - 2, generator=generator)
+    tokens = torch.randn(rows, columns, embed_dim, generator=generator)
+    return head_layers(pixels, 4 * pixels, tokens, torch.rand(rows, columns, generator=generator))
+
+
+def test_layers_cover_whole_cells_and_a_strong_response_is_cut() -> None:
+    pixels, cells = layers(5, 9)
+    assert pixels.shape == (1, 2, 5 * CELL_PX, 9 * CELL_PX)
+    assert cells.shape == (1, 7, 5, 9)
+    assert not pixels[:, :, -1].any()
+    assert not pixels[..., -2:].any()
+    assert pixels[0, 1].abs().max() <= 10 / 3 + 1e-6
+
+
+def test_a_head_survives_its_model_folder() -> None:
+    head = random_head()
+    head.calibration.copy_(torch.tensor([1.3, -0.4]))
+    again = Head.from_arrays(head.arrays())
+    with torch.inference_mode():
+        for mine, theirs in zip(head(*layers(12, 20)), again(*layers(12, 20)), strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-6)
+    assert torch.equal(head.calibration, again.calibration)
+
+
+@pytest.mark.parametrize("change", ["version", "missing"])
+def test_a_head_of_another_form_is_refused(change: str) -> None:
+    arrays = random_head().arrays()
+    if change == "version":
+        arrays["head.version"] = torch.tensor(VERSION + 1.0)
+    else:
+        del arrays["head.out.2.weight"]
+    with pytest.raises(RuntimeError, match="its head"):
+        Head.from_arrays(arrays)
+
+
+def test_a_cell_is_judged_alike_wherever_it_lies() -> None:
+    head = random_head()
+    pixels, cells = layers(60, 70)
+    with torch.inference_mode():
+        whole, _ = head(pixels, cells)
+        part, _ = head(pixels[..., 4 * CELL_PX :, 8 * CELL_PX :], cells[..., 4:, 8:])
+    assert torch.allclose(whole[0, 32, 40], part[0, 28, 32], atol=1e-4)
+
+
+def test_centres_are_peaks_of_the_score_at_their_offset() -> None:
+    score = torch.zeros(10, 16)
+    score[3, 7], score[3, 8], score[8, 2] = 0.9, 0.5, 0.3
+    offset = torch.zeros(2, 10, 16)
+    offset[0, 3, 7], offset[1, 3, 7] = 0.25, -0.5
+    xy, found = find_centres(score, offset, 0.2)
+    order = np.argsort(-found)
+    assert found[order] == pytest.approx([0.9, 0.3])
+    assert xy[order] == pytest.approx(np.array([[7.25 * 4 + 1.5, 2.5 * 4 + 1.5], [2 * 4 + 1.5, 8 * 4 + 1.5]]))
+
+
+def test_smeared_borders_are_left_by_the_distance_and_a_bare_frame_is_not() -> None:
+    valid = torch.ones(40, 60, dtype=torch.bool)
+    assert away_from_smear(valid, 12).all()
+    valid[:, 50:] = False
+    inside = away_from_smear(valid, 12)
+    assert inside[20, 38]
+    assert not inside[20, 39]
+    assert inside[0, 0]
+
+
+def test_the_better_of_two_close_candidates_is_kept_and_of_equals_the_first() -> None:
+    xy = np.array([[0.0, 0.0], [5.0, 0.0], [9.0, 0.0], [30.0, 0.0], [32.0, 0.0]])
+    score = np.array([0.2, 0.9, 0.4, 0.5, 0.5], np.float32)
+    assert drop_close(xy, score, 6.0).tolist() == [1, 3]
+    assert drop_close(xy[:0], score[:0], 6.0).tolist() == []
+
+
+def test_a_micrograph_upside_down_gets_the_same_verdict_upside_down() -> None:
+    head = random_head()
+    pixels, cells = layers(12, 20)
+    with torch.inference_mode():
+        log_odds, offset = judge_cells(head, pixels, cells)
+        turned, offset_turned = judge_cells(head, pixels.flip(-2, -1), cells.flip(-2, -1))
+    assert torch.allclose(turned.flip(-2, -1), log_odds, atol=1e-5)
+    assert torch.allclose(-offset_turned.flip(-2, -1), offset, atol=1e-5)
+    single, _ = head(pixels, cells)
+    assert not torch.allclose(single[0], log_odds, atol=1e-3)

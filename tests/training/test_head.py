@@ -1,0 +1,119 @@
+"""Training the head: known answers, resumed exactly, balanced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryoemmae_plugin.core.head import CELL_PX
+from cryoemmae_plugin.errors import Interrupted
+from cryoemmae_plugin.training.examples import Example, draw_target, make_examples, training_scene
+from cryoemmae_plugin.training.head import HeadSettings, answer, calibrate, draw_batch, label, train_head
+from cryoemmae_plugin.weights import load_model
+
+EMBED_DIM = 4
+SETTINGS = HeadSettings(steps=60, batch=4, warmup=5)
+
+
+def example(seed: int, particles: int = 14) -> Example:
+    """Dark discs on noise; tokens and clusters say nothing."""
+    rng = np.random.default_rng(seed)
+    rows, columns = 52, 60
+    pixels = rng.normal(0, 0.5, (rows * CELL_PX, columns * CELL_PX)).astype(np.float32)
+    cells = np.stack([c.ravel() for c in np.meshgrid(np.arange(25, 225, 32), np.arange(20, 190, 32))], 1)
+    xy = rng.permutation(cells)[:particles] + rng.uniform(-4, 4, (particles, 2))
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
+    for cx, cy in xy:
+        pixels[np.hypot(x - cx, y - cy) < 10] -= 2
+    fine = torch.from_numpy(np.stack([pixels, np.zeros_like(pixels)]))
+    target = torch.cat([draw_target(xy, rows, columns), torch.ones(1, rows, columns)])
+    return Example(
+        fine.half(), torch.zeros(1 + EMBED_DIM, rows, columns).half(), target.half(), torch.from_numpy(xy).float()
+    )
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    return [example(seed) for seed in range(4)]
+
+
+def test_a_trained_head_finds_discs_where_they_are(examples: list[Example]) -> None:
+    head = calibrate(train_head(examples, SETTINGS), examples)
+    fresh = example(99)
+    found = answer(head, fresh)
+    picked = head.score(torch.from_numpy(found.log_odds)).numpy() >= 0.5
+    assert found.particle[picked].sum() >= 12
+    assert picked.sum() <= 16
+
+
+def test_a_stopped_training_goes_on_to_the_same_head(examples: list[Example], tmp_path: Path) -> None:
+    settings = HeadSettings(steps=8, batch=2, warmup=2, checkpoint_steps=3)
+    whole = train_head(examples, settings)
+    seen: list[int] = []
+    with pytest.raises(Interrupted):
+        train_head(
+            examples,
+            settings,
+            checkpoint=tmp_path / "head.pt",
+            progress=lambda done, total, loss: seen.append(done),
+            should_stop=lambda: len(seen) >= 5,
+        )
+    resumed = train_head(
+        examples, settings, checkpoint=tmp_path / "head.pt", progress=lambda d, t, loss: seen.append(d)
+    )
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+    for (name, mine), theirs in zip(whole.arrays().items(), resumed.arrays().values(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_a_turned_crop_points_to_the_same_centres(examples: list[Example]) -> None:
+    """Where a target says that it is near a centre, its offset leads to the middle of its heat."""
+    _, _, targets = draw_batch(examples, 16, np.random.default_rng(3))
+    for target in targets:
+        rows, columns = torch.nonzero(target[0] > 0.9, as_tuple=True)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            if not (2 < row < 45 and 2 < column < 45):
+                continue
+            dx, dy = target[1, row, column], target[2, row, column]
+            right, left = target[0, row, column + 1], target[0, row, column - 1]
+            below, above = target[0, row + 1, column], target[0, row - 1, column]
+            assert abs(dx) < 0.05 or (dx > 0) == bool(right > left)
+            assert abs(dy) < 0.05 or (dy > 0) == bool(below > above)
+
+
+def test_a_balanced_head_picks_as_many_as_there_are(examples: list[Example]) -> None:
+    held_out = [example(seed) for seed in range(10, 16)] + [example(20, particles=0)]
+    head = calibrate(train_head(examples, SETTINGS), held_out)
+    found = [answer(head, one) for one in held_out]
+    picks = sum(int((head.score(torch.from_numpy(a.log_odds)) >= 0.5).sum()) for a in found)
+    assert picks == pytest.approx(sum(a.known for a in found), rel=0.1)
+
+
+def test_candidates_are_labelled_one_to_one() -> None:
+    known = np.array([[10.0, 10.0], [40.0, 10.0]])
+    candidates = np.array([[11.0, 10.0], [9.0, 11.0], [60.0, 60.0]])
+    assert label(candidates, known, 7.0).sum() == 1
+    assert label(candidates[:0], known, 7.0).tolist() == []
+
+
+def test_examples_are_made_once_and_can_be_stopped(tiny_model: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_model)
+    seeds = [seed for seed in range(90_000, 90_040) if np.prod(training_scene(seed).shape) < 500_000][:2]
+    first = make_examples(model, seeds, tmp_path)
+    stamps = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.safetensors"))]
+    again = make_examples(model, seeds, tmp_path)
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*.safetensors"))] == stamps
+    assert all(torch.equal(a.cells, b.cells) for a, b in zip(first, again, strict=True))
+    with pytest.raises(Interrupted):
+        make_examples(model, seeds, tmp_path / "other", should_stop=lambda: True)
+
+
+def test_the_scenes_hold_every_kind() -> None:
+    scenes = [training_scene(seed) for seed in range(90_000, 90_060)]
+    assert sum(scene.n_particles == 0 for scene in scenes) >= 6
+    assert sum(scene.eight_bit for scene in scenes) >= 18
+    assert sum(scene.grains > 4 for scene in scenes) >= 12
+    assert len({scene.particle for scene in scenes}) >= 8
