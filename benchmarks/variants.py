@@ -1,37 +1,74 @@
 """Variants of the default mode for ablations: ``accuracy.py --ablate NAME`` runs one beside the others.
 
 Each takes (image, model, diameter in pixels) and returns all candidates as :class:`cryoemmae_plugin.types.Picks`.
-Register a step switched off by a line in `VARIANTS`, most simply ``partial(pick_default_of, some_option=...)``.
+The head was trained to do without each kind of evidence, so that hiding one shows what it is worth.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pickers import Variant
 
-from cryoemmae_plugin.core.default import as_dark, pick_default
+from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, View, drop_close, judge, look
+from cryoemmae_plugin.core.head import CLUSTER_LAYERS, RESPONSE_SCALE, Head
+from cryoemmae_plugin.core.template import find_peaks
+from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
 from cryoemmae_plugin.weights import Model
 
+Hidden = Literal["nothing", "embedding", "clusters", "template", "smear"]
 
-def pick_default_of(image: NDArray[np.float32], model: Model, diameter_px: float, **options: Any) -> Picks:
-    """Run the default mode with some of its arguments changed."""
-    return pick_default(as_dark(image, False, torch.device("cpu")), model, diameter_px, **options)
+MATCHED_SIGMAS = 3.0
+"""Response that the matched filter alone calls 0.5."""
 
 
-def embedding_blind(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
-    """Rank by the contrast of the particle's disc alone: what everything after the candidates buys."""
-    picks = pick_default_of(image, model, diameter_px)
-    order = np.argsort(-picks.power, kind="stable")
-    score = 1 / (1 + np.exp(-picks.power[order]))
-    return Picks(picks.xy[order], score.astype(np.float32), picks.power[order], picks.shape)
+def pick_without(hidden: Hidden, image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
+    """Run the default mode with some of what the head reads set to zero, or with smeared borders allowed."""
+    with torch.inference_mode():
+        conditioned = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
+        view = hide(look(conditioned, model, StepTimer()), hidden)
+        return judge(view, conditioned, Head.from_arrays(model.arrays))
+
+
+def hide(view: View, hidden: Hidden) -> View:
+    """Set some of what the head reads to zero."""
+    pixels, cells = view.pixels.clone(), view.cells.clone()
+    if hidden == "embedding":
+        cells.zero_()
+    elif hidden == "clusters":
+        cells[:, :CLUSTER_LAYERS] = 0
+    elif hidden == "template":
+        pixels[:, 1] = 0
+    inside = torch.ones_like(view.inside) if hidden == "smear" else view.inside
+    return replace(view, pixels=pixels, cells=cells, inside=inside)
+
+
+def matched_filter(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
+    """Rank the maxima of the template's response by it: no embedding, no head."""
+    with torch.inference_mode():
+        conditioned = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
+        view = look(conditioned, model, StepTimer())
+    height, width = conditioned.pixels.shape
+    sigmas = RESPONSE_SCALE * view.pixels[0, 1, :height, :width] * view.inside
+    xy, response = find_peaks(sigmas, GRID_DIAMETER_PX, 1.0)
+    score = (1 / (1 + np.exp(MATCHED_SIGMAS - response))).astype(np.float32)
+    keep = drop_close(xy, score, LEAST_DISTANCE * GRID_DIAMETER_PX)
+    at = conditioned.frame.to_micrograph(xy[keep])
+    return Picks(at, score[keep], response[keep], conditioned.frame.shape)
 
 
 VARIANTS: dict[str, Variant] = {
-    "full": pick_default_of,
-    "contrast-only": embedding_blind,
+    "full": partial(pick_without, "nothing"),
+    "no-embedding": partial(pick_without, "embedding"),
+    "no-clusters": partial(pick_without, "clusters"),
+    "no-template": partial(pick_without, "template"),
+    "smear-allowed": partial(pick_without, "smear"),
+    "matched-filter": matched_filter,
 }
