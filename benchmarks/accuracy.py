@@ -65,13 +65,17 @@ def _options() -> argparse.Namespace:
 
 
 def _pickers(options: argparse.Namespace) -> list[Picker]:
-    known = {"log": RelionLoG(), "topaz": Topaz(options.work / "topaz-environment")}
+    environment = options.work / "topaz-environment"
+    known: dict[str, list[Picker]] = {
+        "log": [RelionLoG()],
+        "topaz": [Topaz(environment), Topaz(environment, default_threshold=0.0)],
+    }
     peers = [name for name in options.peers.split(",") if name]
     if unknown := set(peers) - set(known):
         raise SystemExit(f"--peers {', '.join(unknown)}: there are {', '.join(known)}")
     ours = [] if options.mode == "none" else [CommandLine(options.mode, options.model, options.device)]
     variants = [InProcess(name, VARIANTS[name], options.model) for name in options.ablate]
-    return [*ours, *variants, *(known[name] for name in peers)]
+    return [*ours, *variants, *(picker for name in peers for picker in known[name])]
 
 
 if __name__ == "__main__":

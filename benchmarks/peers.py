@@ -49,7 +49,7 @@ class RelionLoG:
     largest: float = 1.0
     executable: str = "relion_autopick"
 
-    name = "relion-log"
+    name = store = "relion-log"
     default_threshold = 0.0
 
     @property
@@ -97,19 +97,27 @@ class Topaz:
 
     ``topaz preprocess`` makes the image smaller by a whole number, such that the particle's diameter comes to about
     `diameter_px`, and normalises it; ``topaz extract`` scores it and keeps maxima that are more than a particle's
-    radius apart, above its default threshold of -6. RELION brings twice the diameter to the 71 px that Topaz sees at
-    once, which is the same scale within rounding; half of it gave a lower F1 on a simulated micrograph.
+    radius apart. RELION brings twice the diameter to the 71 px that Topaz sees at once, which is the same scale within
+    rounding; half of it gave a lower F1 on a simulated micrograph.
+
+    The default threshold, -6, is where the program stops looking (p = 0.0025); what a user would pick with starts at
+    about 0 (p = 0.5).
 
     The commands are run as modules: the program ``topaz`` itself loads what its training needs too, torchvision among
     it, which picking does without.
     """
 
     environment: Path
+    default_threshold: float = -6.0
     diameter_px: float = 30.0
     version: str = "0.3.20"
 
-    name = "topaz"
-    default_threshold = -6.0
+    store = "topaz"
+
+    @property
+    def name(self) -> str:
+        """With the threshold."""
+        return f"topaz, from {self.default_threshold:g}"
 
     @property
     def fingerprint(self) -> str:
@@ -147,7 +155,7 @@ class Topaz:
             return python
         shutil.rmtree(self.environment, ignore_errors=True)
         call([sys.executable, "-m", "venv", str(self.environment)])
-        install = [str(python), "-m", "pip", "install", "--quiet"]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile"]
         constraints = Path(__file__).resolve().parents[1] / "constraints.txt"
         needed = ["torch", "numpy", "pandas", "scikit-learn", "scipy", "h5py", "pillow", "psutil", "tqdm", "future"]
         call([*install, "--constraint", str(constraints), *needed])

@@ -1,8 +1,8 @@
 """What picks in a benchmark: cryoemmae from its command line, variants of it in this process; and the store of picks.
 
 A picker has a name, a default threshold and a fingerprint. Its candidates are kept per micrograph under
-``DIR/NAME/SET/`` and are used again as long as the fingerprint is the same: a run that was interrupted goes on, and one
-with other code, another model or other options starts anew.
+``DIR/STORE/SET/`` and are used again as long as the fingerprint is the same: a run that was interrupted goes on, and
+one with other code, another model or other options starts anew.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Picker(Protocol):
 
     @property
     def name(self) -> str:
-        """For tables and folders."""
+        """For tables."""
+
+    @property
+    def store(self) -> str:
+        """For folders; pickers that differ by nothing but the threshold share one."""
 
     @property
     def default_threshold(self) -> float:
@@ -75,6 +79,11 @@ class CommandLine:
     def name(self) -> str:
         """The mode, and the model where it is not the mode's own."""
         return f"cryoemmae-{self.mode}" + (f"-{Path(self.model).name}" if self.model else "")
+
+    @property
+    def store(self) -> str:
+        """A folder of its own."""
+        return self.name
 
     @property
     def default_threshold(self) -> float:
@@ -116,6 +125,11 @@ class InProcess:
         return f"variant-{self.variant}"
 
     @property
+    def store(self) -> str:
+        """A folder of its own."""
+        return self.name
+
+    @property
     def default_threshold(self) -> float:
         """Of the default mode."""
         return DEFAULT_THRESHOLD["default"]
@@ -140,7 +154,7 @@ class InProcess:
 
 def pick_set(picker: Picker, chosen: BenchmarkSet, work: Path) -> dict[str, Found]:
     """Candidates of every micrograph of a set, by stem: stored ones, and the others found and stored now."""
-    folder = work / picker.name / chosen.name
+    folder = work / picker.store / chosen.name
     stored = PickStore(folder, f"{picker.fingerprint} {chosen.fingerprint()}")
     found = {path.stem: stored.load(path.stem) for path in chosen.micrographs()}
     missing = [path for path in chosen.micrographs() if found[path.stem] is None]

@@ -104,7 +104,7 @@ class TestScores:
 
 
 class CountingPicker:
-    name = "counting"
+    name = store = "counting"
     default_threshold = 0.5
 
     def __init__(self, found: type, fingerprint: str = "first") -> None:
