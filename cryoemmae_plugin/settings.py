@@ -19,8 +19,8 @@ DEFAULT_MODEL: dict[str, str] = {"default": "emmae-base", "paper": "emmae-paper"
 """Shipped model of each mode."""
 
 DEFAULT_THRESHOLD: dict[str, float] = {"default": 0.5, "paper": 0.0}
-"""Figure of merit from which a candidate is a pick, by mode. `default` scores are shifted so that 0.5 is the
-best threshold on simulated micrographs; the published method has no score to cut at."""
+"""Figure of merit from which a candidate is a pick, by mode. `default` scores are shifted so that picks from 0.5 on are
+worth most on simulated micrographs, empty ones counted; the published method has no score to cut at."""
 
 
 class RequestedSettings(BaseModel):
@@ -65,6 +65,15 @@ class RequestedSettings(BaseModel):
         default="dark",
         title="Particle contrast",
         description="'dark' for particles darker than the ice (raw cryo-EM micrographs), 'bright' for inverted ones.",
+    )
+    edge_distance: float = Field(
+        default=0.0,
+        ge=0,
+        le=5,
+        allow_inf_nan=False,
+        title="Distance from the edge (diameters)",
+        description="Picks nearer to the micrograph's edge than so many particle diameters are left out: 0.5 leaves out "
+        "what the frame cuts, 0 leaves that to extraction.",
     )
 
     @property

@@ -67,7 +67,14 @@ class Picks:
 
     def above(self, threshold: float) -> Picks:
         """Return the picks whose figure of merit is at least `threshold`."""
-        keep = self.score >= threshold
+        return self._only(self.score >= threshold)
+
+    def away_from_edge(self, distance_px: float) -> Picks:
+        """Return the picks at least so far from the micrograph's edge."""
+        last = np.array(self.shape[::-1]) - 1.0
+        return self._only((np.minimum(self.xy, last - self.xy) >= distance_px).all(axis=1))
+
+    def _only(self, keep: NDArray[np.bool_]) -> Picks:
         return Picks(self.xy[keep], self.score[keep], self.power[keep], self.shape)
 
     @classmethod

@@ -87,7 +87,9 @@ def judge(view: View, conditioned: Conditioned, head: Head) -> Picks:
     keep = drop_close(xy, score, LEAST_DISTANCE * conditioned.diameter_px)
     xy, score = draw_to_maxima(xy[keep], view.pixels[0, 1], conditioned.diameter_px), score[keep]
     power = darkness(conditioned, xy)
-    return Picks(conditioned.frame.to_micrograph(xy), score, power, conditioned.frame.shape)
+    ny, nx = conditioned.frame.shape
+    at = np.clip(conditioned.frame.to_micrograph(xy), 0, (nx - 1, ny - 1))  # a centre may be seen just outside
+    return Picks(at, score, power, conditioned.frame.shape)
 
 
 def draw_to_maxima(xy: NDArray[np.float64], response: Tensor, diameter_px: float) -> NDArray[np.float64]:

@@ -102,8 +102,10 @@ class Picker:
                 pixels = -pixels
         with torch.inference_mode():
             if self._head is None:
-                return pick_paper(pixels, self._model, diameter_px, timer)
-            return pick_default(pixels, self._model, self._head, diameter_px, timer)
+                picks = pick_paper(pixels, self._model, diameter_px, timer)
+            else:
+                picks = pick_default(pixels, self._model, self._head, diameter_px, timer)
+        return picks.away_from_edge(self._settings.edge_distance * diameter_px)
 
     @staticmethod
     def _load_head(model: Model) -> Head:

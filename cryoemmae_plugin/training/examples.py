@@ -66,8 +66,8 @@ class Example:
 def training_scene(seed: int) -> SimulationSettings:
     """Draw the scene of a seed.
 
-    Every third is of a shape of its own. Of ten, three are filtered and faint, three crowded, and two full of
-    contamination, one of these without a particle.
+    Every third is of a shape of its own. Of twenty, six are filtered and faint, six crowded, four full of contamination
+    (two of these without a particle), one is ice alone, and one shows particles that are no blobs.
     """
     rng = np.random.default_rng(seed)
     diameter_px, diameter_A = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (DIAMETERS_PX, DIAMETERS_A))
@@ -103,6 +103,12 @@ def training_scene(seed: int) -> SimulationSettings:
         }
         if seed % 10 == 0:
             fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.25 else "vitreous"}
+    if seed % 20 == 3:
+        fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.3 else "vitreous"}
+        fixed |= dict.fromkeys(("grains", "frost", "crystals", "aggregates", "debris"), 0)
+        fixed |= {"web": 0.0, "gap": 0.0, "carbon": 0.0}
+    if seed % 20 == 13:
+        fixed["particle"] = str(rng.choice(["rod", "l_shape", "micelle", "ring"]))
     return random_scene(rng, **fixed)
 
 

@@ -151,6 +151,21 @@ def test_a_particle_too_small_to_be_seen_is_refused(mode: str) -> None:
         shipped(9.0, mode=mode).pick(np.random.default_rng(0).normal(size=(500, 500)).astype(np.float32), 3.0)
 
 
+def test_what_the_frame_cuts_is_left_out_on_request() -> None:
+    rng = np.random.default_rng(4)
+    image = rng.normal(300, 17, (420, 640)).astype(np.float32)
+    for x, y in ((0.0, 200.0), (320.0, 4.0), (200.0, 200.0), (450.0, 300.0)):
+        rows, columns = np.mgrid[:420, :640]
+        image[np.hypot(columns - x, rows - y) < 24] -= 25
+    cut = shipped(150.0).pick(image, 3.0).above(0.5)
+    whole = shipped(150.0, edge_distance=0.5).pick(image, 3.0).above(0.5)
+    assert (cut.xy >= 0).all()
+    assert len(whole) >= 2
+    assert (whole.xy >= 25).all()
+    assert (whole.xy <= np.array([639, 419]) - 25).all()
+    assert len(cut) > len(whole)
+
+
 def test_default_mode_needs_a_head(tiny_model: Path, tmp_path: Path) -> None:
     model = load_model(tiny_model)
     card = ModelCard(name="bare", modes=("paper",), encoder=model.card.encoder, mean=0.5, std=0.1, particle_cluster=1)
