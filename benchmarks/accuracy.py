@@ -67,7 +67,7 @@ def _options() -> argparse.Namespace:
 def _pickers(options: argparse.Namespace) -> list[Picker]:
     environment = options.work / "topaz-environment"
     known: dict[str, list[Picker]] = {
-        "log": [RelionLoG()],
+        "log": [RelionLoG(), RelionLoG(0.7, 0.9)],
         "topaz": [Topaz(environment), Topaz(environment, default_threshold=0.0)],
     }
     peers = [name for name in options.peers.split(",") if name]
