@@ -54,7 +54,7 @@ class HeadSettings:
     seed : int
     """
 
-    steps: int = 3000
+    steps: int = 3500
     batch: int = 16
     rate: float = 3e-3
     least_rate: float = 1e-5
