@@ -19,7 +19,7 @@ from cryoemmae_plugin.settings import Mode, make_settings
 if TYPE_CHECKING:
     import torch
 
-    from cryoemmae_plugin.evaluation.speed import Contender, Measured
+    from cryoemmae_plugin.evaluation.speed import Contender, Measured, Ratio
     from cryoemmae_plugin.types import Micrograph
 
 benchmark = App(
@@ -98,7 +98,7 @@ def speed(
             measure(contenders, micrographs[:1], 1, chosen)
         runs = measure(contenders, micrographs, repeats, chosen, lambda run: console.print(_line(run), soft_wrap=True))
     names = [contender.name for contender in contenders]
-    console.print(_table(runs, names))
+    console.print(_table(runs, names), soft_wrap=True)
     for what, value in _environment(chosen, torch.get_num_threads()).items():
         console.print(f"{what}: {value}", soft_wrap=True)
     if out is not None:
@@ -173,16 +173,20 @@ def _table(runs: Sequence[Measured], names: Sequence[str]) -> Table:
     ours = [name for name in names if name != "released"] if "released" in names else []
     ratios = {name: paired_ratios(runs, "released", name, "cpu") for name in ours}
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name in ours:
-        table.add_column(f"released / {name}", justify="right")
+        table.add_column(f"released / {name}", justify="right", no_wrap=True)
     for step in (*STEPS, TOTAL):
         cells = [f"{medians[name, 'wall'][step]:.2f} ({medians[name, 'cpu'][step]:.2f})" for name in names]
         for name in ours:
             ratio = ratios[name].get(step)
-            cells.append("" if ratio is None else f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})")
+            cells.append("" if ratio is None else _brief(ratio))
         table.add_row(step, *cells, style="bold" if step == TOTAL else None)
     return table
+
+
+def _brief(ratio: Ratio) -> str:
+    return f"{ratio.median:.1f}" + (f" ({ratio.low:.1f}–{ratio.high:.1f})" if ratio.pairs > 1 else "")
 
 
 def _environment(device: torch.device, threads: int) -> dict[str, str]:

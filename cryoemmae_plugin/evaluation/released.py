@@ -1,7 +1,7 @@
 """The released research code of the method, as its user runs it: loaded from a checkout at run time, to be timed.
 
 It is imported from where the user says it lies, nothing of it is part of this package. It runs with the weights of a
-paper-mode model of ours, so that both sides do the same work.
+paper-mode model of ours, and without the mirroring of its preprocessing script, so that both sides do the same work.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Released:
             with timer.step("read"):
                 pixels = self._preprocess.MRC(str(micrograph.path)).data[:, :, 0]
             with timer.step("preprocess"):
-                scaled = np.flip(np.moveaxis(self._preprocess.normalize_array(pixels) * 255, 0, 1), 0)
+                scaled = np.moveaxis(self._preprocess.normalize_array(pixels) * 255, 0, 1)
                 self._preprocess.relion_and_contrast_preprocess(
                     scaled, even_diameter(diameter_px), at, "micrograph", PAPER_GRID_PX
                 )

@@ -34,7 +34,7 @@ class MRC:
 def normalize_array(a):
     return (a - a.min()) / (a.max() - a.min())
 def relion_and_contrast_preprocess(image, diameter, folder, name, size):
-    assert diameter % 2 == 0 and size == 1024 and image.shape == (48, 64) and image[0, 0] == 0
+    assert diameter % 2 == 0 and size == 1024 and image.shape == (48, 64) and image[-1, 0] == 0
     np.save(folder + name + '.pre.npy', image)
 """,
     "utils/prediction_utils.py": """
