@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.core.timing import StepTimer
@@ -16,6 +17,7 @@ from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate, mat
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import SimulationSettings, demo_scenes, simulate
+from cryoemmae_plugin.types import Picks
 from cryoemmae_plugin.weights import ModelCard, load_model, save_model
 
 
@@ -152,18 +154,16 @@ def test_a_particle_too_small_to_be_seen_is_refused(mode: str) -> None:
 
 
 def test_what_the_frame_cuts_is_left_out_on_request() -> None:
-    rng = np.random.default_rng(4)
-    image = rng.normal(300, 17, (420, 640)).astype(np.float32)
-    for x, y in ((0.0, 200.0), (320.0, 4.0), (200.0, 200.0), (450.0, 300.0)):
-        rows, columns = np.mgrid[:420, :640]
-        image[np.hypot(columns - x, rows - y) < 24] -= 25
-    cut = shipped(150.0).pick(image, 3.0).above(0.5)
-    whole = shipped(150.0, edge_distance=0.5).pick(image, 3.0).above(0.5)
-    assert (cut.xy >= 0).all()
-    assert len(whole) >= 2
-    assert (whole.xy >= 25).all()
-    assert (whole.xy <= np.array([639, 419]) - 25).all()
-    assert len(cut) > len(whole)
+    made = simulate(scene(border=-0.2, n_particles=70, min_distance=1.1), 8)
+    last = np.array([699, 699])
+
+    def margins(picks: Picks) -> NDArray[np.float64]:
+        return np.minimum(picks.xy, last - picks.xy).min(axis=1)
+
+    cut, whole = (shipped(150.0, edge_distance=d).pick(made.image, 3.0).above(0.5) for d in (0.0, 0.5))
+    assert margins(cut).min() >= 0
+    assert (margins(cut) < 25).sum() >= 3
+    assert np.array_equal(whole.xy, cut.xy[margins(cut) >= 25])
 
 
 def test_default_mode_needs_a_head(tiny_model: Path, tmp_path: Path) -> None:
