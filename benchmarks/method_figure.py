@@ -68,7 +68,7 @@ def main() -> int:
     x, y = picks.xy.T
     axes[-1].scatter(x, y, s=130, facecolors="none", edgecolors="#35d07f", linewidths=1.2)
     options.figure.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(options.figure, dpi=90)
+    canvas.savefig(options.figure, dpi=75)
     return 0
 
 
