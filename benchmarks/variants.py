@@ -6,6 +6,8 @@ The head was trained to do without each kind of evidence, so that hiding one sho
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from pickers import Variant
 
-from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.condition import Conditioned, condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, View, drop_close, judge, look
 from cryoemmae_plugin.core.head import CLUSTER_LAYERS, RESPONSE_SCALE, Head
 from cryoemmae_plugin.core.template import find_peaks
@@ -29,12 +31,33 @@ MATCHED_SIGMAS = 3.0
 """Response that the matched filter alone calls 0.5."""
 
 
+class Looks:
+    """What was seen of the last few micrographs: variants differ in what they make of it."""
+
+    def __init__(self, most: int = 12) -> None:
+        self._kept: OrderedDict[tuple[str, float, str], tuple[Conditioned, View]] = OrderedDict()
+        self._most = most
+
+    def at(self, image: NDArray[np.float32], model: Model, diameter_px: float) -> tuple[Conditioned, View]:
+        """Condition, match and embed a micrograph, once."""
+        key = (hashlib.sha256(image.tobytes()).hexdigest(), diameter_px, model.sha256)
+        if key not in self._kept:
+            with torch.inference_mode():
+                conditioned = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
+                self._kept[key] = conditioned, look(conditioned, model, StepTimer())
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+LOOKS = Looks()
+
+
 def pick_without(hidden: Hidden, image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Run the default mode with some of what the head reads set to zero, or with smeared borders allowed."""
+    conditioned, view = LOOKS.at(image, model, diameter_px)
     with torch.inference_mode():
-        conditioned = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
-        view = hide(look(conditioned, model, StepTimer()), hidden)
-        return judge(view, conditioned, Head.from_arrays(model.arrays))
+        return judge(hide(view, hidden), conditioned, Head.from_arrays(model.arrays))
 
 
 def hide(view: View, hidden: Hidden) -> View:
@@ -52,9 +75,7 @@ def hide(view: View, hidden: Hidden) -> View:
 
 def matched_filter(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Rank the maxima of the template's response by it: no embedding, no head."""
-    with torch.inference_mode():
-        conditioned = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
-        view = look(conditioned, model, StepTimer())
+    conditioned, view = LOOKS.at(image, model, diameter_px)
     height, width = conditioned.pixels.shape
     sigmas = RESPONSE_SCALE * view.pixels[0, 1, :height, :width] * view.inside
     xy, response = find_peaks(sigmas, GRID_DIAMETER_PX, 1.0)
