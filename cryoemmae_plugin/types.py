@@ -72,7 +72,8 @@ class Picks:
     def away_from_edge(self, distance_px: float) -> Picks:
         """Return the picks at least so far from the micrograph's edge."""
         last = np.array(self.shape[::-1]) - 1.0
-        return self._only((np.minimum(self.xy, last - self.xy) >= distance_px).all(axis=1))
+        margin = np.minimum(self.xy, last - self.xy)
+        return self._only((margin[:, 0] >= distance_px) & (margin[:, 1] >= distance_px))
 
     def _only(self, keep: NDArray[np.bool_]) -> Picks:
         return Picks(self.xy[keep], self.score[keep], self.power[keep], self.shape)
