@@ -13,7 +13,7 @@ import pytest
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.cli.console import Reporter
 from cryoemmae_plugin.errors import ImageError
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import RequestedSettings
 
 COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
 
@@ -36,7 +36,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_setting_is_an_option_of_pick_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pick", "--help"]) == 0
     said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
-    for name, field in PickerSettings.model_fields.items():
+    for name, field in RequestedSettings.model_fields.items():
         assert f"--{name.removesuffix('_A').replace('_', '-')} " in said
         assert field.description is not None
         assert " ".join(field.description.split()) in said
