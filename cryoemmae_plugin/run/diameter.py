@@ -1,0 +1,224 @@
+"""A diameter that nobody gave: which micrographs are asked for it, and what is kept of the answer.
+
+The answer is kept in the result folder, so that every later run there picks with the same number, also when more
+micrographs have come by then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cryoemmae_plugin.core.diameter import DiameterEstimate, estimate_diameter
+from cryoemmae_plugin.core.sizes import SizeScan, scan_sizes
+from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
+from cryoemmae_plugin.run.ahead import Loaded, load
+from cryoemmae_plugin.run.atomic import atomic_write, output_error
+from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
+from cryoemmae_plugin.types import Micrograph
+
+logger = logging.getLogger(__name__)
+
+NOTE_FILE = "diameter.json"
+SAMPLE = 8
+"""Micrographs that are looked at, evenly spread over the list."""
+
+Tell = Callable[[str], None]
+
+
+class DiameterNote(BaseModel):
+    """An estimated diameter, and what it was estimated from: the content of `NOTE_FILE`.
+
+    Attributes
+    ----------
+    diameter_A : float
+        The estimate, in whole Å.
+    error : float
+        Its likely relative error.
+    strongest_A : float
+        Size of the blobs that the micrographs respond to most, in Å.
+    particles : int
+        Likely particles whose average was measured.
+    curve : dict of str to float
+        Strength of the response by size in Å.
+    micrographs, left_out : tuple of str
+        Files that were looked at, and why others could not be.
+    contrast, pixel_size_A
+        The settings that the estimate depends on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    diameter_A: float
+    error: float
+    strongest_A: float
+    particles: int
+    curve: dict[str, float]
+    micrographs: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    contrast: str = "dark"
+    pixel_size_A: float | None = None
+
+    def describe(self) -> str:
+        """What was found and why, for the user."""
+        strength = self.curve.values()
+        near = [float(size) for size, value in self.curve.items() if value >= max(strength) / 2]
+        count = len(self.micrographs)
+        return (
+            f"Estimated diameter: {self.diameter_A:g} Å, give or take {self.error:.0%}. "
+            f"{count} micrograph{'s' if count > 1 else ''} respond most to dark blobs of {self.strongest_A:.0f} Å "
+            f"(half as much or more from {min(near):.0f} to {max(near):.0f} Å); how far they reach was measured on the "
+            f"average of {self.particles}. Look at the overlays; another value is given with --diameter."
+        )
+
+
+def settle_diameter(
+    asked: RequestedSettings,
+    micrographs: Sequence[Micrograph],
+    folder: Path,
+    *,
+    anew: bool = False,
+    tell: Tell = logger.info,
+    loader: Callable[[Micrograph], Loaded] = load,
+) -> PickerSettings:
+    """Settings with a number for a diameter: the one asked for, that of the folder, or an estimate.
+
+    Parameters
+    ----------
+    asked : RequestedSettings
+        What the user wants.
+    micrographs : sequence of Micrograph
+        What is going to be picked.
+    folder : Path
+        The result folder; keeps the estimate.
+    anew : bool
+        Forget what earlier runs have left there.
+    tell : callable
+        Takes lines for the user.
+    loader : callable
+        Reads a micrograph.
+
+    Raises
+    ------
+    CannotTellError
+        When the micrographs do not say how large their particles are.
+    OutputError
+        When the estimate cannot be kept.
+    """
+    if anew:
+        _forget(folder)
+    if asked.diameter_A != "auto":
+        return asked.with_diameter(asked.diameter_A)
+    known = _known(folder, asked)
+    if known is not None:
+        tell(f"Diameter: {known:g} Å, as in {folder} before")
+        return asked.with_diameter(known)
+    note = estimate_from(micrographs, asked, loader)
+    with atomic_write(folder / NOTE_FILE) as file:
+        file.write(json.dumps(note.model_dump(), indent=2, ensure_ascii=False) + "\n")
+    tell(note.describe())
+    return asked.with_diameter(note.diameter_A)
+
+
+def estimate_from(
+    micrographs: Sequence[Micrograph], asked: RequestedSettings, loader: Callable[[Micrograph], Loaded] = load
+) -> DiameterNote:
+    """Estimate the diameter from up to `SAMPLE` micrographs, evenly spread over the list.
+
+    Raises
+    ------
+    CannotTellError
+        When none can be read, or those that can do not tell.
+    """
+    scans: list[SizeScan] = []
+    looked_at: list[str] = []
+    left_out: list[str] = []
+    for micrograph in evenly_spread(micrographs, SAMPLE):
+        try:
+            loaded = loader(micrograph)
+        except ImageError as err:
+            left_out.append(str(err))
+            continue
+        scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, bright=asked.contrast == "bright"))
+        looked_at.append(str(micrograph.path))
+    if not scans:
+        reason = f"; first {left_out[0]}" if left_out else ""
+        raise CannotTellError(f"--diameter auto: none of {len(left_out)} micrographs can be read{reason}")
+    estimate = estimate_diameter(scans)
+    return _note(estimate, asked, looked_at, left_out)
+
+
+def read_note(folder: Path) -> DiameterNote | None:
+    """The estimate that is kept in a folder; None where there is none.
+
+    Raises
+    ------
+    StoreError
+        When the file is there and cannot be read.
+    """
+    path = folder / NOTE_FILE
+    try:
+        return DiameterNote.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeError, ValidationError) as err:
+        raise StoreError(
+            f"{path}: cannot be read ({str(err).splitlines()[0]}); delete it to estimate the diameter anew"
+        ) from err
+
+
+def account_for(folder: Path, diameter_A: float) -> dict[str, object]:
+    """Whether a run's diameter was given or estimated, and from what, as a summary tells it."""
+    try:
+        note = read_note(folder)
+    except StoreError:
+        note = None
+    if note is None or note.diameter_A != diameter_A:
+        return {"estimated": False}
+    return {"estimated": True} | note.model_dump(mode="json")
+
+
+def evenly_spread(micrographs: Sequence[Micrograph], count: int) -> list[Micrograph]:
+    """So many micrographs, evenly from the first to the last."""
+    places = np.linspace(0, len(micrographs) - 1, min(count, len(micrographs))).round().astype(int)
+    return [micrographs[place] for place in places]
+
+
+def _known(folder: Path, asked: RequestedSettings) -> float | None:
+    """The diameter that earlier runs in the folder have picked with."""
+    from cryoemmae_plugin.run.store import SETTINGS_FILE, ResultStore
+
+    if (folder / SETTINGS_FILE).exists():
+        return ResultStore.open(folder).record.settings.diameter_A
+    note = read_note(folder)
+    if note is None or (note.contrast, note.pixel_size_A) != (asked.contrast, asked.pixel_size_A):
+        return None
+    return note.diameter_A
+
+
+def _note(
+    estimate: DiameterEstimate, asked: RequestedSettings, looked_at: Sequence[str], left_out: Sequence[str]
+) -> DiameterNote:
+    return DiameterNote(
+        diameter_A=float(round(estimate.diameter_A)),
+        error=round(estimate.error, 3),
+        strongest_A=round(estimate.strongest_A, 1),
+        particles=estimate.particles,
+        curve={f"{size:.0f}": round(value, 3) for size, value in estimate.curve},
+        micrographs=tuple(looked_at),
+        left_out=tuple(left_out),
+        contrast=asked.contrast,
+        pixel_size_A=asked.pixel_size_A,
+    )
+
+
+def _forget(folder: Path) -> None:
+    try:
+        (folder / NOTE_FILE).unlink(missing_ok=True)
+    except OSError as err:
+        raise output_error(folder, err) from err
