@@ -18,6 +18,7 @@ from cryoemmae_plugin.cli.options import Flag, SettingsOptions, WorkerOptions
 from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS
+from cryoemmae_plugin.settings import Auto
 from cryosparc_job.shell import PROGRAM, Hangup, Teller, finish
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def repick(
     plan: Path | None = None,
     project: str | None = None,
     all_exposures: Flag = False,
-    diameter: float | None = None,
+    diameter: float | Auto | None = None,
     threshold: float | None = None,
     dry_run: Flag = False,
     work: Path | None = None,
@@ -196,7 +197,7 @@ def repick(
     all_exposures
         All exposures outputs of the project from which no others are made.
     diameter
-        Longest extent of the particle in Å, where the plan has none.
+        Longest extent of the particle in Å, or auto, where the plan has none.
     threshold
         Figure of merit threshold, where the plan has none.
     dry_run

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoemmae_plugin.cli.pick import build_engine
-from cryoemmae_plugin.settings import PickerSettings, make_settings
+from cryoemmae_plugin.settings import Auto, request_settings
 from cryosparc_job.instance import Instance
 from cryosparc_job.making import begin
 from cryosparc_job.picking import BuildEngine, JobReport
@@ -23,7 +23,7 @@ def pick(
     project: str,
     workspace: str,
     exposures: str,
-    diameter_A: float,
+    diameter_A: float | Auto,
     work: Path | None = None,
     build: BuildEngine = build_engine,
     tell: Callable[[str], None] = lambda text: None,
@@ -39,8 +39,8 @@ def pick(
         Where to make the job, such as "P3" and "W1".
     exposures : str
         Job and output, such as "J12.exposures".
-    diameter_A : float
-        Longest extent of the particle in Å.
+    diameter_A : float or "auto"
+        Longest extent of the particle in Å; "auto" estimates it from the micrographs.
     work : Path, optional
         Folder for results in the making; by default inside the job's own.
     build : callable
@@ -62,7 +62,7 @@ def pick(
         When something is wrong; before there is a job wherever that can be.
     """
     ours = {name: options.pop(name) for name in _REQUEST_NAMES if name in options}
-    settings: PickerSettings = make_settings(diameter_A=diameter_A, **options)
+    settings = request_settings(diameter_A=diameter_A, **options)
     request = make_request(project=project, workspace=workspace, exposures=exposures, settings=settings, **ours)
     return begin(instance, request, build, work=work, tell=tell).run()
 

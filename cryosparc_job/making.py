@@ -39,8 +39,9 @@ def begin(
     """
     prepared = prepare(instance, request)
     choose = _chooser(build, request)
-    if not request.train_on:  # a model or a device that is not there shows before there is a job
-        choose = _once(choose, request.settings)
+    asked = request.settings
+    if not request.train_on and asked.diameter_A != "auto":  # a wrong model or device shows before there is a job
+        choose = _once(choose, asked.with_diameter(asked.diameter_A))
     job = ExternalJob.create(instance, request.project, request.workspace, request.title)
     try:
         rows = _furnish(job, prepared)
@@ -75,7 +76,7 @@ def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
     uid, output = request.source
     job.connect(INPUT, uid, output, [slot for slot in prepared.slots if slot != "ctf"])
     template = job.add_output("particle", request.output, PARTICLE_SLOTS, "Picked particles")
-    return ParticleRows(template, request.settings.diameter_A / 2, flip_y=request.flip_y)
+    return ParticleRows(template, flip_y=request.flip_y)
 
 
 def _give_up(job: ExternalJob, why: str) -> None:
@@ -98,6 +99,6 @@ def reopen(
     """Take up a job that was begun before; raises Refused where this version of CryoSPARC does not allow that."""
     prepared = prepare(instance, request)
     job = ExternalJob.open(instance, request.project, uid)
-    rows = ParticleRows(job.template(request.output), request.settings.diameter_A / 2, flip_y=request.flip_y)
+    rows = ParticleRows(job.template(request.output), flip_y=request.flip_y)
     job.start()
     return PickJob(instance, prepared, job, folder, _chooser(build, request), rows, tell=tell)

@@ -12,6 +12,7 @@ from pathlib import Path
 from cryoemmae_plugin.cli.session import AnyEngine, Engine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, StoreError
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.diameter import settle_diameter
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.summary import RunLog, write_summary
@@ -29,6 +30,9 @@ from cryosparc_job.slots import Exposure, ParticleRows, spread
 from cryosparc_job.training import train
 
 logger = logging.getLogger(__name__)
+
+PICKS_FOLDER = "picks"
+"""Results, in the job's own folder."""
 
 FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
 """Seconds to the first save of what is there so far; each next one after twice the time, up to the longest."""
@@ -128,20 +132,23 @@ class PickJob:
     def _work(self) -> None:
         request, job = self.prepared.request, self.job
         watch = Watch(job, self.stop)
-        settings = request.settings
         job.log(sayings.greeting(self.prepared.exposures, request, self.folder))
+        files = self._files()
+        micrographs = [self._micrograph(exposure) for exposure in self.prepared.exposures]
+        settings = settle_diameter(
+            request.settings, micrographs, self.folder / PICKS_FOLDER, tell=job.log, loader=files.load
+        )
         if request.train_on:
             job.checkpoint()
-            files = self._files()
             sample = [self._micrograph(e) for e in spread(self.prepared.exposures, request.train_on)]
-            settings = train(sample, files, request, self.folder, job, watch)
+            settings = train(sample, files, request, settings, self.folder, job, watch)
         engine = self.build(settings)
         job.log(sayings.engine(engine, settings))
         job.checkpoint()
         record = RunRecord(
             version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
         )
-        self._store = ResultStore.create(self.folder / "picks", record)
+        self._store = ResultStore.create(self.folder / PICKS_FOLDER, record)
         self._pick(engine, watch)
         job.checkpoint()
         self._finish(engine)
@@ -218,7 +225,8 @@ class PickJob:
     def _show(self, outcome: MicrographResult, files: ExposureFiles) -> None:
         """Draw the picks of a micrograph into the job's log."""
         assert outcome.result is not None
-        result, settings = outcome.result, self.prepared.request.settings
+        assert self._store is not None
+        result, settings = outcome.result, self._store.record.settings
         try:
             loaded = files.load(outcome.micrograph)
         except ImageError as err:
@@ -235,7 +243,8 @@ class PickJob:
         """Save the picks of all that is done; the number of micrographs in them."""
         if self._store is None:
             return 0
-        dataset = self.rows.build(self.prepared.exposures, self._picks_of)
+        min_dist_A = self._store.record.settings.diameter_A / 2
+        dataset = self.rows.build(self.prepared.exposures, self._picks_of, min_dist_A)
         self.job.save(self.prepared.request.output, dataset)
         self._saved = len(dataset)
         return len(self._counts)
@@ -276,12 +285,21 @@ class PickJob:
         total = len(self.prepared.exposures)
         saved = ""
         try:
+            self._catch_up()
             if self._counts:
                 saved = f"The picks of {self._save()} of {total} micrographs are saved. "
         except (CryosparcError, StoreError, InputError) as err:
             saved = f"Saving the picks failed ({err}). "
         self._summarise("interrupted" if self.stop.signal or self.stop.elsewhere else "failed", "")
         return f"{saved}Go on with: {again}"
+
+    def _catch_up(self) -> None:
+        """Count what was stored, but not told of, when the run broke off."""
+        if self._store is None:
+            return
+        for exposure in self.prepared.exposures:
+            if exposure.key not in self._counts and self._store.holds(self._micrograph(exposure)):
+                self._count(exposure.key, self._store.load(exposure.key).picks)
 
     def _summarise(self, status: str, device: str) -> None:
         if self._store is not None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.run.executors.options import ExecutorOptions, make_executor_options
-from cryoemmae_plugin.settings import PickerSettings, describe, make_settings
+from cryoemmae_plugin.settings import PickerSettings, describe, request_settings
 from cryosparc_job.instance import Instance, JobInfo
 from cryosparc_job.request import PickRequest, make_request
 
@@ -59,7 +59,7 @@ class PlanEntry(BaseModel):
             raise SettingsError(f"{self.project} {self.exposures}: no diameter; give one in the plan, or --diameter")
         ours: dict[str, Any] = {name: values.pop(name) for name in _SHARED if name in values}
         workers = {name: values.pop(name) for name in ExecutorOptions.model_fields if name in values}
-        settings = make_settings(**{_field(name): value for name, value in values.items()})
+        settings = request_settings(**{_field(name): value for name, value in values.items()})
         workspace = self.workspace or ours.pop("workspace", None) or self._workspace(instance)
         where = {"project": self.project, "workspace": workspace, "exposures": self.exposures}
         return make_request(**where, settings=settings, workers=make_executor_options(**workers), **ours)

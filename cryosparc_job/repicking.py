@@ -172,7 +172,8 @@ class Repicking:
         old = read_locations(self._instance.load_output(entry.project, uid, output, ["location"]))
         new = read_locations(self._instance.load_output(entry.project, job, request.output, ["location"]))
         exposures = prepare(self._instance, request).exposures
-        return share_found(old, new, exposures, request.settings.diameter_A)
+        diameter_A = request.settings.diameter_A
+        return None if diameter_A == "auto" else share_found(old, new, exposures, diameter_A)
 
 
 def share_found(

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.run.atomic import atomic_write
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import RequestedSettings
 from cryosparc_job.account import Account
 
 REQUEST_FILE = "job.json"
@@ -38,8 +38,8 @@ class PickRequest(BaseModel):
         Where to make the job, such as "P3" and "W1".
     exposures : str
         Job and output to pick, such as "J12.exposures".
-    settings : PickerSettings
-        What decides which particles are found.
+    settings : RequestedSettings
+        What decides which particles are found; the diameter may be "auto".
     title : str
         The job's title.
     output : str
@@ -65,7 +65,7 @@ class PickRequest(BaseModel):
     project: str
     workspace: str
     exposures: str
-    settings: PickerSettings
+    settings: RequestedSettings
     title: str = DEFAULT_TITLE
     output: str = "particles"
     limit: int | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryoemmae_plugin.cli.session import AnyEngine
 from cryoemmae_plugin.run.summary import RunCounts, hardware_name
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import Auto, PickerSettings
 from cryoemmae_plugin.version import package_version
 from cryosparc_job.request import PickRequest
 from cryosparc_job.slots import Exposure, pixel_sizes
@@ -31,7 +31,7 @@ def greeting(exposures: Sequence[Exposure], request: PickRequest, folder: Path) 
     ny, nx = exposures[0].shape
     rows = [
         ("exposures", f"{request.exposures}: {len(exposures)} micrographs, {nx} × {ny} px, {pixels} Å per pixel"),
-        ("diameter", f"{settings.diameter_A:g} Å, {settings.diameter_A / sizes[0]:.0f} px"),
+        ("diameter", _diameter(settings.diameter_A, sizes[0])),
         ("contrast", f"particles {settings.contrast}"),
         ("mode", settings.mode),
         ("threshold", f"figure of merit {settings.pick_threshold:g}"),
@@ -44,6 +44,12 @@ def greeting(exposures: Sequence[Exposure], request: PickRequest, folder: Path) 
     if not any(exposure.exp_group_id for exposure in exposures):
         rows.append(("note", "the exposures have no exposure groups (mscope_params, ctf); 0 is written"))
     return table(f"cryoemmae {package_version()}: particle picking without a single label", rows)
+
+
+def _diameter(asked_A: float | Auto, pixel_size_A: float) -> str:
+    if asked_A == "auto":
+        return "to be estimated from the micrographs"
+    return f"{asked_A:g} Å, {asked_A / pixel_size_A:.0f} px"
 
 
 def engine(engine: AnyEngine, settings: PickerSettings) -> str:

@@ -165,17 +165,20 @@ class ParticleRows:
     ----------
     template : cryosparc.dataset.Dataset
         Empty, with the output's own fields.
-    min_dist_A : float
-        Least distance of two picks, in Å.
     flip_y : bool
         Whether the exposures were stored with their rows the other way round.
     """
 
-    def __init__(self, template: Any, min_dist_A: float, *, flip_y: bool = False) -> None:
+    def __init__(self, template: Any, *, flip_y: bool = False) -> None:
         check_template(template)
-        self._template, self._min_dist_A, self._flip_y = template, min_dist_A, flip_y
+        self._template, self._flip_y = template, flip_y
 
-    def build(self, exposures: Sequence[Exposure], picks_of: Callable[[Exposure], tuple[Picks, float] | None]) -> Any:
+    def build(
+        self,
+        exposures: Sequence[Exposure],
+        picks_of: Callable[[Exposure], tuple[Picks, float] | None],
+        min_dist_A: float,
+    ) -> Any:
         """One row per pick, exposure by exposure.
 
         Parameters
@@ -184,6 +187,8 @@ class ParticleRows:
             In the order of the rows.
         picks_of : callable
             Picks of an exposure and its pixel size in Å; None where it has not been picked.
+        min_dist_A : float
+            Least distance of two picks, in Å.
 
         Raises
         ------
@@ -195,7 +200,7 @@ class ParticleRows:
             found = picks_of(exposure)
             if found is None or not len(found[0]):
                 continue
-            for name, values in self._rows(exposure, *found).items():
+            for name, values in self._rows(exposure, *found, min_dist_A).items():
                 columns[name].append(values)
         sizes = [len(part) for part in columns["location/center_x_frac"]]
         dataset = type(self._template).allocate(sum(sizes), self._template.descr(exclude_uid=True))
@@ -204,7 +209,9 @@ class ParticleRows:
                 dataset[name] = np.concatenate(parts)
         return dataset
 
-    def _rows(self, exposure: Exposure, picks: Picks, pixel_size_A: float) -> dict[str, NDArray[Any]]:
+    def _rows(
+        self, exposure: Exposure, picks: Picks, pixel_size_A: float, min_dist_A: float
+    ) -> dict[str, NDArray[Any]]:
         """The columns of one exposure's particles."""
         n, (ny, nx) = len(picks), picks.shape
         x, y = picks.xy.T
@@ -217,7 +224,7 @@ class ParticleRows:
             "location/center_x_frac": (x / nx).astype(np.float32),
             "location/center_y_frac": (y / ny).astype(np.float32),
             "location/micrograph_psize_A": np.full(n, pixel_size_A, np.float32),
-            "location/min_dist_A": np.full(n, self._min_dist_A, np.float32),
+            "location/min_dist_A": np.full(n, min_dist_A, np.float32),
             "pick_stats/ncc_score": picks.score.astype(np.float32),
             "pick_stats/power": picks.power.astype(np.float32),
             "pick_stats/template_idx": np.zeros(n, np.uint32),

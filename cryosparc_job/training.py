@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from cryoemmae_plugin.errors import ModelError
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryosparc_job.files import ExposureFiles
@@ -18,6 +19,7 @@ def train(
     micrographs: Sequence[Micrograph],
     files: ExposureFiles,
     request: PickRequest,
+    settings: PickerSettings,
     folder: Path,
     job: ExternalJob,
     should_stop: Callable[[], bool],
@@ -27,7 +29,7 @@ def train(
     Returns
     -------
     PickerSettings
-        The request's, with the new model.
+        `settings`, with the new model.
 
     Raises
     ------
@@ -35,13 +37,19 @@ def train(
         When no exposure can be used, or training was stopped.
     """
     from cryoemmae_plugin.device import choose_device, split_devices
+    from cryoemmae_plugin.training.start import load_start
     from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
 
-    settings, target = request.settings, folder / "model"
+    target = folder / "model"
     chosen = settings.model_copy(update={"model": str(target)})
     if (target / "card.toml").is_file():
         job.log(f"Trained before: the model in {target} is used.")
         return chosen
+    try:
+        start = load_start(settings.model_name)
+    except ModelError as err:
+        job.log(f"A new model is trained: {settings.model_name} cannot be trained further ({err}).")
+        start = None
     job.log(f"Training a model on {len(micrographs)} of the micrographs; it needs no label.")
     with ExitStack() as stack:
         sample = []
@@ -63,6 +71,7 @@ def train(
             target,
             f"{request.project}-{job.uid}",
             mode=settings.mode,
+            start=start,
             data=f"{len(sample)} unlabelled exposures of {request.project} {request.exposures}",
             device=choose_device(split_devices(request.device)[0]),
             progress=progress,

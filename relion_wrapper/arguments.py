@@ -10,10 +10,10 @@ from typing import NoReturn
 
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions, make_executor_options
-from cryoemmae_plugin.settings import PickerSettings, make_settings
+from cryoemmae_plugin.settings import RequestedSettings, request_settings
 from relion_wrapper.dialect import DIALECTS
 
-SETTINGS = {name.removesuffix("_A"): name for name in PickerSettings.model_fields}
+SETTINGS = {name.removesuffix("_A"): name for name in RequestedSettings.model_fields}
 """Parameter label of each setting: ``diameter`` for ``diameter_A``."""
 
 OWN = {
@@ -50,8 +50,8 @@ class JobArguments:
         The job's folder, relative to the project (``--o``).
     in_mics : Path
         Micrographs STAR.
-    settings : PickerSettings
-        What is to be picked.
+    settings : RequestedSettings
+        What is to be picked; the diameter may be "auto".
     devices : tuple of str
         Where to compute: "auto", "cpu", or one "cuda:N" or several.
     threads : int
@@ -68,7 +68,7 @@ class JobArguments:
 
     folder: Path
     in_mics: Path
-    settings: PickerSettings
+    settings: RequestedSettings
     devices: tuple[str, ...] = (AUTO,)
     threads: int = 0
     train_on: int = 0
@@ -172,13 +172,13 @@ def _refuse(label: str) -> NoReturn:
     raise SettingsError(f"--{label}: no such parameter. Param labels can be: {accepted_labels()}")
 
 
-def _settings(given: dict[str, str]) -> PickerSettings:
+def _settings(given: dict[str, str]) -> RequestedSettings:
     if not given.get("diameter"):
         raise SettingsError(
             "the particle's diameter is missing: on the Params tab give Param1 the label diameter and, as its value, "
-            "the longest extent of the particle in Å"
+            "the longest extent of the particle in Å, or auto to have it estimated"
         )
-    return make_settings(**{field: given[label] for label, field in SETTINGS.items() if given.get(label)})
+    return request_settings(**{field: given[label] for label, field in SETTINGS.items() if given.get(label)})
 
 
 def _workers(given: dict[str, str]) -> ExecutorOptions:

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cryoemmae_plugin.cli.options import Flag, WorkerOptions
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS
+from cryoemmae_plugin.settings import Auto
 from relion_wrapper.dialect import detect_version
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.progress import warn
@@ -43,7 +44,7 @@ def run_command(words: Sequence[str]) -> int:
 def make_job(
     *,
     in_mics: str,
-    diameter: float,
+    diameter: float | Auto,
     out: Path = Path("pick.job.star"),
     model: str | None = None,
     mode: str | None = None,
@@ -64,7 +65,7 @@ def make_job(
     in_mics
         Micrographs STAR, relative to the project folder.
     diameter
-        Longest extent of the particle, in Å.
+        Longest extent of the particle, in Å; auto has the job estimate it.
     out
         File to write; its name has to end in job.star.
     model
@@ -92,7 +93,8 @@ def make_job(
     asked |= _parameters(**workers.model_dump(exclude_defaults=True))
     asked |= {"train_on": str(train_on)} if train_on else {}
     asked |= {"relion_version": relion_version} if relion_version != "auto" else {}
-    text = external_job_star(in_mics, {"diameter": f"{diameter:g}", **asked}, threads=threads, executable=executable)
+    size = diameter if diameter == "auto" else f"{diameter:g}"
+    text = external_job_star(in_mics, {"diameter": size, **asked}, threads=threads, executable=executable)
     if not out.name.endswith("job.star"):
         raise InputError(f"{out}: RELION reads a job's settings from a file whose name ends in job.star")
     out.write_text(text, encoding="utf-8")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cryoemmae_plugin.cli.session import AnyEngine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, Interrupted
 from cryoemmae_plugin.images import read_header
+from cryoemmae_plugin.run.diameter import settle_diameter
 from cryoemmae_plugin.run.profile import Profile
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.version import release
@@ -17,7 +19,7 @@ from relion_wrapper.display import write_display_settings
 from relion_wrapper.engine import build_engine, build_workers
 from relion_wrapper.logfile import write_logfile
 from relion_wrapper.micrographs import JobMicrograph, read_job_micrographs
-from relion_wrapper.progress import ProgressBar, say, warn
+from relion_wrapper.progress import ProgressBar, say, say_in_ascii, warn
 from relion_wrapper.publish import LOGFILE, Published, publish_coordinates, write_list, write_output_nodes
 from relion_wrapper.training import project_model
 
@@ -41,7 +43,7 @@ class PickJob:
 
     def __init__(self, arguments: JobArguments, should_stop: Callable[[], bool]) -> None:
         self._arguments, self._should_stop = arguments, should_stop
-        self._folder, self._settings = arguments.folder, arguments.settings
+        self._folder = arguments.folder
         self._work = arguments.folder / WORK_FOLDER
 
     def run(self) -> None:
@@ -52,9 +54,12 @@ class PickJob:
         CryoemmaeError
             When the job has failed; :class:`Interrupted` when it is aborted.
         """
-        micrographs = read_job_micrographs(self._arguments.in_mics, self._settings.pixel_size_A)
+        micrographs = read_job_micrographs(self._arguments.in_mics, self._arguments.settings.pixel_size_A)
         if self._should_stop():
             raise Interrupted("aborted before the first micrograph")
+        self._settings = settle_diameter(
+            self._arguments.settings, [m.micrograph for m in micrographs], self._work, tell=say_in_ascii
+        )
         say(f"Picking particles of {self._settings.diameter_A:g} Angstrom in {self._arguments.in_mics}")
         engine = self._build_engine(micrographs)
         record = RunRecord(
@@ -71,7 +76,8 @@ class PickJob:
         """The model asked for, or the one that this job trains, on its devices."""
         model_name = self._settings.model_name
         if self._arguments.train_on:
-            model_name = str(project_model(self._arguments, micrographs, self._work, self._should_stop))
+            arguments = replace(self._arguments, settings=self._settings)
+            model_name = str(project_model(arguments, micrographs, self._work, self._should_stop))
         asked = self._arguments
         engine = build_workers(self._settings, model_name, asked.devices, asked.threads, asked.workers)
         engine = engine or build_engine(self._settings, model_name, asked.devices[0], asked.threads)

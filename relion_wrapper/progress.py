@@ -15,6 +15,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def say_in_ascii(text: str) -> None:
+    """The same for a line that was made for a terminal: run.out may be read without UTF-8."""
+    say(text.replace("Å", "Angstrom").encode("ascii", "replace").decode())
+
+
 def warn(text: str) -> None:
     """One line for run.err, at once."""
     sys.stdout.flush()

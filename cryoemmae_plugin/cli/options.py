@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.run.executors.options import ExecutorOptions
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import RequestedSettings
 
 
 def option_name(field: str) -> str:
@@ -16,7 +16,7 @@ def option_name(field: str) -> str:
     return field.removesuffix("_A").replace("_", "-")
 
 
-SettingsOptions = Annotated[PickerSettings, Parameter(name="*", name_transform=option_name)]
+SettingsOptions = Annotated[RequestedSettings, Parameter(name="*", name_transform=option_name)]
 ComputeChoice = Annotated[ComputeOptions, Parameter(name="*", name_transform=option_name)]
 WorkerOptions = Annotated[ExecutorOptions, Parameter(name="*", name_transform=option_name)]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]

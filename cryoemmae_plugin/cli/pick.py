@@ -68,6 +68,7 @@ def pick(
         Draw the picks on the first N micrographs, or on all, or none.
     """
     from cryoemmae_plugin.cli.session import PickRun, RunOptions
+    from cryoemmae_plugin.run.diameter import settle_diameter
     from cryoemmae_plugin.run.inputs import find_micrographs
     from cryoemmae_plugin.run.store import ResultStore, RunRecord, stored_source
 
@@ -81,12 +82,14 @@ def pick(
         exclude=out,
         owner=(lambda uid: None) if overwrite else partial(stored_source, out),
     )
-    engine = choose_engine(settings, device, threads, workers, compute)
+    reporter = Reporter(dated=True)
+    chosen = settle_diameter(settings, micrographs, out, anew=overwrite, tell=reporter.say)
+    engine = choose_engine(chosen, device, threads, workers, compute)
     record = RunRecord(
-        version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
+        version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=chosen
     )
     with ResultStore.create(out, record, overwrite=overwrite) as store:
-        return PickRun(store, engine, options, Reporter(dated=True)).over(micrographs)
+        return PickRun(store, engine, options, reporter).over(micrographs)
 
 
 def choose_engine(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.run.diameter import account_for
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.profile import Profile
 from cryoemmae_plugin.run.store import RunRecord
@@ -113,6 +114,7 @@ def write_summary(
         "written": _now(),
         "command": sys.argv,
         "settings": record.settings.model_dump() | {"threshold": log.threshold},
+        "diameter": account_for(folder, record.settings.diameter_A),
         "model": {"name": record.model_name, "sha256": record.model_sha256},
         "fingerprint": record.fingerprint,
         "device": {"torch": device, "name": hardware},
