@@ -134,3 +134,43 @@ def test_a_broken_note_says_so(tmp_path: Path) -> None:
     (tmp_path / NOTE_FILE).write_text(json.dumps({"diameter_A": "large"}))
     with pytest.raises(StoreError, match=NOTE_FILE):
         read_note(tmp_path)
+
+
+def test_pick_auto_resumes_with_the_number_of_before_and_tells_in_the_summary_where_it_comes_from(
+    cryoemmae: Callable[..., int],
+    folder_of_six: Path,
+    tmp_path: Path,
+    answer: list[float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    answer.append(41.0)
+    assert cryoemmae("pick", folder_of_six, "--diameter", "auto", "--out", out) == 0
+    assert "Estimated diameter: 41 Å" in capsys.readouterr().out
+    told = json.loads((out / "summary.json").read_text())
+    assert told["settings"]["diameter_A"] == 41.0
+    assert told["diameter"]["estimated"] is True
+    assert len(told["diameter"]["micrographs"]) == 6
+    answer.append(77.0)
+    assert cryoemmae("pick", folder_of_six, "--diameter", "auto", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "Diameter: 41 Å" in said
+    assert "6 were done before and are skipped" in said
+    assert cryoemmae("pick", folder_of_six, "--diameter", 41, "--out", out) == 0
+    assert cryoemmae("pick", folder_of_six, "--diameter", 77, "--out", out) == 1, "other results are not mixed in"
+
+
+def test_pick_auto_ends_as_wrong_usage_where_nothing_can_be_told(
+    cryoemmae: Callable[..., int], folder_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cryoemmae("pick", folder_of_six, "--diameter", "auto", "--out", tmp_path / "out") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "no particles stand out in 6 micrographs" in error
+    assert "with --diameter" in error
+
+
+def test_a_wrong_diameter_is_refused_with_both_ways_to_give_it(
+    cryoemmae: Callable[..., int], folder_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cryoemmae("pick", folder_of_six, "--diameter", "-5", "--out", tmp_path / "out") == 2
+    assert "greater than 0, or input should be 'auto'" in " ".join(capsys.readouterr().err.split())
