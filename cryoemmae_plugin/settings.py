@@ -72,7 +72,7 @@ class RequestedSettings(BaseModel):
         le=5,
         allow_inf_nan=False,
         title="Distance from the edge (diameters)",
-        description="Picks nearer to the micrograph's edge than so many particle diameters are left out: 0.5 leaves out "
+        description="Picks nearer to the edge than so many particle diameters are left out: 0.5 leaves out "
         "what the frame cuts, 0 leaves that to extraction.",
     )
 
