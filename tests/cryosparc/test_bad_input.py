@@ -98,7 +98,7 @@ def test_a_model_that_is_not_there_is_told_before_a_job_is_made(world: Any) -> N
         {"workspace": "P3"},
         {"exposures": "J12"},
         {"exposures": "J12/exposures"},
-        {"gpu": "0,1"},
+        {"gpu": "0;1"},
         {"limit": 0},
         {"train_on": -1},
         {"overlays": -1},
