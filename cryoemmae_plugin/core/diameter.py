@@ -32,6 +32,8 @@ SAME_DIAMETER = 0.2
 """Votes within this distance (logarithm) of the best mean the same diameter."""
 LEAST_AGREEMENT = 0.4
 """Share of the response that must come with votes for the same diameter, near enough to the size that votes."""
+LEAST_PARTICLES = 30
+"""Fewer blobs, in all micrographs together, are more likely contamination than particles."""
 LEAST_ERROR = 0.08
 """Error that remains when all votes agree (relative): set on simulated micrographs."""
 WAY_OUT = "measure a few particles and give their longest extent, in Å, with --diameter"
@@ -154,6 +156,11 @@ def _count(votes: Votes, strength: NDArray[np.float64]) -> DiameterEstimate:
         )
     curve = tuple((float(a), float(b)) for a, b in zip(SIZES_A, strength, strict=True) if np.isfinite(b))
     nearest = int(np.argmin(np.abs(votes.log_A - log_A)))
+    if votes.blobs[nearest] < LEAST_PARTICLES:
+        raise CannotTellError(
+            f"--diameter auto: only {votes.blobs[nearest]} blobs of about {np.exp(log_A):.0f} Å stand out in all "
+            f"micrographs together, too few to measure; {WAY_OUT}"
+        )
     return DiameterEstimate(
         diameter_A=float(np.exp(log_A)),
         error=float(np.hypot(LEAST_ERROR, spread)),

@@ -60,10 +60,11 @@ class Picker:
     ) -> None:
         self._device = device or torch.device("cpu")
         self._settings = settings
-        self._head = self._load_head(model).to(self._device) if settings.mode == "default" else None
+        self._head = self._load_head(model) if settings.mode == "default" else None
         memory_bytes = limit_gpu_memory(self._device, compute.gpu_memory)
         try:
             model = model.to(self._device)
+            self._head = self._head and self._head.to(self._device)
         except torch.cuda.OutOfMemoryError as err:
             raise no_memory_left(self._device) from err
         encoder = TileEncoder(model.encoder, memory_bytes=memory_bytes, precision=compute.precision)
