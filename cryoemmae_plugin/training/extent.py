@@ -20,8 +20,10 @@ from cryoemmae_plugin.core.sizes import make_levels
 from cryoemmae_plugin.simulate import random_scene, simulate
 
 FIRST_SEED = 300_000
-SIZES_PER_SCENE = 10
-LOG_SIZES = (-1.0, 0.9)
+SCENES = 784
+"""Scenes that the shipped constants were fixed on, one seed after the other."""
+SIZES_PER_SCENE = 8
+LOG_SIZES = (-1.0, 0.6)
 """Smallest and largest size that a scene is looked at, as logarithm of its share of the particle's diameter."""
 LEAST_BLOBS = 8
 """Averages of fewer blobs are not learned from."""
