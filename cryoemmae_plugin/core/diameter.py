@@ -35,7 +35,7 @@ LEAST_AGREEMENT = 0.4
 LEAST_PARTICLES = 30
 """Fewer blobs, in all micrographs together, are more likely contamination than particles."""
 LEAST_ERROR = 0.08
-"""Error that remains when all votes agree (relative): set on simulated micrographs."""
+"""Error that is named when all votes agree (relative). Not calibrated: answers that were far off named it too."""
 WAY_OUT = "measure a few particles and give their longest extent, in Å, with --diameter"
 
 
