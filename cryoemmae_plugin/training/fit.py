@@ -9,7 +9,7 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -149,12 +149,22 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
 
 
 def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: FitSettings, step: int) -> None:
-    """Write a checkpoint so that a kill at any instant leaves the old or the new one."""
-    partial = path.with_suffix(".partial")
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    write_checkpoint(path, state | {"settings": settings.model_dump_json()})
+
+
+def write_checkpoint(path: Path, state: Mapping[str, object]) -> None:
+    """Write a training's state so that a kill at any instant leaves the old or the new one.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written.
+    """
+    partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state | {"settings": settings.model_dump_json()}, partial)
+        torch.save(dict(state), partial)
         partial.replace(path)
     except OSError as err:
         raise OutputError(

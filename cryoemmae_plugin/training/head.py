@@ -20,6 +20,7 @@ from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, drop
 from cryoemmae_plugin.core.head import CELL_PX, CLUSTER_LAYERS, Head, find_centres, judge_cells
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example
+from cryoemmae_plugin.training.fit import write_checkpoint
 
 CROP_CELLS = 48
 """Side of the crops that it is trained on."""
@@ -35,8 +36,6 @@ CLIP_NORM = 2.0
 LARGEST_LOG_ODDS = 30.0
 HIT_RADIUS = 0.3
 """A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
-
-
 WORTHLESS_PICKS = 10
 """An empty micrograph with so many picks is as bad as one whose particles were all missed."""
 
@@ -217,11 +216,8 @@ def _at_least(example: Example, cells: int) -> Example:
 
 
 def _keep(checkpoint: Path, head: Head, optimizer: torch.optim.Optimizer, step: int, running: float) -> None:
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    partial = checkpoint.with_suffix(".partial")
-    state = {"head": head.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "running": running}
-    torch.save(state, partial)
-    partial.replace(checkpoint)
+    state = {"head": head.state_dict(), "optimizer": optimizer.state_dict()}
+    write_checkpoint(checkpoint, state | {"step": step, "running": running})
 
 
 def _resume(checkpoint: Path | None, head: Head, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
