@@ -162,13 +162,30 @@ def make_example(model: PickingModel, scene: SimulationSettings, seed: int) -> E
     micrograph = simulate(scene, seed)
     rng = np.random.default_rng([seed, 1])
     wrong = float(np.exp(np.clip(rng.normal(*SIZE_SPREAD), *SIZE_LIMITS)))
+    return view_example(model, micrograph.image, micrograph.diameter_px / wrong, micrograph.xy)
+
+
+def view_example(
+    model: PickingModel, image: NDArray[np.float32], diameter_px: float, centres: NDArray[np.float64]
+) -> Example:
+    """Look at a micrograph as the default mode does, and set beside it what is known of it.
+
+    Parameters
+    ----------
+    model : PickingModel
+    image : ndarray, shape (ny, nx), float32
+        Particles dark.
+    diameter_px : float
+        Particle diameter as the user gives it, in micrograph pixels.
+    centres : ndarray, shape (N, 2)
+        Of all particles, x and y in micrograph pixels.
+    """
     with torch.inference_mode():
-        image = torch.from_numpy(micrograph.image)
-        seen = condition(image, micrograph.diameter_px / wrong, GRID_DIAMETER_PX)
+        seen = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
         view = look(seen, model, StepTimer())
     rows, columns = view.cells.shape[-2:]
     judged = F.max_pool2d(1 - _padded(view.inside.float(), rows, columns), CELL_PX) < 0.5  # (1, rows, columns)
-    xy = seen.frame.to_grid(micrograph.xy) if len(micrograph.xy) else np.zeros((0, 2))
+    xy = seen.frame.to_grid(centres) if len(centres) else np.zeros((0, 2))
     at = np.clip(np.rint(xy).astype(int), 0, np.array(view.inside.shape[::-1]) - 1)
     target = torch.cat([draw_target(xy, rows, columns), judged.float()])
     known = torch.from_numpy(xy[view.inside.numpy()[at[:, 1], at[:, 0]]]).float()
