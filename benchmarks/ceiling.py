@@ -14,13 +14,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from sets import chosen_sets
 
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.training.examples import Example, view_example
-from cryoemmae_plugin.training.head import Answer, HeadSettings, answer, train_head
+from cryoemmae_plugin.training.head import HeadSettings, answer, train_head
 from cryoemmae_plugin.weights import load_model
 
 RATE = 1e-3
@@ -39,27 +38,26 @@ def main() -> int:
     chosen = next(chosen_sets(options.data, options.work, [options.name], simulated=False), None)
     if chosen is None or len(chosen.micrographs()) <= options.train:
         raise SystemExit(f"{options.name} in {options.data}: more than {options.train} micrographs are needed")
+    known = chosen.reference()
     examples = [
         view_example(model, read_image(chosen.folder / f"{stem}.mrc"), chosen.diameter_px, reference.xy)
-        for stem, reference in chosen.reference().items()
+        for stem, reference in known.items()
     ]
     shipped = Head.from_arrays(model.arrays)
     settings = HeadSettings(steps=options.steps, rate=RATE)
     taught = train_head(examples[: options.train], settings, start=shipped)
-    tested = list(chosen.reference())[options.train :]
     print("F1 at the best threshold of each, centres within 0.3 diameters")
-    for stem, example in zip(tested, examples[options.train :], strict=True):
+    for stem, example in list(zip(known, examples, strict=True))[options.train :]:
         print(f"{stem}  shipped {best_f1(shipped, example):.3f}  with labels {best_f1(taught, example):.3f}")
     return 0
 
 
 def best_f1(head: Head, example: Example) -> float:
     """F1 at the threshold that is best for this micrograph."""
-    found: Answer = answer(head, example)
+    found = answer(head, example)
     hits = np.cumsum(found.particle)  # candidates come best first
     return float((2 * hits / (np.arange(1, len(hits) + 1) + found.known)).max(initial=0.0))
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     sys.exit(main())

@@ -26,11 +26,11 @@ from cryoemmae_plugin.core.template import find_peaks
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.evaluation.metrics import box_iou
 from cryoemmae_plugin.images import read_image
+from cryoemmae_plugin.settings import DEFAULT_THRESHOLD
 from cryoemmae_plugin.weights import Model, load_model
 
 SAME_PARTICLE = 0.25
 """Centres within this distance, in diameters, are of the same particle."""
-LEAST_SCORE = 0.5
 DRAWS = 100_000
 
 Centres = NDArray[np.float64]
@@ -41,12 +41,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", default=["empiar-10017", "empiar-10146"], metavar="SET")
+    parser.add_argument(
+        "--only", nargs="+", default=["empiar-10017", "empiar-10146"], metavar="SET", help="with particles"
+    )
     options = parser.parse_args()
     model = load_model("emmae-base")
     head = Head.from_arrays(model.arrays)
     for chosen in chosen_sets(options.data, options.work, options.only):
-        describe(chosen, np.concatenate(list(triples(chosen, model, head))))
+        describe(chosen, np.concatenate(triples(chosen, model, head)))
     return 0
 
 
@@ -59,7 +61,7 @@ def triples(chosen: BenchmarkSet, model: Model, head: Head) -> list[Centres]:
             seen = condition(image, chosen.diameter_px, GRID_DIAMETER_PX)
             view = look(seen, model, StepTimer())
             log_odds, offset = judge_cells(head, view.pixels, view.cells)
-            xy, score = find_centres(head.score(log_odds), offset, LEAST_SCORE)
+            xy, score = find_centres(head.score(log_odds), offset, DEFAULT_THRESHOLD["default"])
             maxima, _ = find_peaks(view.pixels[0, 1], LEAST_DISTANCE * seen.diameter_px, 0.0)
         xy = xy[drop_close(xy, score, LEAST_DISTANCE * seen.diameter_px)]
         at, template = (seen.frame.to_micrograph(centres) for centres in (xy, maxima))
