@@ -48,7 +48,7 @@ def main() -> int:
     with torch.inference_mode():
         conditioned = condition(torch.from_numpy(micrograph.image), micrograph.diameter_px, GRID_DIAMETER_PX)
         view = look(conditioned, model, StepTimer())
-        score = head.score(judge_cells(head, view.pixels, view.cells)[0])
+        score = head.score(judge_cells(head, view.pixels, view.cells, view.inside_cells)[0])
         picks = judge(view, conditioned, head).above(DEFAULT_THRESHOLD["default"])
     canvas = Figure(figsize=(11, 6.2), layout="constrained")
     axes = canvas.subplots(2, 3).ravel()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
 from cryoemmae_plugin.core.evidence import embed_any_size, particle_clusters, sample
-from cryoemmae_plugin.core.head import CELL_PX, Head, find_centres, head_layers, judge_cells
+from cryoemmae_plugin.core.head import CELL_PX, Head, doubt, find_centres, head_layers, judge_cells, whole_cells
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.template import correlate, disc_weights, find_peaks, match_templates
 from cryoemmae_plugin.core.timing import StepTimer
@@ -46,6 +46,11 @@ class View:
     pixels: Tensor
     cells: Tensor
     inside: Tensor
+
+    @property
+    def inside_cells(self) -> Tensor:
+        """Cells all of whose pixels are inside, shape as of `cells`, bool."""
+        return whole_cells(self.inside, *self.cells.shape[-2:])
 
 
 def pick_default(
@@ -80,16 +85,25 @@ def pick_default(
 
 def judge(view: View, conditioned: Conditioned, head: Head) -> Picks:
     """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
-    log_odds, offset = judge_cells(head, view.pixels, view.cells)
-    xy, score = find_centres(head.score(log_odds), offset, LEAST_SCORE)
-    inside = sample(view.inside.float(), xy, 1) > 0.5
-    xy, score = xy[inside], score[inside]
-    keep = drop_close(xy, score, LEAST_DISTANCE * conditioned.diameter_px)
-    xy, score = draw_to_maxima(xy[keep], view.pixels[0, 1], conditioned.diameter_px), score[keep]
+    xy, score = find_candidates(view, conditioned, head)
+    score = doubt(score, head.least_evidence)
+    xy = draw_to_maxima(xy, view.pixels[0, 1], conditioned.diameter_px)
     power = darkness(conditioned, xy)
     ny, nx = conditioned.frame.shape
     at = np.clip(conditioned.frame.to_micrograph(xy), 0, (nx - 1, ny - 1))  # a centre may be seen just outside
     return Picks(at, score, power, conditioned.frame.shape)
+
+
+def find_candidates(
+    view: View, conditioned: Conditioned, head: Head
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Centres (N, 2) in grid pixels, as the head alone sees them, and their figures of merit (N,), best first."""
+    log_odds, offset = judge_cells(head, view.pixels, view.cells, view.inside_cells)
+    xy, score = find_centres(head.score(log_odds), offset, LEAST_SCORE)
+    inside = sample(view.inside.float(), xy, 1) > 0.5
+    xy, score = xy[inside], score[inside]
+    keep = drop_close(xy, score, LEAST_DISTANCE * conditioned.diameter_px)
+    return xy[keep], score[keep]
 
 
 def draw_to_maxima(xy: NDArray[np.float64], response: Tensor, diameter_px: float) -> NDArray[np.float64]:
@@ -113,6 +127,15 @@ def look(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> Vie
     with timer.step("cluster"):
         cluster = particle_clusters(tokens, valid, model.centroids, model.particle_cluster, CELL_PX)
     layers = head_layers(pixels, sigmas, tokens, cluster)
+    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px))
+
+
+def look_without_embedding(conditioned: Conditioned, head: Head) -> View:
+    """Gather what the head reads but for tokens and clusters, which it can do without: a fifth of the time."""
+    pixels, valid, diameter_px = conditioned.pixels, conditioned.valid, conditioned.diameter_px
+    rows, columns = (-(-n // CELL_PX) for n in pixels.shape)
+    tokens, cluster = pixels.new_zeros(rows, columns, head.embed_dim), pixels.new_full((rows, columns), 0.5)
+    layers = head_layers(pixels, match_templates(pixels, valid, diameter_px).sigmas, tokens, cluster)
     return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px))
 
 

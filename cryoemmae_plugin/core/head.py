@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 PREFIX = "head."
 """Names of its tensors in a model's arrays begin with this."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the head's inputs or layers change, so that older tensors are refused."""
 CELL_PX = 4
 """Grid pixels per cell of the head, as of the encoders that it reads."""
@@ -28,6 +28,14 @@ CHANNELS = 48
 STEM_CHANNELS = 32
 DILATIONS = (1, 1, 2, 1, 4, 1, 8, 2, 1)
 """Of the body's 3 x 3 convolutions: together they see 21 cells, three particles and a half, to every side."""
+TAIL_DILATIONS = (1, 2, 1)
+"""Of the convolutions that follow when each cell has been told what the whole micrograph shows."""
+KINDS, CONTEXT_UNITS = 4, 64
+"""Kinds of cells that are counted and described over the whole micrograph; units that make something of it."""
+LEAST_SHARE = 1e-3
+MOST_CERTAIN = 1 - 1e-6
+BEST_DOUBTED_ODDS = 0.9
+"""Odds of the best candidate on a micrograph that is taken to show no particle."""
 RESPONSE_SCALE = 3.0
 RESPONSE_LIMITS = (-8.0, 10.0)
 
@@ -44,6 +52,39 @@ class Residual(nn.Module):
         """Keep the shape (batch, channels, rows, columns)."""
         out: Tensor = x + F.relu(self.norm(self.conv(x)))
         return out
+
+
+class Context(nn.Module):
+    """Tells each cell what the whole micrograph shows.
+
+    One dark blob may be a particle or a grain of ice; a hundred that are alike are particles, a hundred of all sizes
+    are not. Of each kind of cell, which the network chooses, the share, the mean features and their deviation are taken
+    over the micrograph, and scale and shift the features of every cell.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        described = KINDS * (2 * channels + 1)
+        self.kinds = nn.Conv2d(channels, KINDS, 1)
+        self.norm = nn.BatchNorm1d(described)
+        self.mlp = nn.Sequential(nn.Linear(described, CONTEXT_UNITS), nn.ReLU(), nn.Linear(CONTEXT_UNITS, 2 * channels))
+        nn.init.zeros_(self.mlp[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.mlp[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, inside: Tensor) -> Tensor:
+        """Keep the shape (batch, channels, rows, columns); only cells `inside` (batch, rows, columns) are counted."""
+        with torch.autocast(x.device.type, enabled=False):
+            features, counted = x.float(), inside.float()
+            kinds = torch.sigmoid(self.kinds(features)) * counted[:, None]
+            total = kinds.sum((2, 3)).clamp(min=LEAST_SHARE)
+            mean = torch.einsum("bkrc,bdrc->bkd", kinds, features) / total[..., None]
+            square = torch.einsum("bkrc,bdrc->bkd", kinds, features.square()) / total[..., None]
+            deviation = (square - mean.square()).clamp(min=1e-4).sqrt()
+            share = torch.log(total / counted.sum((1, 2)).clamp(min=1)[:, None] + LEAST_SHARE)
+            described = torch.cat([mean.flatten(1), deviation.flatten(1), share], 1)
+            scale, shift = self.mlp(self.norm(described))[..., None, None].chunk(2, 1)
+        told: Tensor = x * (1 + scale) + shift
+        return told
 
 
 class Head(nn.Module):
@@ -71,16 +112,20 @@ class Head(nn.Module):
         )
         self.cells = nn.Sequential(nn.BatchNorm2d(layers, affine=False), nn.Conv2d(layers, channels, 1))
         self.body = nn.Sequential(*(Residual(channels, dilation) for dilation in DILATIONS))
+        self.context = Context(channels)
+        self.tail = nn.Sequential(*(Residual(channels, dilation) for dilation in TAIL_DILATIONS))
         self.out = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 3, 1))
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0]))
 
-    def forward(self, pixels: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """Judge every cell.
 
         Parameters
         ----------
         pixels : Tensor, shape (batch, PIXEL_LAYERS, CELL_PX * rows, CELL_PX * columns)
         cells : Tensor, shape (batch, CLUSTER_LAYERS + embed_dim, rows, columns)
+        inside : Tensor, shape (batch, rows, columns)
+            Not 0 where there is image: these cells say what the micrograph shows.
 
         Returns
         -------
@@ -88,13 +133,19 @@ class Head(nn.Module):
         offset : Tensor, shape (batch, 2, rows, columns)
             From the cell's centre to the particle's, x and y, in cells.
         """
-        out = self.out(self.body(self.stem(pixels) + self.cells(cells)))
+        near = self.body(self.stem(pixels) + self.cells(cells))
+        out = self.out(self.tail(self.context(near, inside)))
         return out[:, 0], out[:, 1:]
 
     def score(self, log_odds: Tensor) -> Tensor:
         """Turn log-odds into figures of merit in 0..1: slope and shift of `calibration` make 0.5 the balanced point."""
-        slope, shift = self.calibration
+        slope, shift, _ = self.calibration
         return torch.sigmoid(slope * log_odds + shift)
+
+    @property
+    def least_evidence(self) -> float:
+        """Evidence, see :func:`evidence`, below which a micrograph is taken to show no particle."""
+        return float(self.calibration[2])
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the tensors that a model folder keeps."""
@@ -153,7 +204,14 @@ def head_layers(pixels: Tensor, sigmas: Tensor, tokens: Tensor, cluster: Tensor)
     return fine[None], coarse[None]
 
 
-def judge_cells(head: Head, pixels: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+def whole_cells(inside: Tensor, rows: int, columns: int) -> Tensor:
+    """Tell the cells (rows, columns) all of whose pixels are `inside` (height, width), a mask of grid pixels; bool."""
+    height, width = inside.shape
+    outside = 1 - F.pad(inside.float(), (0, columns * CELL_PX - width, 0, rows * CELL_PX - height))
+    return F.max_pool2d(outside[None], CELL_PX)[0] < 0.5
+
+
+def judge_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Judge one micrograph upright and upside down, and take the mean: orientation means nothing, and errors differ.
 
     Parameters
@@ -161,15 +219,34 @@ def judge_cells(head: Head, pixels: Tensor, cells: Tensor) -> tuple[Tensor, Tens
     head : Head
     pixels, cells : Tensor
         As :func:`head_layers` gives them.
+    inside : Tensor, shape (rows, columns), bool
+        Cells that say what the micrograph shows, see :func:`whole_cells`.
 
     Returns
     -------
     log_odds : Tensor, shape (rows, columns)
     offset : Tensor, shape (2, rows, columns)
     """
-    upright, way = head(pixels, cells)
-    turned, way_turned = (out.flip(-2, -1) for out in head(pixels.flip(-2, -1), cells.flip(-2, -1)))
+    upright, way = head(pixels, cells, inside[None])
+    upside_down = (layer.flip(-2, -1) for layer in (pixels, cells, inside[None]))
+    turned, way_turned = (out.flip(-2, -1) for out in head(*upside_down))
     return (upright[0] + turned[0]) / 2, (way[0] - way_turned[0]) / 2
+
+
+def evidence(score: NDArray[np.floating]) -> float:
+    """Add up what speaks for particles on a micrograph: the log-odds of the figures of merit (N,) above 0.5."""
+    picked = score[score > 0.5].astype(np.float64).clip(max=MOST_CERTAIN)
+    return float(np.log(picked / (1 - picked)).sum())
+
+
+def doubt(score: NDArray[np.float32], least_evidence: float) -> NDArray[np.float32]:
+    """Lower the figures of merit (N,) below 0.5 together, their order kept, where there is too little evidence."""
+    if evidence(score) >= least_evidence or score.max(initial=0.0) <= 0.5:
+        return score
+    certain = score.astype(np.float64).clip(max=MOST_CERTAIN)
+    odds = certain / (1 - certain)
+    lowered = odds / odds.max() * BEST_DOUBTED_ODDS
+    return np.asarray(lowered / (1 + lowered), np.float32)
 
 
 def find_centres(score: Tensor, offset: Tensor, least: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

@@ -60,7 +60,7 @@ class Picker:
     ) -> None:
         self._device = device or torch.device("cpu")
         self._settings = settings
-        self._head = self._load_head(model) if settings.mode == "default" else None
+        self._head = load_head(model) if settings.mode == "default" else None
         memory_bytes = limit_gpu_memory(self._device, compute.gpu_memory)
         try:
             model = model.to(self._device)
@@ -108,20 +108,6 @@ class Picker:
                 picks = pick_default(pixels, self._model, self._head, diameter_px, timer)
         return picks.away_from_edge(self._settings.edge_distance * diameter_px)
 
-    @staticmethod
-    def _load_head(model: Model) -> Head:
-        if f"{PREFIX}version" not in model.arrays or model.card.encoder.patch_px != CELL_PX:
-            raise ModelError(
-                f"{model.card.name}: has no head, which default mode needs; use --mode paper or another --model"
-            )
-        try:
-            return Head.from_arrays(model.arrays)
-        except (RuntimeError, KeyError) as err:
-            raise ModelError(
-                f"{model.card.name}: cannot be used in default mode ({err}); train it again with this release, "
-                "or choose another --model"
-            ) from err
-
     def _to_device(self, image: NDArray[np.float32] | Tensor) -> Tensor:
         pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))
         return pixels.to(self._device)
@@ -143,3 +129,24 @@ class Picker:
             least_px = max(LEAST_CELLS * cell_px, LEAST_PX)
         if diameter_px < least_px:
             raise SettingsError(f"{given}, too small to be seen: at least {least_px:.1f} px; check both")
+
+
+def load_head(model: Model) -> Head:
+    """Build the head of a model, on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If it has none, or one of another release.
+    """
+    if f"{PREFIX}version" not in model.arrays or model.card.encoder.patch_px != CELL_PX:
+        raise ModelError(
+            f"{model.card.name}: has no head, which default mode needs; use --mode paper or another --model"
+        )
+    try:
+        return Head.from_arrays(model.arrays)
+    except (RuntimeError, KeyError) as err:
+        raise ModelError(
+            f"{model.card.name}: cannot be used in default mode ({err}); train it again with this release, "
+            "or choose another --model"
+        ) from err

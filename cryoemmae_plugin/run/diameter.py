@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cryoemmae_plugin.core.diameter import DiameterEstimate, estimate_diameter
-from cryoemmae_plugin.core.sizes import SizeScan, scan_sizes
+from cryoemmae_plugin.core.diameter import DiameterEstimate, SizeScan, estimate_diameter, scan_sizes
+from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run.ahead import Loaded, load
 from cryoemmae_plugin.run.atomic import atomic_write, output_error
-from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
+from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.weights import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +41,10 @@ class DiameterNote(BaseModel):
         The estimate, in whole Å.
     error : float
         Its likely relative error.
-    strongest_A : float
-        Size of the blobs that the micrographs respond to most, in Å.
     particles : int
-        Likely particles whose average was measured.
+        Particles that were seen at it.
     curve : dict of str to float
-        Strength of the response by size in Å.
+        How sure the head is, by diameter in Å; 1 at most.
     micrographs, left_out : tuple of str
         Files that were looked at, and why others could not be.
     contrast, pixel_size_A
@@ -56,7 +55,6 @@ class DiameterNote(BaseModel):
 
     diameter_A: float
     error: float
-    strongest_A: float
     particles: int
     curve: dict[str, float]
     micrographs: tuple[str, ...]
@@ -66,14 +64,13 @@ class DiameterNote(BaseModel):
 
     def describe(self) -> str:
         """What was found and why, for the user."""
-        strength = self.curve.values()
-        near = [float(size) for size, value in self.curve.items() if value >= max(strength) / 2]
+        near = [float(size) for size, sureness in self.curve.items() if sureness >= 0.5]
         count = len(self.micrographs)
         return (
             f"Estimated diameter: {self.diameter_A:g} Å, give or take {self.error:.0%}. "
-            f"{count} micrograph{'s' if count > 1 else ''} respond most to dark blobs of {self.strongest_A:.0f} Å "
-            f"(half as much or more from {min(near):.0f} to {max(near):.0f} Å); how far they reach was measured on the "
-            f"average of {self.particles}. Look at the overlays; another value is given with --diameter."
+            f"{self.particles} particles of this size stand out in {count} micrograph{'s' if count > 1 else ''}; "
+            f"seen half as well or better from {min(near):.0f} to {max(near):.0f} Å. "
+            "Look at the overlays; another value is given with --diameter."
         )
 
 
@@ -135,6 +132,7 @@ def estimate_from(
     CannotTellError
         When none can be read, or those that can do not tell.
     """
+    head = load_head(load_model(asked.model_name if asked.mode == "default" else DEFAULT_MODEL["default"]))
     scans: list[SizeScan] = []
     looked_at: list[str] = []
     left_out: list[str] = []
@@ -144,7 +142,7 @@ def estimate_from(
         except ImageError as err:
             left_out.append(str(err))
             continue
-        scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, bright=asked.contrast == "bright"))
+        scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, head, bright=asked.contrast == "bright"))
         looked_at.append(str(micrograph.path))
     if not scans:
         reason = f"; first {left_out[0]}" if left_out else ""
@@ -207,7 +205,6 @@ def _note(
     return DiameterNote(
         diameter_A=float(round(estimate.diameter_A)),
         error=round(estimate.error, 3),
-        strongest_A=round(estimate.strongest_A, 1),
         particles=estimate.particles,
         curve={f"{size:.0f}": round(value, 3) for size, value in estimate.curve},
         micrographs=tuple(looked_at),

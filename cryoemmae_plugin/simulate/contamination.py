@@ -9,6 +9,20 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.simulate.obstacles import Image, Surroundings, smooth_field
 from cryoemmae_plugin.simulate.settings import SimulationSettings
 
+GRAIN_RADII = (0.1, 0.5)
+"""Of a micrograph's typical grain, in particle diameters."""
+GRAIN_SPREADS = (0.3, 0.9)
+"""Deviation of the logarithm of the radii on one micrograph: grains all of one size would pass for particles."""
+GRAIN_FLATNESS = (0.3, 1.0)
+"""Thickness of a typical grain over its width."""
+GRAIN_POTENTIALS_V = (0.8, 4.0)
+"""Mean potential above the surrounding; ice in vacuum has 3.5 V, in vitreous ice less."""
+GRAIN_FREE_PATHS_A = (600.0, 4000.0)
+"""Of electrons before they are scattered out of the image."""
+INTERACTION_rad_per_VA = 6.5e-4
+LARGEST_GRAIN = 1.5
+"""Radius, in particle diameters."""
+
 
 def add_contamination(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Add the grains, the web and the gap that the settings ask for; draws nothing where they ask for none."""
@@ -21,15 +35,24 @@ def add_contamination(where: Surroundings, settings: SimulationSettings, rng: np
 
 
 def _add_grains(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
-    """Add grains of 0.15 to 1.4 diameters, single or in chains: dense, even, sharply bounded, each of its own size."""
+    """Add grains, single or in chains: sharply bounded, of many sizes, the darker the thicker they are.
+
+    Sizes spread as a log-normal; a grain's thickness goes with a power of its radius, from 0 (flakes of one thickness)
+    to 1 (balls).
+    """
     ny, nx = where.phase.shape
-    density, absorption = np.exp(rng.uniform(-3.6, 0.0)), np.exp(rng.uniform(-3.5, -0.8))
+    typical, spread = np.exp(rng.uniform(*np.log(GRAIN_RADII))), rng.uniform(*GRAIN_SPREADS)
+    thickness_A = 2 * typical * settings.diameter_A * rng.uniform(*GRAIN_FLATNESS)
+    density = INTERACTION_rad_per_VA * np.exp(rng.uniform(*np.log(GRAIN_POTENTIALS_V))) * thickness_A
+    absorption = thickness_A / np.exp(rng.uniform(*np.log(GRAIN_FREE_PATHS_A)))
+    bulk = rng.uniform(0, 1)
     left = settings.grains
     while left > 0:
         at = rng.uniform(0, 1, 2) * (nx, ny)
-        for _ in range(min(left, int(rng.integers(2, 5)) if rng.random() < 0.2 else 1)):
-            radius = settings.diameter_px * np.exp(rng.uniform(np.log(0.08), np.log(0.7)))
-            strength = rng.uniform(0.5, 1.3)
+        for _ in range(min(left, int(rng.integers(2, 5)) if rng.random() < 0.15 else 1)):
+            relative = np.clip(np.exp(rng.normal(scale=spread)), 0.15, 6.0)
+            radius = settings.diameter_px * min(typical * relative, LARGEST_GRAIN)
+            strength = rng.uniform(0.7, 1.3) * relative**bulk
             _add_grain(where, at, radius, density * strength, absorption * strength, rng)
             direction = rng.uniform(0, 2 * np.pi)
             at = at + 1.6 * radius * np.array([np.cos(direction), np.sin(direction)])
@@ -45,7 +68,7 @@ def _add_grain(
     rng: np.random.Generator,
 ) -> None:
     ny, nx = where.phase.shape
-    elongation, turn = rng.uniform(1, 1.9), rng.uniform(0, np.pi)
+    elongation, turn = min(1 + abs(rng.normal(scale=0.35)), 2.5), rng.uniform(0, np.pi)
     reach = 1.7 * radius * elongation + 2
     rows = slice(int(np.clip(at[1] - reach, 0, ny)), int(np.clip(at[1] + reach + 2, 0, ny)))
     columns = slice(int(np.clip(at[0] - reach, 0, nx)), int(np.clip(at[0] + reach + 2, 0, nx)))
@@ -54,10 +77,9 @@ def _add_grain(
     angle = np.arctan2(across, along / elongation)
     outline = radius * (1 + 0.12 * np.cos(2 * angle + turn) + rng.normal(scale=0.1) * np.cos(3 * angle))
     inside = np.clip(1 - (np.hypot(along / elongation, across) / outline) ** 2, 0, 1).astype(np.float32)
-    thickness = inside ** np.float32(rng.uniform(0.15, 0.8))
-    size = np.float32(min(1.0, radius / (0.4 * radius + 4)))
-    where.phase[rows, columns] += np.float32(density) * size * thickness
-    where.transmission[rows, columns] *= np.exp(-np.float32(absorption) * size * thickness)
+    thickness = inside ** np.float32(rng.uniform(0.25, 0.9))
+    where.phase[rows, columns] += np.float32(density) * thickness
+    where.transmission[rows, columns] *= np.exp(-np.float32(absorption) * thickness)
     where.blocked[rows, columns] |= thickness > 0
 
 

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, look
@@ -33,6 +32,8 @@ DIAMETERS_PX, DIAMETERS_A = (30.0, 80.0), (80.0, 400.0)
 SIZE_SPREAD = (-0.06, 0.1)
 """Mean and deviation of the logarithm of true over assumed diameter: users round up."""
 SIZE_LIMITS = (-0.3, 0.15)
+GRAINS = (0.05, 0.7)
+"""Grains of ice per squared particle diameter, where there is no other contamination."""
 HEAT_SIGMA = 0.9
 """Width of the target around a particle's centre, in cells."""
 HEAT_REACH = 5
@@ -67,7 +68,8 @@ def training_scene(seed: int) -> SimulationSettings:
     """Draw the scene of a seed.
 
     Every third is of a shape of its own. Of twenty, six are filtered and faint, six crowded, four full of contamination
-    (two of these without a particle), one is ice alone, and one shows particles that are no blobs.
+    of every kind and two of grains of ice (half of these six without a particle), one is ice alone, and one shows
+    particles that are no blobs.
     """
     rng = np.random.default_rng(seed)
     diameter_px, diameter_A = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (DIAMETERS_PX, DIAMETERS_A))
@@ -103,6 +105,11 @@ def training_scene(seed: int) -> SimulationSettings:
         }
         if seed % 10 == 0:
             fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.25 else "vitreous"}
+    if seed % 10 == 8:
+        area = fixed["shape"][0] * fixed["shape"][1] / diameter_px**2
+        fixed["grains"] = round(area * float(np.exp(rng.uniform(*np.log(GRAINS)))))
+        if rng.random() < 0.5:
+            fixed |= {"n_particles": 0, "ice": "vitreous"}
     if seed % 20 == 3:
         fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.3 else "vitreous"}
         fixed |= dict.fromkeys(("grains", "frost", "crystals", "aggregates", "debris"), 0)
@@ -184,17 +191,11 @@ def view_example(
         seen = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
         view = look(seen, model, StepTimer())
     rows, columns = view.cells.shape[-2:]
-    judged = F.max_pool2d(1 - _padded(view.inside.float(), rows, columns), CELL_PX) < 0.5  # (1, rows, columns)
     xy = seen.frame.to_grid(centres) if len(centres) else np.zeros((0, 2))
     at = np.clip(np.rint(xy).astype(int), 0, np.array(view.inside.shape[::-1]) - 1)
-    target = torch.cat([draw_target(xy, rows, columns), judged.float()])
+    target = torch.cat([draw_target(xy, rows, columns), view.inside_cells[None].float()])
     known = torch.from_numpy(xy[view.inside.numpy()[at[:, 1], at[:, 0]]]).float()
     return Example(view.pixels[0].half(), view.cells[0].half(), target.half(), known)
-
-
-def _padded(image: Tensor, rows: int, columns: int) -> Tensor:
-    """Extend (height, width) by zeros to whole cells; shape (1, CELL_PX * rows, CELL_PX * columns)."""
-    return F.pad(image, (0, columns * CELL_PX - image.shape[1], 0, rows * CELL_PX - image.shape[0]))[None]
 
 
 def draw_target(xy: NDArray[np.float64], rows: int, columns: int) -> Tensor:

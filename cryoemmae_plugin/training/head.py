@@ -22,8 +22,8 @@ from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example
 from cryoemmae_plugin.training.fit import write_checkpoint
 
-CROP_CELLS = 48
-"""Side of the crops that it is trained on."""
+CROP_CELLS = 96
+"""Side of the crops that it is trained on: 16 particle diameters, so that they show what the micrograph shows."""
 NOISE_CHANCE, NOISE = 0.25, (0.1, 0.4)
 """Share of the crops whose pixels get noise added, and how much."""
 BLIND_CHANCES = {"cluster": 0.15, "cells": 0.15, "response": 0.25}
@@ -36,7 +36,9 @@ CLIP_NORM = 2.0
 LARGEST_LOG_ODDS = 30.0
 HIT_RADIUS = 0.3
 """A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
-WORTHLESS_PICKS = 10
+MOST_EVIDENCE = 30.0
+"""A micrograph with more is never taken to show no particle."""
+WORTHLESS_PICKS = 2
 """An empty micrograph with so many picks is as bad as one whose particles were all missed."""
 
 
@@ -53,8 +55,8 @@ class HeadSettings:
     seed : int
     """
 
-    steps: int = 3500
-    batch: int = 16
+    steps: int = 6000
+    batch: int = 4
     rate: float = 3e-3
     least_rate: float = 1e-5
     warmup: int = 50
@@ -118,7 +120,7 @@ def _begin(start: Head | None, embed_dim: int, seed: int) -> Head:
     """Copy the head to train further, or make a new one."""
     if start is not None and start.embed_dim == embed_dim:
         head = copy.deepcopy(start).requires_grad_(True)
-        head.calibration.copy_(torch.tensor([1.0, 0.0]))
+        head.calibration.copy_(torch.tensor([1.0, 0.0, 0.0]))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -139,7 +141,7 @@ def learning_rate(step: int, settings: HeadSettings) -> float:
 def _loss(head: Head, pixels: Tensor, cells: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of the heat over what its entropy makes unavoidable, and the error of the way to the centre."""
     with torch.autocast(pixels.device.type, torch.bfloat16):
-        log_odds, offset = head(pixels, cells)
+        log_odds, offset = head(pixels, cells, target[:, 4])
     heat, way, near, judged = target[:, 0], target[:, 1:3], target[:, 3] * target[:, 4], target[:, 4]
     entropy = F.binary_cross_entropy(heat, heat, reduction="none")
     surplus = F.binary_cross_entropy_with_logits(log_odds.float(), heat, reduction="none") - entropy
@@ -252,7 +254,9 @@ class Answer:
 def answer(head: Head, example: Example) -> Answer:
     """Find the candidates of an example, and tell which of them are particles."""
     with torch.inference_mode():
-        log_odds, offset = judge_cells(head, example.pixels[None].float(), example.cells[None].float())
+        log_odds, offset = judge_cells(
+            head, example.pixels[None].float(), example.cells[None].float(), example.target[4] > 0.5
+        )
     judged = log_odds.masked_fill(example.target[4] < 0.5, -LARGEST_LOG_ODDS)
     xy, found = find_centres(judged, offset, -LARGEST_LOG_ODDS / 2)
     keep = drop_close(xy, found, LEAST_DISTANCE * GRID_DIAMETER_PX)
@@ -271,18 +275,39 @@ def label(candidates: NDArray[np.float64], known: NDArray[np.float64], radius: f
 
 
 def calibrate(head: Head, examples: Sequence[Example]) -> Head:
-    """Set the slope and shift that turn log-odds into figures of merit, on examples that it was not trained on.
+    """Set what turns log-odds into figures of merit, on examples that it was not trained on.
 
     The slope is that of a logistic regression. The shift puts 0.5 where picks are worth most, see :func:`_worth`: close
-    to where precision equals recall, on the side of precision, because empty micrographs count.
+    to where precision equals recall, on the side of precision, because empty micrographs count. Where a micrograph is
+    then taken to show no particle is also set such that picks are worth most.
     """
     answers = [answer(head, example) for example in examples]
     slope = _logistic_slope(answers)
     thresholds = np.linspace(-4, 4, 161)
     worth = np.convolve([_mean_worth(answers, t) for t in thresholds], np.ones(9) / 9, mode="same")
     best = float(thresholds[4 + int(worth[4:-4].argmax())])
-    head.calibration.copy_(torch.tensor([slope, -slope * best]))
+    least = best_least_evidence(
+        [(slope * (a.log_odds - best), _worth(a, a.log_odds >= best), a.known) for a in answers]
+    )
+    head.calibration.copy_(torch.tensor([slope, -slope * best, least]))
     return head
+
+
+def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]) -> float:
+    """Evidence below which it is worth most to pick nothing.
+
+    Parameters
+    ----------
+    judged : sequence of (log-odds of the figures of merit, worth of the picks, known particles)
+        One a micrograph.
+    """
+    total = np.array([log_odds.clip(min=0).sum() for log_odds, _, _ in judged])
+    worth = np.array([worth for _, worth, _ in judged])
+    nothing = np.array([float(known == 0) for _, _, known in judged])
+    least = np.linspace(0, MOST_EVIDENCE, 61)
+    mean = np.array([np.where(total < at, nothing, worth).mean() for at in least])
+    smooth = np.convolve(np.pad(mean, 3, mode="edge"), np.ones(7) / 7, mode="valid")
+    return float(least[int(smooth.argmax())])
 
 
 def _mean_worth(answers: Sequence[Answer], threshold: float) -> float:

@@ -7,16 +7,29 @@ import pytest
 import torch
 
 from cryoemmae_plugin.core.default import away_from_smear, drop_close
-from cryoemmae_plugin.core.head import CELL_PX, VERSION, Head, find_centres, head_layers, judge_cells
+from cryoemmae_plugin.core.head import (
+    CELL_PX,
+    VERSION,
+    Head,
+    doubt,
+    evidence,
+    find_centres,
+    head_layers,
+    judge_cells,
+    whole_cells,
+)
 
 
-def random_head(embed_dim: int = 6) -> Head:
+def random_head(embed_dim: int = 6, tells: bool = True) -> Head:
+    """A head of random weights; whether it `tells` each cell what the whole micrograph shows."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         head = Head(embed_dim)
         for buffer in head.buffers():
             if buffer.dtype.is_floating_point and buffer.ndim == 1 and len(buffer) > 2:
                 buffer.uniform_(0.5, 1.5)
+        if tells:
+            torch.nn.init.normal_(head.context.mlp[-1].weight, std=0.2)
     return head.eval()
 
 
@@ -25,6 +38,10 @@ def layers(rows: int, columns: int, embed_dim: int = 6) -> tuple[torch.Tensor, t
     pixels = torch.randn(rows * CELL_PX - 1, columns * CELL_PX - 2, generator=generator)
     tokens = torch.randn(rows, columns, embed_dim, generator=generator)
     return head_layers(pixels, 4 * pixels, tokens, torch.rand(rows, columns, generator=generator))
+
+
+def everywhere(cells: torch.Tensor) -> torch.Tensor:
+    return torch.ones(1, *cells.shape[-2:], dtype=torch.bool)
 
 
 def test_layers_cover_whole_cells_and_a_strong_response_is_cut() -> None:
@@ -38,10 +55,12 @@ def test_layers_cover_whole_cells_and_a_strong_response_is_cut() -> None:
 
 def test_a_head_survives_its_model_folder() -> None:
     head = random_head()
-    head.calibration.copy_(torch.tensor([1.3, -0.4]))
+    head.calibration.copy_(torch.tensor([1.3, -0.4, 7.0]))
     again = Head.from_arrays(head.arrays())
     with torch.inference_mode():
-        for mine, theirs in zip(head(*layers(12, 20)), again(*layers(12, 20)), strict=True):
+        pixels, cells = layers(12, 20)
+        answers = (each(pixels, cells, everywhere(cells)) for each in (head, again))
+        for mine, theirs in zip(*answers, strict=True):
             assert torch.allclose(mine, theirs, atol=1e-6)
     assert torch.equal(head.calibration, again.calibration)
 
@@ -58,12 +77,37 @@ def test_a_head_of_another_form_is_refused(change: str) -> None:
 
 
 def test_a_cell_is_judged_alike_wherever_it_lies() -> None:
-    head = random_head()
-    pixels, cells = layers(60, 70)
+    head = random_head(tells=False)
+    pixels, cells = layers(70, 80)
     with torch.inference_mode():
-        whole, _ = head(pixels, cells)
-        part, _ = head(pixels[..., 4 * CELL_PX :, 8 * CELL_PX :], cells[..., 4:, 8:])
-    assert torch.allclose(whole[0, 32, 40], part[0, 28, 32], atol=1e-4)
+        whole, _ = head(pixels, cells, everywhere(cells))
+        part = pixels[..., 4 * CELL_PX :, 8 * CELL_PX :], cells[..., 4:, 8:]
+        shifted, _ = head(*part, everywhere(part[1]))
+    assert torch.allclose(whole[0, 36, 44], shifted[0, 32, 36], atol=1e-4)
+
+
+def test_what_lies_far_away_tells_how_to_judge_a_cell_unless_it_is_no_image() -> None:
+    head = random_head()
+    pixels, cells = layers(30, 120)
+    other = pixels.clone()
+    other[..., 80 * CELL_PX :] *= 3
+    inside = everywhere(cells)
+    with torch.inference_mode():
+        near, changed = (head(image, cells, inside)[0][0, 15, 20] for image in (pixels, other))
+        inside[..., 70:] = False
+        blind, still = (head(image, cells, inside)[0][0, 15, 20] for image in (pixels, other))
+    assert abs(near - changed) > 1e-3
+    assert torch.allclose(blind, still, atol=1e-5)
+
+
+def test_whole_cells_lie_inside_with_all_their_pixels() -> None:
+    inside = torch.ones(10, 15, dtype=torch.bool)
+    inside[5, 6] = False
+    cells = whole_cells(inside, 3, 4)
+    assert cells[:2, 0].all()
+    assert not cells[1, 1]
+    assert not cells[2].any(), "the last row of cells reaches beyond the frame"
+    assert not cells[:, 3].any()
 
 
 def test_centres_are_peaks_of_the_score_at_their_offset() -> None:
@@ -75,6 +119,24 @@ def test_centres_are_peaks_of_the_score_at_their_offset() -> None:
     order = np.argsort(-found)
     assert found[order] == pytest.approx([0.9, 0.3])
     assert xy[order] == pytest.approx(np.array([[7.25 * 4 + 1.5, 2.5 * 4 + 1.5], [2 * 4 + 1.5, 8 * 4 + 1.5]]))
+
+
+def test_evidence_is_the_log_odds_of_what_is_better_than_even() -> None:
+    assert evidence(np.array([0.75, 0.5, 0.2, 0.9], np.float32)) == pytest.approx(np.log(3) + np.log(9), rel=1e-5)
+    assert evidence(np.zeros(0, np.float32)) == 0.0
+    assert np.isfinite(evidence(np.ones(2, np.float32)))
+
+
+def test_with_too_little_evidence_nothing_is_picked_but_all_is_kept_in_order() -> None:
+    score = np.array([0.9, 0.75, 0.6, 0.1], np.float32)
+    doubted = doubt(score, 5.0)
+    assert doubted.max() < 0.5
+    assert (np.diff(doubted) < 0).all()
+    odds = score / (1 - score)
+    np.testing.assert_allclose(doubted / (1 - doubted) / odds, 0.1, rtol=1e-4)
+    assert doubt(score, 3.0) is score
+    assert doubt(score[3:], 5.0)[0] == score[3]
+    assert len(doubt(score[:0], 5.0)) == 0
 
 
 def test_smeared_borders_are_left_by_the_distance_and_a_bare_frame_is_not() -> None:
@@ -98,9 +160,10 @@ def test_a_micrograph_upside_down_gets_the_same_verdict_upside_down() -> None:
     head = random_head()
     pixels, cells = layers(12, 20)
     with torch.inference_mode():
-        log_odds, offset = judge_cells(head, pixels, cells)
-        turned, offset_turned = judge_cells(head, pixels.flip(-2, -1), cells.flip(-2, -1))
+        inside = everywhere(cells)[0]
+        log_odds, offset = judge_cells(head, pixels, cells, inside)
+        turned, offset_turned = judge_cells(head, pixels.flip(-2, -1), cells.flip(-2, -1), inside)
     assert torch.allclose(turned.flip(-2, -1), log_odds, atol=1e-5)
     assert torch.allclose(-offset_turned.flip(-2, -1), offset, atol=1e-5)
-    single, _ = head(pixels, cells)
+    single, _ = head(pixels, cells, everywhere(cells))
     assert not torch.allclose(single[0], log_odds, atol=1e-3)

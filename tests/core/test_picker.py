@@ -113,7 +113,7 @@ def test_grey_values_may_have_any_scale_and_offset() -> None:
 
 
 def test_candidates_below_the_threshold_are_kept_and_scores_are_in_range_best_first() -> None:
-    made = simulate(scene(n_particles=20, contrast=0.8, ice_thickness_A=900.0), 6)
+    made = simulate(scene(n_particles=20, contrast=0.5, ice_thickness_A=900.0), 6)
     picks = shipped(150.0, threshold=0.9).pick(made.image, 3.0)
     assert picks.score.min() < 0.5 < picks.score.max()
     assert ((picks.score >= 0) & (picks.score <= 1)).all()

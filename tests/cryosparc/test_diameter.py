@@ -14,7 +14,7 @@ from cryoemmae_plugin.run.store import ResultStore
 
 
 def test_a_job_estimates_the_diameter_and_tells_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    estimate = lambda scans: DiameterEstimate(44.0, 0.09, 0.8, 40.0, 12, ((40.0, 1.0),))  # noqa: E731
+    estimate = lambda scans: DiameterEstimate(44.0, 0.09, 12, ((40.0, 1.0),))  # noqa: E731
     monkeypatch.setattr(module, "estimate_diameter", estimate)
     world.few(3)
     report, job = pick(world, diameter_A="auto")

@@ -20,7 +20,7 @@ JOB = "External/job010/"
 def answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the micrographs say; the last one counts."""
     answers = [61.0]
-    estimate = lambda scans: DiameterEstimate(answers[-1], 0.09, 0.8, 55.0, 8, ((55.0, 1.0),))  # noqa: E731
+    estimate = lambda scans: DiameterEstimate(answers[-1], 0.09, 8, ((55.0, 1.0),))  # noqa: E731
     monkeypatch.setattr(module, "estimate_diameter", estimate)
     return answers
 

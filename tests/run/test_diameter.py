@@ -45,11 +45,11 @@ class Reader:
 def answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the micrographs say, instead of what they show; the last one asked for."""
     answers = [187.4]
-    curve = ((100.0, 1.0), (150.0, 4.0), (300.0, 0.5))
+    curve = ((100.0, 0.2), (150.0, 0.6), (175.0, 1.0), (300.0, 0.1))
     monkeypatch.setattr(
         module,
         "estimate_diameter",
-        lambda scans: DiameterEstimate(answers[-1], 0.09, 0.8, 150.0, 321, curve),
+        lambda scans: DiameterEstimate(answers[-1], 0.09, 321, curve),
     )
     return answers
 
@@ -79,7 +79,9 @@ def test_what_was_found_is_said_and_kept_with_the_files_it_comes_from(tmp_path: 
     told: list[str] = []
     settle(tmp_path, count=4, tell=told.append, loader=Reader(broken=("m02",)))
     assert "187 Å, give or take 9%" in told[0]
-    assert "3 micrographs respond most to dark blobs of 150 Å" in told[0]
+    assert (
+        "321 particles of this size stand out in 3 micrographs; seen half as well or better from 150 to 175" in told[0]
+    )
     assert "--diameter" in told[0]
     account = account_for(tmp_path, 187.0)
     assert account["estimated"] is True

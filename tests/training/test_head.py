@@ -11,17 +11,25 @@ import torch
 from cryoemmae_plugin.core.head import CELL_PX
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example, draw_target, make_examples, training_scene
-from cryoemmae_plugin.training.head import HeadSettings, answer, calibrate, draw_batch, label, train_head
+from cryoemmae_plugin.training.head import (
+    CROP_CELLS,
+    HeadSettings,
+    answer,
+    best_least_evidence,
+    calibrate,
+    draw_batch,
+    label,
+    train_head,
+)
 from cryoemmae_plugin.weights import load_model
 
 EMBED_DIM = 4
-SETTINGS = HeadSettings(steps=60, batch=4, warmup=5)
+SETTINGS = HeadSettings(steps=60, batch=2, warmup=5)
 
 
-def example(seed: int, particles: int = 14) -> Example:
+def example(seed: int, particles: int = 14, rows: int = 52, columns: int = 60) -> Example:
     """Dark discs on noise; tokens and clusters say nothing."""
     rng = np.random.default_rng(seed)
-    rows, columns = 52, 60
     pixels = rng.normal(0, 0.5, (rows * CELL_PX, columns * CELL_PX)).astype(np.float32)
     cells = np.stack([c.ravel() for c in np.meshgrid(np.arange(25, 225, 32), np.arange(20, 190, 32))], 1)
     xy = rng.permutation(cells)[:particles] + rng.uniform(-4, 4, (particles, 2))
@@ -69,13 +77,14 @@ def test_a_stopped_training_goes_on_to_the_same_head(examples: list[Example], tm
         assert torch.equal(mine, theirs), name
 
 
-def test_a_turned_crop_points_to_the_same_centres(examples: list[Example]) -> None:
+def test_a_turned_crop_points_to_the_same_centres() -> None:
     """Where a target says that it is near a centre, its offset leads to the middle of its heat."""
-    _, _, targets = draw_batch(examples, 16, np.random.default_rng(3))
+    large = [example(seed, rows=CROP_CELLS + 4, columns=CROP_CELLS + 9) for seed in range(2)]
+    _, _, targets = draw_batch(large, 8, np.random.default_rng(3))
     for target in targets:
         rows, columns = torch.nonzero(target[0] > 0.9, as_tuple=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            if not (2 < row < 45 and 2 < column < 45):
+            if not (2 < row < CROP_CELLS - 3 and 2 < column < CROP_CELLS - 3):
                 continue
             dx, dy = target[1, row, column], target[2, row, column]
             right, left = target[0, row, column + 1], target[0, row, column - 1]
@@ -117,3 +126,10 @@ def test_the_scenes_hold_every_kind() -> None:
     assert sum(scene.eight_bit for scene in scenes) >= 18
     assert sum(scene.grains > 4 for scene in scenes) >= 12
     assert len({scene.particle for scene in scenes}) >= 8
+
+
+def test_a_micrograph_shows_nothing_below_the_evidence_that_tells_best() -> None:
+    empty = [(np.full(3, 1.0 + 0.05 * at), 0.25, 0) for at in range(20)]
+    full = [(np.full(8, 1.5 + 0.05 * at), 0.8, 10) for at in range(20)]
+    assert 5.5 < best_least_evidence(empty + full) < 12.5
+    assert best_least_evidence(full) == 0.0
