@@ -37,8 +37,8 @@ LIKELY_ERROR = 0.1
 """Relative error that four in five estimates on simulated data sets stay below."""
 LEAST_PARTICLES = 30
 """Fewer particles, in all micrographs together, are more likely contamination."""
-LEAST_SURENESS = 1.0
-"""Mean squared log-odds of the particles below which they may be noise."""
+LEAST_SURENESS = 2.0
+"""Mean squared log-odds of the particles below which they may be noise, or grains of ice."""
 WAY_OUT = "measure a few particles and give their longest extent, in Å, with --diameter"
 
 

@@ -66,7 +66,7 @@ class HeadPlan:
 
 
 NEW_HEAD = HeadPlan(1600, 160, HeadSettings())
-TUNED_HEAD = HeadPlan(80, 40, HeadSettings(steps=240, rate=1e-3))
+TUNED_HEAD = HeadPlan(80, 80, HeadSettings(steps=240, rate=1e-3))
 """Where a head learns to read an encoder that was only trained further."""
 
 

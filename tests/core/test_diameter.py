@@ -125,4 +125,4 @@ def test_a_size_that_one_micrograph_is_too_small_for_is_judged_by_the_others() -
 
 def test_many_faint_ones_are_noise() -> None:
     with pytest.raises(CannotTellError, match="no particles stand out"):
-        estimate_diameter([made_up({9: 90.0})])
+        estimate_diameter([made_up({9: 190.0})])
