@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, find_candidates, look_without_embedding
-from cryoemmae_plugin.core.head import MOST_CERTAIN, Head
+from cryoemmae_plugin.core.head import Head, log_odds_of_picks
 from cryoemmae_plugin.errors import CannotTellError
 
 SMALLEST_A, LARGEST_A, STEP = 50.0, 800.0, 1.18
@@ -119,9 +119,8 @@ def _judge_blindly(pixels: torch.Tensor, diameter_px: float, head: Head) -> NDAr
     """Log-odds of the picks better than even, without the embedding, which takes most of the time."""
     with torch.inference_mode():
         seen = condition(pixels, diameter_px, GRID_DIAMETER_PX)
-        _, found = find_candidates(look_without_embedding(seen, head), seen, head)
-    score = found[found > 0.5].astype(np.float64).clip(max=MOST_CERTAIN)
-    return np.asarray(np.log(score / (1 - score)), np.float64)
+        _, score = find_candidates(look_without_embedding(seen, head), seen, head)
+    return log_odds_of_picks(score)
 
 
 def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:

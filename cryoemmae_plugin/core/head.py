@@ -233,10 +233,15 @@ def judge_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tu
     return (upright[0] + turned[0]) / 2, (way[0] - way_turned[0]) / 2
 
 
+def log_odds_of_picks(score: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Turn those figures of merit (N,) that are above 0.5 back into log-odds, shape (M,)."""
+    picked = score[score > 0.5].astype(np.float64).clip(max=MOST_CERTAIN)
+    return np.asarray(np.log(picked / (1 - picked)), np.float64)
+
+
 def evidence(score: NDArray[np.floating]) -> float:
     """Add up what speaks for particles on a micrograph: the log-odds of the figures of merit (N,) above 0.5."""
-    picked = score[score > 0.5].astype(np.float64).clip(max=MOST_CERTAIN)
-    return float(np.log(picked / (1 - picked)).sum())
+    return float(log_odds_of_picks(score).sum())
 
 
 def doubt(score: NDArray[np.float32], least_evidence: float) -> NDArray[np.float32]:
