@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.simulate.obstacles import Image, Surroundings, smooth_field
 from cryoemmae_plugin.simulate.settings import SimulationSettings
+from cryoemmae_plugin.simulate.specimen import INTERACTION_rad_per_VA
 
 GRAIN_RADII = (0.1, 0.5)
 """Of a micrograph's typical grain, in particle diameters."""
@@ -19,7 +20,6 @@ GRAIN_POTENTIALS_V = (0.8, 4.0)
 """Mean potential above the surrounding; ice in vacuum has 3.5 V, in vitreous ice less."""
 GRAIN_FREE_PATHS_A = (600.0, 4000.0)
 """Of electrons before they are scattered out of the image."""
-INTERACTION_rad_per_VA = 6.5e-4
 LARGEST_GRAIN = 1.5
 """Radius, in particle diameters."""
 
@@ -43,7 +43,7 @@ def _add_grains(where: Surroundings, settings: SimulationSettings, rng: np.rando
     ny, nx = where.phase.shape
     typical, spread = np.exp(rng.uniform(*np.log(GRAIN_RADII))), rng.uniform(*GRAIN_SPREADS)
     thickness_A = 2 * typical * settings.diameter_A * rng.uniform(*GRAIN_FLATNESS)
-    density = INTERACTION_rad_per_VA * np.exp(rng.uniform(*np.log(GRAIN_POTENTIALS_V))) * thickness_A
+    density = INTERACTION_rad_per_VA[300.0] * np.exp(rng.uniform(*np.log(GRAIN_POTENTIALS_V))) * thickness_A
     absorption = thickness_A / np.exp(rng.uniform(*np.log(GRAIN_FREE_PATHS_A)))
     bulk = rng.uniform(0, 1)
     left = settings.grains
