@@ -136,9 +136,12 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
     CannotTellError
         When there are no particles to be seen, or no diameter is better than its neighbours on both sides.
     """
-    sureness, particles = _pool(scans)
+    total, particles, area = (
+        np.nansum([getattr(scan, name) for scan in scans], axis=0) for name in ("sureness", "particles", "area")
+    )
+    sureness = np.divide(total, area, out=np.full(len(SIZES_A), np.nan), where=area > 0)
     peak = _find_peak(sureness)
-    if peak is None or particles[peak] < LEAST_PARTICLES or not _is_sure(scans, peak):
+    if peak is None or particles[peak] < LEAST_PARTICLES or total[peak] < LEAST_SURENESS * particles[peak]:
         raise CannotTellError(
             f"--diameter auto: no particles stand out in {_count(scans)}, at any size from {SIZES_A[0]:.0f} "
             f"to {SIZES_A[-1]:.0f} Å; {WAY_OUT}. For particles lighter than the ice, --contrast bright"
@@ -155,20 +158,6 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
         particles=int(particles[peak]),
         curve=tuple((float(SIZES_A[at]), float(sureness[at] / np.nanmax(sureness))) for at in looked),
     )
-
-
-def _pool(scans: Sequence[SizeScan]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Sureness per area, NaN where nothing was looked at, and particles, of all micrographs together."""
-    sums = np.nansum([scan.sureness for scan in scans], axis=0)
-    area = np.nansum([scan.area for scan in scans], axis=0)
-    per_area = np.divide(sums, area, out=np.full(len(SIZES_A), np.nan), where=area > 0)
-    return per_area, np.sum([scan.particles for scan in scans], axis=0)
-
-
-def _is_sure(scans: Sequence[SizeScan], at: int) -> bool:
-    """Whether the particles of a size stand out from noise."""
-    sureness, particles = (sum(getattr(scan, name)[at] for scan in scans) for name in ("sureness", "particles"))
-    return bool(sureness >= LEAST_SURENESS * particles)
 
 
 def _count(scans: Sequence[SizeScan]) -> str:

@@ -117,9 +117,11 @@ def test_a_handful_is_too_few() -> None:
         estimate_diameter([made_up({9: 400.0}, particles=LEAST_PARTICLES - 1)])
 
 
-def test_a_size_that_one_micrograph_is_too_small_for_is_judged_by_the_others() -> None:
+@pytest.mark.parametrize("first", [12, 9])
+def test_a_size_that_one_micrograph_is_too_small_for_is_judged_by_the_others(first: int) -> None:
     whole, part = made_up({9: 400.0}), made_up({9: 400.0})
-    part.sureness[12:] = part.area[12:] = np.nan
+    part.sureness[first:] = part.area[first:] = np.nan
+    part.particles[first:] = 0
     assert estimate_diameter([whole, part]).diameter_A == estimate_diameter([whole]).diameter_A
 
 
