@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 
 import torch
 
@@ -57,6 +58,17 @@ def split_devices(name: str) -> list[str]:
     if name == "cuda" and torch.cuda.device_count() > 1:
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [name]
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Tell whether the device multiplies matrices in bfloat16 itself; emulated, it takes many times as long.
+
+    Older releases of PyTorch cannot tell of a CPU; then the answer is no.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def limit_gpu_memory(device: torch.device, limit_GiB: float | None) -> int | None:  # noqa: N803

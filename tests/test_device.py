@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cryoemmae_plugin.device import choose_device
+from cryoemmae_plugin.device import choose_device, multiplies_bfloat16
 from cryoemmae_plugin.errors import DeviceError
 
 
@@ -55,3 +55,17 @@ def test_another_name_is_an_error_that_names_the_choices(gpus, name):
     gpus(2)
     with pytest.raises(DeviceError, match="auto, cpu or cuda:N"):
         choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "able"),
+    [({"avx2": True}, False), ({"avx512_f": True, "avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
+)
+def test_a_cpu_multiplies_bfloat16_only_where_it_has_the_instructions(monkeypatch, capabilities, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert multiplies_bfloat16(torch.device("cpu")) is able
+
+
+def test_an_older_pytorch_that_cannot_tell_means_no(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert multiplies_bfloat16(torch.device("cpu")) is False

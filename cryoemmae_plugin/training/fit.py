@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted, OutputError
 from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder
 from cryoemmae_plugin.training.tiles import TileSource
@@ -137,7 +138,7 @@ def fit(
 
 def _fastest(device: torch.device) -> torch.autocast:
     """Half precision for matrix products on a GPU that has bfloat16; norms, loss, weights, optimiser stay float32."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    able = device.type == "cuda" and multiplies_bfloat16(device)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=able)
 
 

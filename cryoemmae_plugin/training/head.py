@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, drop_close
 from cryoemmae_plugin.core.head import CELL_PX, CLUSTER_LAYERS, Head, find_centres, judge_cells
+from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example
 from cryoemmae_plugin.training.fit import write_checkpoint
@@ -140,7 +141,7 @@ def learning_rate(step: int, settings: HeadSettings) -> float:
 
 def _loss(head: Head, pixels: Tensor, cells: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of the heat over what its entropy makes unavoidable, and the error of the way to the centre."""
-    with torch.autocast(pixels.device.type, torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=multiplies_bfloat16(pixels.device)):
         log_odds, offset = head(pixels, cells, target[:, 4])
     heat, way, near, judged = target[:, 0], target[:, 1:3], target[:, 3] * target[:, 4], target[:, 4]
     entropy = F.binary_cross_entropy(heat, heat, reduction="none")
