@@ -34,6 +34,8 @@ KINDS, CONTEXT_UNITS = 4, 64
 """Kinds of cells that are counted and described over the whole micrograph; units that make something of it."""
 LEAST_SHARE = 1e-3
 MOST_CERTAIN = 1 - 1e-6
+UNCALIBRATED = (1.0, 0.0, 0.0)
+"""Slope, shift and least evidence of a head that is not balanced yet."""
 BEST_DOUBTED_ODDS = 0.9
 """Odds of the best candidate on a micrograph that is taken to show no particle."""
 RESPONSE_SCALE = 3.0
@@ -115,7 +117,7 @@ class Head(nn.Module):
         self.context = Context(channels)
         self.tail = nn.Sequential(*(Residual(channels, dilation) for dilation in TAIL_DILATIONS))
         self.out = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 3, 1))
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0, 0.0]))
+        self.register_buffer("calibration", torch.tensor(UNCALIBRATED))
 
     def forward(self, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """Judge every cell.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, drop_close
-from cryoemmae_plugin.core.head import CELL_PX, CLUSTER_LAYERS, Head, find_centres, judge_cells
+from cryoemmae_plugin.core.head import CELL_PX, CLUSTER_LAYERS, UNCALIBRATED, Head, find_centres, judge_cells
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example
@@ -121,7 +121,7 @@ def _begin(start: Head | None, embed_dim: int, seed: int) -> Head:
     """Copy the head to train further, or make a new one."""
     if start is not None and start.embed_dim == embed_dim:
         head = copy.deepcopy(start).requires_grad_(True)
-        head.calibration.copy_(torch.tensor([1.0, 0.0, 0.0]))
+        head.calibration.copy_(torch.tensor(UNCALIBRATED))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -131,6 +131,20 @@ def _begin(start: Head | None, embed_dim: int, seed: int) -> Head:
             assert last.bias is not None
             torch.nn.init.constant_(last.bias[:1], -3.0)  # most cells hold no centre
     return head.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def mean_head(first: Head, second: Head) -> Head:
+    """Average the weights of two heads, one trained on from the other; not calibrated yet.
+
+    What a head has learned on many scenes outlasts a short training on few that way.
+    """
+    mean = copy.deepcopy(first)
+    with torch.no_grad():
+        for mine, theirs in zip(mean.state_dict().values(), second.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 0.5)
+    mean.calibration.copy_(torch.tensor(UNCALIBRATED))
+    return mean
 
 
 def learning_rate(step: int, settings: HeadSettings) -> float:

@@ -26,7 +26,7 @@ from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.clusters import encode_tiles, find_particle_cluster, fit_clusters
 from cryoemmae_plugin.training.examples import FIRST_SEED, make_examples
 from cryoemmae_plugin.training.fit import FitSettings, Progress, fit
-from cryoemmae_plugin.training.head import HeadSettings, calibrate, train_head
+from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, train_head
 from cryoemmae_plugin.training.mae import MASK_RATIO
 from cryoemmae_plugin.training.start import Start
 from cryoemmae_plugin.training.tiles import GridTiles, RandomCrops, TileSource
@@ -58,16 +58,20 @@ class HeadPlan:
     scenes, held_out : int
         Simulated micrographs that it is trained on, and further ones on which its figure of merit is balanced.
     settings : HeadSettings
+    first_seed : int
+        Of the scenes; one after the other follows.
     """
 
     scenes: int
     held_out: int
     settings: HeadSettings
+    first_seed: int = FIRST_SEED
 
 
 NEW_HEAD = HeadPlan(1600, 160, HeadSettings())
-TUNED_HEAD = HeadPlan(80, 80, HeadSettings(steps=240, rate=1e-3))
-"""Where a head learns to read an encoder that was only trained further."""
+TUNED_HEAD = HeadPlan(80, 80, HeadSettings(steps=240, rate=1e-3), FIRST_SEED + 7000)
+"""Where a head learns to read an encoder that was only trained further: scenes that it has not seen yet, and the mean
+of what it was and what it becomes, because these are few."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def make_head(
     Interrupted
         When `should_stop` says True.
     """
-    seeds = range(FIRST_SEED, FIRST_SEED + plan.scenes + plan.held_out)
+    seeds = range(plan.first_seed, plan.first_seed + plan.scenes + plan.held_out)
     examples = make_examples(
         model,
         seeds,
@@ -263,6 +267,8 @@ def make_head(
         progress=lambda done, total, loss: on_stage(JUDGING, done, total),
         should_stop=should_stop,
     )
+    if start is not None and start.embed_dim == trained.embed_dim:
+        trained = mean_head(start, trained)
     calibrate(trained, examples[plan.scenes :])
     shutil.rmtree(work / "examples", ignore_errors=True)
     return trained

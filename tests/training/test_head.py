@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoemmae_plugin.core.head import CELL_PX
+from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example, draw_target, make_examples, training_scene
 from cryoemmae_plugin.training.head import (
@@ -19,6 +19,7 @@ from cryoemmae_plugin.training.head import (
     calibrate,
     draw_batch,
     label,
+    mean_head,
     train_head,
 )
 from cryoemmae_plugin.weights import load_model
@@ -75,6 +76,21 @@ def test_a_stopped_training_goes_on_to_the_same_head(examples: list[Example], tm
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
     for (name, mine), theirs in zip(whole.arrays().items(), resumed.arrays().values(), strict=True):
         assert torch.equal(mine, theirs), name
+
+
+def test_the_mean_of_two_heads_lies_halfway_and_is_not_balanced_yet() -> None:
+    heads = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        heads.append(Head(EMBED_DIM).eval())
+        heads[-1].calibration.copy_(torch.tensor([2.0, 0.5, 6.0]))
+    mean = mean_head(*heads)
+    for name, weight in mean.named_parameters():
+        first, second = (dict(head.named_parameters())[name] for head in heads)
+        torch.testing.assert_close(weight, (first + second) / 2, msg=name)
+    assert mean.calibration.tolist() == [1.0, 0.0, 0.0]
+    assert heads[0].calibration.tolist() == [2.0, 0.5, 6.0], "the first is left as it is"
+    assert not torch.equal(heads[0].out[-1].weight, heads[1].out[-1].weight)
 
 
 def test_a_turned_crop_points_to_the_same_centres() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from cryoemmae_plugin.core.encoder import EncoderConfig
+from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.images import read_image
@@ -18,11 +20,12 @@ from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrograp
 from cryoemmae_plugin.training import examples
 from cryoemmae_plugin.training import train as training
 from cryoemmae_plugin.training.clusters import find_particle_cluster, fit_clusters
+from cryoemmae_plugin.training.examples import make_examples
 from cryoemmae_plugin.training.fit import FitSettings
-from cryoemmae_plugin.training.head import HeadSettings
+from cryoemmae_plugin.training.head import HeadSettings, train_head
 from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
 from cryoemmae_plugin.training.start import Start
-from cryoemmae_plugin.training.train import HeadPlan, TrainingMicrograph, prepare, train_model
+from cryoemmae_plugin.training.train import HeadPlan, TrainingMicrograph, make_head, prepare, train_model
 from cryoemmae_plugin.weights import load_decoder_state, load_model
 
 SETTINGS = FitSettings(epochs=1, batch=8, warmup_epochs=0.1)
@@ -75,6 +78,24 @@ def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph
     assert load_decoder_state(folder)
     picks = Picker(model, make_settings(diameter_A=120.0)).pick(read_image(micrographs[0].path), 3.0)
     assert len(picks) > 0
+
+
+def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(examples, "training_scene", lambda seed: (seeds.append(seed), SCENE)[1])
+    model = load_model(tiny_model)
+    start = Head(model.encoder.config.embed_dim).eval()
+    plan = replace(HEAD, first_seed=500)
+    made = make_head(model, plan, tmp_path / "mean", start)
+    assert seeds == [500, 501, 502]
+    shown = make_examples(model, range(500, 502))
+    trained = train_head(shown, plan.settings, start=start)
+    before, after, mean = (dict(head.named_parameters())["body.0.conv.weight"] for head in (start, trained, made))
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(mean, (before + after) / 2)
+    assert made.calibration.tolist() != [1.0, 0.0, 0.0], "balanced afterwards"
 
 
 def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
