@@ -2,7 +2,7 @@
 
     python benchmarks/train_shipped.py emmae-base|emmae-paper --data DATA --work DIR [--device cuda]
 
-The recipe is cut to what two CPU cores finish in about two hours; it resumes where it stopped. Of the real sets the
+The recipe is cut to what two CPU cores finish in about four hours; it resumes where it stopped. Of the real sets the
 first micrographs by name are used, the others are kept back.
 """
 

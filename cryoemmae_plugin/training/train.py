@@ -70,8 +70,8 @@ class HeadPlan:
 
 NEW_HEAD = HeadPlan(1600, 160, HeadSettings())
 TUNED_HEAD = HeadPlan(80, 80, HeadSettings(steps=240, rate=1e-3), FIRST_SEED + 7000)
-"""Where a head learns to read an encoder that was only trained further: scenes that it has not seen yet, and the mean
-of what it was and what it becomes, because these are few."""
+"""Where a head learns to read an encoder that was only trained further, on scenes that it has not seen yet. As they are
+few, its weights and its balance end halfway between what they were and what these scenes make of them."""
 
 
 @dataclass(frozen=True)
@@ -267,9 +267,12 @@ def make_head(
         progress=lambda done, total, loss: on_stage(JUDGING, done, total),
         should_stop=should_stop,
     )
+    held_out = examples[plan.scenes :]
     if start is not None and start.embed_dim == trained.embed_dim:
-        trained = mean_head(start, trained)
-    calibrate(trained, examples[plan.scenes :])
+        trained = calibrate(mean_head(start, trained), held_out)
+        trained.calibration.lerp_(start.calibration, 0.5)
+    else:
+        calibrate(trained, held_out)
     shutil.rmtree(work / "examples", ignore_errors=True)
     return trained
 

@@ -22,7 +22,7 @@ from cryoemmae_plugin.training import train as training
 from cryoemmae_plugin.training.clusters import find_particle_cluster, fit_clusters
 from cryoemmae_plugin.training.examples import make_examples
 from cryoemmae_plugin.training.fit import FitSettings
-from cryoemmae_plugin.training.head import HeadSettings, train_head
+from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, train_head
 from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
 from cryoemmae_plugin.training.start import Start
 from cryoemmae_plugin.training.train import HeadPlan, TrainingMicrograph, make_head, prepare, train_model
@@ -87,6 +87,7 @@ def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
     monkeypatch.setattr(examples, "training_scene", lambda seed: (seeds.append(seed), SCENE)[1])
     model = load_model(tiny_model)
     start = Head(model.encoder.config.embed_dim).eval()
+    start.calibration.copy_(torch.tensor([2.0, 0.5, 6.0]))
     plan = replace(HEAD, first_seed=500)
     made = make_head(model, plan, tmp_path / "mean", start)
     assert seeds == [500, 501, 502]
@@ -95,7 +96,9 @@ def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
     before, after, mean = (dict(head.named_parameters())["body.0.conv.weight"] for head in (start, trained, made))
     assert not torch.equal(before, after)
     torch.testing.assert_close(mean, (before + after) / 2)
-    assert made.calibration.tolist() != [1.0, 0.0, 0.0], "balanced afterwards"
+    balanced = calibrate(mean_head(start, trained), make_examples(model, [502])).calibration
+    torch.testing.assert_close(made.calibration, (start.calibration + balanced) / 2)
+    assert not torch.equal(balanced, start.calibration)
 
 
 def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
