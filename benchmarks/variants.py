@@ -60,6 +60,15 @@ def pick_without(hidden: Hidden, image: NDArray[np.float32], model: Model, diame
         return judge(hide(view, hidden), conditioned, Head.from_arrays(model.arrays))
 
 
+def without_verdict(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
+    """Run the default mode, and never take a whole micrograph to show no particle."""
+    conditioned, view = LOOKS.at(image, model, diameter_px)
+    head = Head.from_arrays(model.arrays)
+    head.calibration[2] = 0.0
+    with torch.inference_mode():
+        return judge(view, conditioned, head)
+
+
 def hide(view: View, hidden: Hidden) -> View:
     """Set some of what the head reads to zero."""
     pixels, cells = view.pixels.clone(), view.cells.clone()
@@ -91,5 +100,6 @@ VARIANTS: dict[str, Variant] = {
     "no-clusters": partial(pick_without, "clusters"),
     "no-template": partial(pick_without, "template"),
     "smear-allowed": partial(pick_without, "smear"),
+    "no-verdict": without_verdict,
     "matched-filter": matched_filter,
 }
