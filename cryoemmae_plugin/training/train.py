@@ -71,7 +71,10 @@ class HeadPlan:
 NEW_HEAD = HeadPlan(1600, 160, HeadSettings())
 TUNED_HEAD = HeadPlan(80, 80, HeadSettings(steps=240, rate=1e-3), FIRST_SEED + 7000)
 """Where a head learns to read an encoder that was only trained further, on scenes that it has not seen yet. As they are
-few, its weights and its balance end halfway between what they were and what these scenes make of them."""
+few, its weights end halfway between what they were and what these scenes make of them."""
+BALANCED_ON = 600
+"""Simulated micrographs on which the shipped head's figure of merit was balanced: its balance counts so many times one
+of a head that was trained further."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +273,7 @@ def make_head(
     held_out = examples[plan.scenes :]
     if start is not None and start.embed_dim == trained.embed_dim:
         trained = calibrate(mean_head(start, trained), held_out)
-        trained.calibration.lerp_(start.calibration, 0.5)
+        trained.calibration.lerp_(start.calibration, BALANCED_ON / (BALANCED_ON + plan.held_out))
     else:
         calibrate(trained, held_out)
     shutil.rmtree(work / "examples", ignore_errors=True)
