@@ -73,8 +73,8 @@ TUNED_HEAD = HeadPlan(80, 80, HeadSettings(steps=240, rate=1e-3), FIRST_SEED + 7
 """Where a head learns to read an encoder that was only trained further, on scenes that it has not seen yet. As they are
 few, its weights end halfway between what they were and what these scenes make of them."""
 BALANCED_ON = 600
-"""Simulated micrographs on which the shipped head's figure of merit was balanced: its balance counts so many times one
-of a head that was trained further."""
+"""Simulated micrographs on which the shipped head's figure of merit was balanced. Where a head is trained further, the
+old balance and the new one count with their micrographs."""
 
 
 @dataclass(frozen=True)
