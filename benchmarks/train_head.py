@@ -3,7 +3,8 @@
     python benchmarks/train_head.py --work DIR [--model emmae-base] [--first-seed 110000]
 
 Scenes are examined by two processes at a time, and then two heads go on from the model's own, each in a process of its
-own and with crops of its own. Their weights are averaged, and the mean's figure of merit is balanced on further scenes.
+own and with crops of its own. Their weights are averaged, then with those of the model's head, and the mean's figure of
+merit is balanced on further scenes.
 Everything is kept in DIR: run the same command again to go on where it was stopped. DIR/model receives the model; say
 in its card what was done before you ship it.
 """
@@ -25,11 +26,11 @@ from safetensors.torch import load_file, save_file
 from cryoemmae_plugin.core.head import PREFIX, Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.training.examples import make_examples
-from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, train_head
+from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, renew_norms, train_head
 from cryoemmae_plugin.weights import load_decoder_state, load_model, save_model
 from cryoemmae_plugin.weights.installed import folder_of
 
-FIRST_ROUND, SECOND_ROUND = HeadSettings(steps=1000, rate=2e-3), HeadSettings(steps=2000, rate=2e-3)
+FIRST_ROUND, SECOND_ROUND = HeadSettings(steps=1000, rate=2e-3), HeadSettings(steps=1700, rate=2e-3)
 
 
 def examine(model: str, folder: Path, seeds: range) -> None:
@@ -60,11 +61,12 @@ def train(model: str, folder: Path, seeds: range, settings: HeadSettings, start:
     partial_file.replace(kept)
 
 
-def finish(model: str, folder: Path, seeds: range, branches: list[Path], target: Path) -> None:
-    """Average the branches, balance the mean, and write the model."""
+def finish(model: str, folder: Path, seeds: range, held_out: range, branches: tuple[Path, Path], target: Path) -> None:
+    """Average the branches, and what they have become with what they were; balance the mean, and write the model."""
     loaded = load_model(model)
-    heads = [Head.from_arrays(load_file(path)) for path in branches]
-    head = calibrate(mean_head(*heads), make_examples(loaded, seeds, folder))
+    became = mean_head(*(Head.from_arrays(load_file(path)) for path in branches))
+    mean = mean_head(load_head(loaded), became)
+    head = calibrate(renew_norms(mean, make_examples(loaded, seeds, folder)), make_examples(loaded, held_out, folder))
     others = {name: tensor for name, tensor in loaded.clusters.items() if not name.startswith(PREFIX)}
     encoder = {name: tensor.half() for name, tensor in loaded.encoder.state_dict().items()}
     decoder = {name: tensor.half() for name, tensor in load_decoder_state(folder_of(model)).items()}
@@ -78,13 +80,14 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", default="emmae-base")
     parser.add_argument("--first-seed", type=int, default=110_000)
-    parser.add_argument("--scenes", type=int, default=1000)
-    parser.add_argument("--held-out", type=int, default=240)
+    parser.add_argument("--scenes", type=int, default=1280)
+    parser.add_argument("--held-out", type=int, default=600)
     options = parser.parse_args()
     examples = options.work / "examples"
     seeds = range(options.first_seed, options.first_seed + options.scenes)
     held_out = range(seeds.stop, seeds.stop + options.held_out)
-    first, branches = options.work / "first.safetensors", [options.work / f"branch_{n}.safetensors" for n in (1, 2)]
+    first = options.work / "first.safetensors"
+    branches = options.work / "branch_1.safetensors", options.work / "branch_2.safetensors"
     with ProcessPoolExecutor(len(branches), mp_context=get_context("spawn")) as pool:
         every = range(seeds.start, held_out.stop)
         list(pool.map(partial(examine, options.model, examples), [every[n :: len(branches)] for n in (0, 1)]))
@@ -95,7 +98,7 @@ def main() -> int:
         ]
         for each in rounds:
             each.result()
-    finish(options.model, examples, held_out, branches, options.work / "model")
+    finish(options.model, examples, seeds, held_out, branches, options.work / "model")
     print(f"{options.work / 'model'}: say in its card what was done, then copy it to models/{options.model}/")
     return 0
 

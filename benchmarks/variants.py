@@ -11,6 +11,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from typing import Literal
+from unittest import mock
 
 import numpy as np
 import torch
@@ -69,6 +70,13 @@ def without_verdict(image: NDArray[np.float32], model: Model, diameter_px: float
         return judge(view, conditioned, head)
 
 
+def without_balance(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
+    """Run the default mode with one threshold for every micrograph."""
+    conditioned, view = LOOKS.at(image, model, diameter_px)
+    with torch.inference_mode(), mock.patch("cryoemmae_plugin.core.default.balance", lambda score: score):
+        return judge(view, conditioned, Head.from_arrays(model.arrays))
+
+
 def hide(view: View, hidden: Hidden) -> View:
     """Set some of what the head reads to zero."""
     pixels, cells = view.pixels.clone(), view.cells.clone()
@@ -101,5 +109,6 @@ VARIANTS: dict[str, Variant] = {
     "no-template": partial(pick_without, "template"),
     "smear-allowed": partial(pick_without, "smear"),
     "no-verdict": without_verdict,
+    "no-balance": without_balance,
     "matched-filter": matched_filter,
 }

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
 from cryoemmae_plugin.core.evidence import embed_any_size, particle_clusters, sample
-from cryoemmae_plugin.core.head import CELL_PX, Head, doubt, find_centres, head_layers, judge_cells, whole_cells
+from cryoemmae_plugin.core.head import (
+    CELL_PX,
+    Head,
+    balance,
+    doubt,
+    find_centres,
+    head_layers,
+    judge_cells,
+    whole_cells,
+)
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.template import correlate, disc_weights, find_peaks, match_templates
 from cryoemmae_plugin.core.timing import StepTimer
@@ -86,7 +95,7 @@ def pick_default(
 def judge(view: View, conditioned: Conditioned, head: Head) -> Picks:
     """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
     xy, score = find_candidates(view, conditioned, head)
-    score = doubt(score, head.least_evidence)
+    score = balance(doubt(score, head.least_evidence))
     xy = draw_to_maxima(xy, view.pixels[0, 1], conditioned.diameter_px)
     power = darkness(conditioned, xy)
     ny, nx = conditioned.frame.shape

@@ -252,8 +252,36 @@ def doubt(score: NDArray[np.float32], least_evidence: float) -> NDArray[np.float
         return score
     certain = score.astype(np.float64).clip(max=MOST_CERTAIN)
     odds = certain / (1 - certain)
-    lowered = odds / odds.max() * BEST_DOUBTED_ODDS
-    return np.asarray(lowered / (1 + lowered), np.float32)
+    return _from_odds(odds / odds.max() * BEST_DOUBTED_ODDS)
+
+
+def expected_f1(score: NDArray[np.floating]) -> float:
+    """F1 to expect of the best choice among candidates whose chances (N,) of being a particle are known; 0 of none.
+
+    Of n particles that the chances add up to, the best k candidates hold as many as their own chances add up to.
+    """
+    best_first = np.sort(score.astype(np.float64))[::-1]
+    picks = np.arange(1, len(best_first) + 1)
+    f1 = 2 * best_first.cumsum() / (picks + best_first.sum() + LEAST_SHARE)
+    return float(f1.max(initial=0.0))
+
+
+def balance(score: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shift the figures of merit (N,) of one micrograph such that from 0.5 on its picks are worth most.
+
+    Taken as chances, they are worth most from half the F1 that is to be expected (Lipton, Elkan and Naryanaswamy 2014,
+    Optimal thresholding of classifiers to maximize F1 measure): from 0.5 where everything is clear, from less where
+    much is in doubt. Nothing changes on a micrograph without one above 0.5.
+    """
+    if score.max(initial=0.0) <= 0.5:
+        return score
+    half = expected_f1(score) / 2
+    certain = score.astype(np.float64).clip(max=MOST_CERTAIN)
+    return _from_odds(certain / (1 - certain) * (1 - half) / half)
+
+
+def _from_odds(odds: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.asarray(odds / (1 + odds), np.float32)
 
 
 def find_centres(score: Tensor, offset: Tensor, least: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

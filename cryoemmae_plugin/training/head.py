@@ -16,8 +16,16 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, drop_close
-from cryoemmae_plugin.core.head import CELL_PX, CLUSTER_LAYERS, UNCALIBRATED, Head, find_centres, judge_cells
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, LEAST_SCORE, drop_close
+from cryoemmae_plugin.core.head import (
+    CELL_PX,
+    CLUSTER_LAYERS,
+    UNCALIBRATED,
+    Head,
+    expected_f1,
+    find_centres,
+    judge_cells,
+)
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example
@@ -34,6 +42,8 @@ GAIN_CHANCE, GAIN = 0.3, 0.12
 """Share of the crops whose pixels are rescaled, and the deviation of the factor's logarithm."""
 OFFSET_WEIGHT, HEAT_WEIGHT = 0.5, 10.0
 CLIP_NORM = 2.0
+NORM_BATCHES, NORM_BATCH = 60, 4
+"""Batches, and crops in each, from which the statistics of a mean of heads are taken."""
 LARGEST_LOG_ODDS = 30.0
 HIT_RADIUS = 0.3
 """A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
@@ -145,6 +155,28 @@ def mean_head(first: Head, second: Head) -> Head:
                 mine.lerp_(theirs, 0.5)
     mean.calibration.copy_(torch.tensor(UNCALIBRATED))
     return mean
+
+
+def renew_norms(head: Head, examples: Sequence[Example], seed: int = 0) -> Head:
+    """Take the statistics that a head normalises by anew, from crops of examples that it was trained on.
+
+    Those of averaged weights are not the average of the statistics (Izmailov et al. 2018, Averaging weights leads to
+    wider optima and better generalization).
+    """
+    examples = [_at_least(example, CROP_CELLS) for example in examples]
+    norms = [layer for layer in head.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    head.train()
+    with torch.no_grad():
+        for at in range(NORM_BATCHES):
+            pixels, cells, target = draw_batch(examples, NORM_BATCH, np.random.default_rng([seed, at]))
+            head(pixels, cells, target[:, 4])
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return head.eval()
 
 
 def learning_rate(step: int, settings: HeadSettings) -> float:
@@ -294,7 +326,7 @@ def calibrate(head: Head, examples: Sequence[Example]) -> Head:
 
     The slope is that of a logistic regression. The shift puts 0.5 where picks are worth most, see :func:`_worth`: close
     to where precision equals recall, on the side of precision, because empty micrographs count. Where a micrograph is
-    then taken to show no particle is also set such that picks are worth most.
+    then taken to show no particle is also set such that picks are worth most, once those of the others are balanced.
     """
     answers = [answer(head, example) for example in examples]
     slope = _logistic_slope(answers)
@@ -302,10 +334,17 @@ def calibrate(head: Head, examples: Sequence[Example]) -> Head:
     worth = np.convolve([_mean_worth(answers, t) for t in thresholds], np.ones(9) / 9, mode="same")
     best = float(thresholds[4 + int(worth[4:-4].argmax())])
     least = best_least_evidence(
-        [(slope * (a.log_odds - best), _worth(a, a.log_odds >= best), a.known) for a in answers]
+        [(slope * (a.log_odds - best), _worth(a, _balanced(slope * (a.log_odds - best))), a.known) for a in answers]
     )
     head.calibration.copy_(torch.tensor([slope, -slope * best, least]))
     return head
+
+
+def _balanced(log_odds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """What is picked of candidates, see :func:`cryoemmae_plugin.core.head.balance`."""
+    score = 1 / (1 + np.exp(-log_odds))
+    picked: NDArray[np.bool_] = score >= max(LEAST_SCORE, expected_f1(score[score >= LEAST_SCORE]) / 2)
+    return picked & bool(log_odds.max(initial=-np.inf) > 0)
 
 
 def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]) -> float:

@@ -11,8 +11,10 @@ from cryoemmae_plugin.core.head import (
     CELL_PX,
     VERSION,
     Head,
+    balance,
     doubt,
     evidence,
+    expected_f1,
     find_centres,
     head_layers,
     judge_cells,
@@ -137,6 +139,39 @@ def test_with_too_little_evidence_nothing_is_picked_but_all_is_kept_in_order() -
     assert doubt(score, 3.0) is score
     assert doubt(score[3:], 5.0)[0] == score[3]
     assert len(doubt(score[:0], 5.0)) == 0
+
+
+def test_the_f1_to_expect_is_that_of_the_best_choice() -> None:
+    assert expected_f1(np.array([0.8, 0.5, 0.1])) == pytest.approx(2 * 1.3 / (2 + 1.4), rel=1e-3)
+    assert expected_f1(np.array([1.0, 1.0, 0.0])) == pytest.approx(1.0, rel=1e-3)
+    assert expected_f1(np.zeros(0)) == 0.0
+    assert expected_f1(np.zeros(3)) == 0.0
+
+
+def test_a_threshold_of_half_the_expected_f1_picks_the_best_choice() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        chance = rng.beta(0.4, 1.0, 200).astype(np.float32)
+        chance[0] = 0.9
+        ranked = np.sort(chance.astype(float))[::-1]
+        best = int((2 * ranked.cumsum() / (np.arange(1, 201) + ranked.sum())).argmax()) + 1
+        assert abs(int((balance(chance) >= 0.5).sum()) - best) <= 1
+
+
+def test_what_is_clear_keeps_its_figure_of_merit_and_what_is_in_doubt_gains() -> None:
+    clear = np.array([0.99] * 50 + [0.03] * 5, np.float32)
+    np.testing.assert_allclose(balance(clear), clear, atol=0.01)
+    doubtful = np.linspace(0.95, 0.02, 100, dtype=np.float32)
+    gained = balance(doubtful)
+    assert (np.diff(gained) < 0).all()
+    assert (gained > doubtful).all()
+    assert (gained >= 0.5).sum() > (doubtful >= 0.5).sum()
+
+
+def test_no_balance_makes_picks_where_there_are_none() -> None:
+    nothing = np.array([0.5, 0.49, 0.3], np.float32)
+    assert balance(nothing) is nothing
+    assert len(balance(nothing[:0])) == 0
 
 
 def test_smeared_borders_are_left_by_the_distance_and_a_bare_frame_is_not() -> None:
