@@ -80,8 +80,9 @@ def test_a_stopped_training_goes_on_to_the_same_head(examples: list[Example], tm
         assert torch.equal(mine, theirs), name
 
 
-def test_renewed_norms_are_those_of_the_examples(examples: list[Example]) -> None:
+def test_renewed_norms_are_those_of_the_examples(examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever statistics a head came with, it leaves with those of what it sees, and with its weights as they were."""
+    monkeypatch.setattr("cryoemmae_plugin.training.head.NORM_BATCHES", 2)
     torch.manual_seed(0)
     head = Head(EMBED_DIM).eval()
     spoilt = copy.deepcopy(head)
