@@ -1,39 +1,27 @@
 """Measure ``--diameter auto``: the diameter found from the micrographs of every set, beside the true one.
 
     python benchmarks/diameters.py --data DATA --work DIR [--only SET ...] [--no-simulated]
-    python benchmarks/diameters.py --work DIR --random N
 
 Uses the sets of ``accuracy.py`` under DIR. The true diameter of a real set is that of its reference; that of a
 simulated one, the diameter of the particle's bounding sphere. The table goes to the terminal and to DIR/diameters.md.
-
-`--random` measures on scenes like those that heads are trained on instead, one micrograph each, how the estimates lie
-about the truth: `SEEN_TOO_LARGE` in `core/diameter.py` is set such that their median is right.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from sets import BenchmarkSet, chosen_sets
 
-from cryoemmae_plugin.core.diameter import LEAST_PARTICLES, estimate_diameter, scan_sizes
-from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError
 from cryoemmae_plugin.run.diameter import estimate_from
-from cryoemmae_plugin.settings import DEFAULT_MODEL, RequestedSettings
-from cryoemmae_plugin.simulate import simulate
-from cryoemmae_plugin.training.examples import training_scene
+from cryoemmae_plugin.settings import RequestedSettings
 from cryoemmae_plugin.types import Micrograph
-from cryoemmae_plugin.weights import load_model
 
 WITHIN = 0.12
 """Relative error that is good enough: picking loses little up to it."""
-RANDOM_SEED = 120_000
 HEADER = "| set | true Å | found Å | error | error it expects | CPU s |\n| --- | --- | --- | --- | --- | --- |\n"
 
 
@@ -44,11 +32,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", nargs="+", default=[], metavar="SET")
     parser.add_argument("--no-simulated", dest="simulated", action="store_false")
-    parser.add_argument("--random", type=int, default=0, metavar="N")
     options = parser.parse_args()
-    if options.random:
-        print(measure_random(options.random))
-        return 0
     rows, errors = [], []
     for chosen in chosen_sets(options.data, options.work, options.only, options.simulated):
         row, error = measure(chosen)
@@ -79,27 +63,6 @@ def measure(chosen: BenchmarkSet) -> tuple[str, float | None]:
     error = note.diameter_A / chosen.diameter_A - 1
     cells = [chosen.name, true_A, f"{note.diameter_A:g}", f"{error:+.0%}", f"{note.error:.0%}", f"{seconds:.1f}"]
     return "| " + " | ".join(cells) + " |", abs(error)
-
-
-def measure_random(count: int) -> str:
-    """How the estimates on so many random scenes with particles lie about the truth."""
-    head = load_head(load_model(DEFAULT_MODEL["default"]))
-    off, silent = [], 0
-    seeds = (seed for seed in itertools.count(RANDOM_SEED) if training_scene(seed).n_particles >= LEAST_PARTICLES)
-    for seed in itertools.islice(seeds, count):
-        micrograph = simulate(training_scene(seed), seed)
-        try:
-            found = estimate_diameter([scan_sizes(micrograph.image, micrograph.pixel_size_A, head)])
-        except CannotTellError:
-            silent += 1
-            continue
-        off.append(np.log(found.diameter_A / micrograph.diameter_A))
-    good = np.mean(np.abs(np.expm1(off - np.median(off))) <= WITHIN)
-    return (
-        f"{count} scenes, {silent} without an answer; found over true: median {np.exp(np.median(off)):.3f}, "
-        f"quartiles {' to '.join(f'{np.exp(q):.3f}' for q in np.quantile(off, [0.25, 0.75]))}; "
-        f"{good:.0%} within {WITHIN:.0%} once the median is right"
-    )
 
 
 if __name__ == "__main__":
