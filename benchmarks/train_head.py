@@ -36,8 +36,9 @@ FIRST_ROUND, SECOND_ROUND = HeadSettings(steps=1000, rate=2e-3), HeadSettings(st
 def examine(model: str, folder: Path, seeds: range) -> None:
     """Simulate and examine scenes, one thread."""
     torch.set_num_threads(1)
-    for seed in seeds:
-        make_examples(load_model(model), [seed], folder)
+    loaded = load_model(model)
+    for seed in seeds:  # one at a time: what is returned is not kept
+        make_examples(loaded, [seed], folder)
 
 
 def train(model: str, folder: Path, seeds: range, settings: HeadSettings, start: Path | None, kept: Path) -> None:

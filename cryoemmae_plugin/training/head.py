@@ -22,7 +22,7 @@ from cryoemmae_plugin.core.head import (
     CLUSTER_LAYERS,
     UNCALIBRATED,
     Head,
-    expected_f1,
+    balance,
     find_centres,
     judge_cells,
 )
@@ -341,10 +341,11 @@ def calibrate(head: Head, examples: Sequence[Example]) -> Head:
 
 
 def _balanced(log_odds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """What is picked of candidates, see :func:`cryoemmae_plugin.core.head.balance`."""
-    score = 1 / (1 + np.exp(-log_odds))
-    picked: NDArray[np.bool_] = score >= max(LEAST_SCORE, expected_f1(score[score >= LEAST_SCORE]) / 2)
-    return picked & bool(log_odds.max(initial=-np.inf) > 0)
+    """Tell which candidates are picked, given the log-odds (N,) of their figures of merit before the balance."""
+    score = np.asarray(1 / (1 + np.exp(-log_odds)), np.float32)
+    picked, stored = np.zeros(len(score), bool), score >= LEAST_SCORE
+    picked[stored] = balance(score[stored]) >= 0.5
+    return picked
 
 
 def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]) -> float:
