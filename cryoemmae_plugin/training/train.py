@@ -72,7 +72,7 @@ NEW_HEAD = HeadPlan(1600, 160, HeadSettings())
 TUNED_HEAD = HeadPlan(80, 80, HeadSettings(steps=240, rate=1e-3), FIRST_SEED + 7000)
 """Where a head learns to read an encoder that was only trained further, on scenes that it has not seen yet. As they are
 few, its weights end halfway between what they were and what these scenes make of them."""
-BALANCED_ON = 460
+BALANCED_ON = 600
 """Simulated micrographs on which the shipped head's figure of merit was balanced. Where a head is trained further, the
 old balance and the new one count with their micrographs."""
 
