@@ -68,8 +68,8 @@ def training_scene(seed: int) -> SimulationSettings:
     """Draw the scene of a seed.
 
     Every third is of a shape of its own. Of twenty, six are filtered and faint, six crowded, four full of contamination
-    of every kind and two of grains of ice (half of these six without a particle), and one is ice alone; two, one of
-    them filtered and faint, show particles that are no blobs.
+    of every kind and two of grains of ice (half of these six without a particle), one is ice alone, and one shows
+    particles that are no blobs.
     """
     rng = np.random.default_rng(seed)
     diameter_px, diameter_A = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (DIAMETERS_PX, DIAMETERS_A))
@@ -114,7 +114,7 @@ def training_scene(seed: int) -> SimulationSettings:
         fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.3 else "vitreous"}
         fixed |= dict.fromkeys(("grains", "frost", "crystals", "aggregates", "debris"), 0)
         fixed |= {"web": 0.0, "gap": 0.0, "carbon": 0.0}
-    if seed % 20 in (13, 17):
+    if seed % 20 == 13:
         fixed["particle"] = str(rng.choice(["rod", "l_shape", "micelle", "ring"]))
     return random_scene(rng, **fixed)
 

@@ -42,8 +42,6 @@ GAIN_CHANCE, GAIN = 0.3, 0.12
 """Share of the crops whose pixels are rescaled, and the deviation of the factor's logarithm."""
 OFFSET_WEIGHT, HEAT_WEIGHT = 0.5, 10.0
 CLIP_NORM = 2.0
-NORM_BATCHES, NORM_BATCH = 60, 4
-"""Batches, and crops in each, from which the statistics of a mean of heads are taken."""
 LARGEST_LOG_ODDS = 30.0
 HIT_RADIUS = 0.3
 """A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
@@ -155,28 +153,6 @@ def mean_head(first: Head, second: Head) -> Head:
                 mine.lerp_(theirs, 0.5)
     mean.calibration.copy_(torch.tensor(UNCALIBRATED))
     return mean
-
-
-def renew_norms(head: Head, examples: Sequence[Example], seed: int = 0) -> Head:
-    """Take the statistics that a head normalises by anew, from crops of examples that it was trained on.
-
-    Those of averaged weights are not the average of the statistics (Izmailov et al. 2018, Averaging weights leads to
-    wider optima and better generalization).
-    """
-    examples = [_at_least(example, CROP_CELLS) for example in examples]
-    norms = [layer for layer in head.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    head.train()
-    with torch.no_grad():
-        for at in range(NORM_BATCHES):
-            pixels, cells, target = draw_batch(examples, NORM_BATCH, np.random.default_rng([seed, at]))
-            head(pixels, cells, target[:, 4])
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return head.eval()
 
 
 def learning_rate(step: int, settings: HeadSettings) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from cryoemmae_plugin.training.head import (
     draw_batch,
     label,
     mean_head,
-    renew_norms,
     train_head,
 )
 from cryoemmae_plugin.weights import load_model
@@ -78,23 +76,6 @@ def test_a_stopped_training_goes_on_to_the_same_head(examples: list[Example], tm
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
     for (name, mine), theirs in zip(whole.arrays().items(), resumed.arrays().values(), strict=True):
         assert torch.equal(mine, theirs), name
-
-
-def test_renewed_norms_are_those_of_the_examples(examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever statistics a head came with, it leaves with those of what it sees, and with its weights as they were."""
-    monkeypatch.setattr("cryoemmae_plugin.training.head.NORM_BATCHES", 2)
-    torch.manual_seed(0)
-    head = Head(EMBED_DIM).eval()
-    spoilt = copy.deepcopy(head)
-    for layer in spoilt.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            assert layer.running_mean is not None
-            layer.running_mean += 5.0
-    renewed, again = renew_norms(head, examples), renew_norms(spoilt, examples)
-    for (name, mine), theirs in zip(renewed.arrays().items(), again.arrays().values(), strict=True):
-        torch.testing.assert_close(mine, theirs, msg=name)
-    assert not renewed.training
-    assert {layer.momentum for layer in renewed.modules() if isinstance(layer, torch.nn.BatchNorm2d)} == {0.1}
 
 
 def test_the_mean_of_two_heads_lies_halfway_and_is_not_balanced_yet() -> None:
