@@ -237,8 +237,7 @@ def judge_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tu
 
 def log_odds_of_picks(score: NDArray[np.floating]) -> NDArray[np.float64]:
     """Turn those figures of merit (N,) that are above 0.5 back into log-odds, shape (M,)."""
-    picked = score[score > 0.5].astype(np.float64).clip(max=MOST_CERTAIN)
-    return np.asarray(np.log(picked / (1 - picked)), np.float64)
+    return np.asarray(np.log(_odds(score[score > 0.5])), np.float64)
 
 
 def evidence(score: NDArray[np.floating]) -> float:
@@ -250,8 +249,7 @@ def doubt(score: NDArray[np.float32], least_evidence: float) -> NDArray[np.float
     """Lower the figures of merit (N,) below 0.5 together, their order kept, where there is too little evidence."""
     if evidence(score) >= least_evidence or score.max(initial=0.0) <= 0.5:
         return score
-    certain = score.astype(np.float64).clip(max=MOST_CERTAIN)
-    odds = certain / (1 - certain)
+    odds = _odds(score)
     return _from_odds(odds / odds.max() * BEST_DOUBTED_ODDS)
 
 
@@ -276,8 +274,12 @@ def balance(score: NDArray[np.float32]) -> NDArray[np.float32]:
     if score.max(initial=0.0) <= 0.5:
         return score
     half = expected_f1(score) / 2
+    return _from_odds(_odds(score) * (1 - half) / half)
+
+
+def _odds(score: NDArray[np.floating]) -> NDArray[np.float64]:
     certain = score.astype(np.float64).clip(max=MOST_CERTAIN)
-    return _from_odds(certain / (1 - certain) * (1 - half) / half)
+    return np.asarray(certain / (1 - certain), np.float64)
 
 
 def _from_odds(odds: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from cryoemmae_plugin.training.fit import FitSettings
 from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, train_head
 from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
 from cryoemmae_plugin.training.start import Start
-from cryoemmae_plugin.training.train import BALANCED_ON, HeadPlan, TrainingMicrograph, make_head, prepare, train_model
+from cryoemmae_plugin.training.train import HeadPlan, TrainingMicrograph, make_head, prepare, train_model
 from cryoemmae_plugin.weights import load_decoder_state, load_model
 
 SETTINGS = FitSettings(epochs=1, batch=8, warmup_epochs=0.1)
@@ -97,7 +97,7 @@ def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
     assert not torch.equal(before, after)
     torch.testing.assert_close(mean, (before + after) / 2)
     balanced = calibrate(mean_head(start, trained), make_examples(model, [502])).calibration
-    torch.testing.assert_close(made.calibration, (BALANCED_ON * start.calibration + balanced) / (BALANCED_ON + 1))
+    torch.testing.assert_close(made.calibration, (600 * start.calibration + balanced) / 601)
     assert not torch.equal(balanced, start.calibration)
 
 
