@@ -86,6 +86,19 @@ def slow(path: Path, seconds: float) -> None:
         file.write(np.float32(seconds).tobytes())
 
 
+def wait_for_worker(scheduler: str, name: str, there: bool) -> None:
+    """Until a scheduler has the worker of a name, or has it no longer; the others may be on their way back."""
+
+    def names(dask_scheduler: Any) -> list[str]:
+        return [worker.name for worker in dask_scheduler.workers.values()]
+
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        deadline = time.monotonic() + 120
+        while (name in client.run_on_scheduler(names)) is not there:
+            assert time.monotonic() < deadline, f"the worker {name} does not {'arrive' if there else 'leave'}"
+            time.sleep(0.1)
+
+
 def test_a_worker_killed_in_the_middle_costs_nothing(
     pick: Any, scheduler: str, folder_of_six: Path, tmp_path: Path, record: RunRecord
 ) -> None:
@@ -137,20 +150,17 @@ def test_mixed_versions_are_refused_naming_worker_and_version(
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: cryoemmae\nVersion: 9.9.9\n")
     command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--no-dashboard"]
+    command += ["--name", "of-another-version"]
     env = os.environ | {"PYTHONPATH": str(other.parent)}
     worker = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with distributed.Client(scheduler, set_as_default=False) as client:
-            client.wait_for_workers(3, timeout=120)
+        wait_for_worker(scheduler, "of-another-version", there=True)
         with pytest.raises(ClusterError, match=r"tcp://\S+ has 9\.9\.9"):
             list(pick(folder_of_six, tmp_path / "out"))
     finally:
         worker.terminate()
         worker.wait(30)
-    with distributed.Client(scheduler, set_as_default=False) as client:
-        deadline = time.monotonic() + 60
-        while len(client.nthreads()) > 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
+    wait_for_worker(scheduler, "of-another-version", there=False)
 
 
 def test_a_scheduler_that_is_not_there_is_said_and_nothing_is_lost(
