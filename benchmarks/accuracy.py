@@ -1,6 +1,7 @@
 """Measure accuracy: pickers over every set, scored, as one table.
 
     python benchmarks/accuracy.py --data DATA --work DIR [--mode default|paper|none] [--model NAME|DIR]
+        [--unadapted] [--per-scene N]
         [--peers log,topaz] [--ablate NAME ...] [--only SET ...] [--no-simulated]
 
 DATA holds the real sets (empiar-10017/, empiar-10146/, negatives/), each with images and reference.csv; the simulated
@@ -29,7 +30,7 @@ def main() -> int:
     options = _options()
     pickers = _pickers(options)
     sets, scores = [], []
-    for chosen in chosen_sets(options.data, options.work, options.only, options.simulated):
+    for chosen in chosen_sets(options.data, options.work, options.only, options.simulated, options.per_scene):
         sets.append(chosen)
         for picker in pickers:
             scores.append(measure(picker, chosen, options.work / "picks"))
@@ -56,6 +57,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--mode", choices=("default", "paper", "none"), default="default", help="none: only the others")
     parser.add_argument("--model", help="instead of the mode's own")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--unadapted", action="store_true", help="beside it, the same with --no-adapt")
+    parser.add_argument("--per-scene", type=int, help="simulated micrographs of each scene; adapting takes 5")
     parser.add_argument("--peers", default="", help="log, topaz, or both with a comma")
     parser.add_argument("--ablate", nargs="+", default=[], choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
     parser.add_argument("--only", nargs="+", default=[], metavar="SET")
@@ -73,7 +76,8 @@ def _pickers(options: argparse.Namespace) -> list[Picker]:
     peers = [name for name in options.peers.split(",") if name]
     if unknown := set(peers) - set(known):
         raise SystemExit(f"--peers {', '.join(unknown)}: there are {', '.join(known)}")
-    ours = [] if options.mode == "none" else [CommandLine(options.mode, options.model, options.device)]
+    adapt = (True, False) if options.unadapted else (True,)
+    ours = [CommandLine(options.mode, options.model, options.device, a) for a in adapt if options.mode != "none"]
     variants = [InProcess(name, VARIANTS[name], options.model) for name in options.ablate]
     return [*ours, *variants, *(picker for name in peers for picker in known[name])]
 

@@ -69,16 +69,18 @@ class Picker(Protocol):
 
 @dataclass(frozen=True)
 class CommandLine:
-    """``cryoemmae pick`` with its default settings, as a user runs it."""
+    """``cryoemmae pick`` with its default settings, as a user runs it; or without adapting to the micrographs."""
 
     mode: str = "default"
     model: str | None = None
     device: str = "cpu"
+    adapt: bool = True
 
     @property
     def name(self) -> str:
-        """The mode, and the model where it is not the mode's own."""
-        return f"cryoemmae-{self.mode}" + (f"-{Path(self.model).name}" if self.model else "")
+        """The mode, the model where it is not the mode's own, and whether it is left as it is."""
+        model = f"-{Path(self.model).name}" if self.model else ""
+        return f"cryoemmae-{self.mode}{model}" + ("" if self.adapt else "-unadapted")
 
     @property
     def store(self) -> str:
@@ -102,6 +104,7 @@ class CommandLine:
         command = [sys.executable, "-m", "cryoemmae_plugin", "pick", *map(str, paths), "--out", str(out)]
         command += ["--diameter", f"{chosen.diameter_A:.6g}", "--mode", self.mode, "--device", self.device]
         command += ["--overlays", "none", "--overwrite", *(["--model", self.model] if self.model else [])]
+        command += [] if self.adapt else ["--no-adapt"]
         clock = ChildClock()
         call(command)
         seconds = clock.seconds() / len(paths)

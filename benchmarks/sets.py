@@ -108,40 +108,44 @@ def real_sets(source: Path, folder: Path) -> list[BenchmarkSet]:
     return sets
 
 
-def simulated_sets(folder: Path, names: list[str] | None = None) -> list[BenchmarkSet]:
+def simulated_sets(folder: Path, names: list[str] | None = None, per_scene: int | None = None) -> list[BenchmarkSet]:
     """Simulate the benchmark's scenes under `folder`: one set a scene, several micrographs each.
 
     Parameters
     ----------
     names : list of str, optional
         Only these scenes.
+    per_scene : int, optional
+        Micrographs of each; `SEEDS_PER_SCENE` by default, which are the first of them.
     """
-    sets = []
+    sets, count = [], per_scene or SEEDS_PER_SCENE
     for at, scene in enumerate(benchmark_scenes()):
         if names is not None and scene.name not in names:
             continue
-        target = folder / f"{scene.name}.{SEEDS_PER_SCENE}"
+        target = folder / f"{scene.name}.{count}"
         recipe = scene.settings.model_dump_json(indent=1)
         if not (target / RECIPE).exists() or (target / RECIPE).read_text() != recipe:
-            _simulate(scene, target, SIMULATION_SEED + at)
+            _simulate(scene, target, SIMULATION_SEED + at, count)
             (target / RECIPE).write_text(recipe)
         settings = scene.settings
         sets.append(BenchmarkSet(scene.name, target, settings.diameter_A, settings.pixel_size_A))
     return sets
 
 
-def _simulate(scene: Scene, target: Path, first_seed: int) -> None:
+def _simulate(scene: Scene, target: Path, first_seed: int, count: int) -> None:
     """Make all micrographs of a scene."""
     shutil.rmtree(target, ignore_errors=True)
-    scenes = [Scene(f"{scene.name}_{n + 1}", scene.settings) for n in range(SEEDS_PER_SCENE)]
-    write_micrographs(target, scenes, [first_seed + SEED_STEP * n for n in range(SEEDS_PER_SCENE)])
+    scenes = [Scene(f"{scene.name}_{n + 1}", scene.settings) for n in range(count)]
+    write_micrographs(target, scenes, [first_seed + SEED_STEP * n for n in range(count)])
 
 
-def chosen_sets(source: Path, work: Path, only: list[str], simulated: bool = True) -> Iterator[BenchmarkSet]:
+def chosen_sets(
+    source: Path, work: Path, only: list[str], simulated: bool = True, per_scene: int | None = None
+) -> Iterator[BenchmarkSet]:
     """All sets, or those that `only` names; the real ones first, each simulated one made when its turn comes."""
     for real in real_sets(source, work / "sets"):
         if not only or real.name in only:
             yield real
     for scene in benchmark_scenes() if simulated else []:
         if not only or scene.name in only:
-            yield from simulated_sets(work / "simulated", [scene.name])
+            yield from simulated_sets(work / "simulated", [scene.name], per_scene)

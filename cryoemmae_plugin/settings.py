@@ -66,6 +66,12 @@ class RequestedSettings(BaseModel):
         title="Particle contrast",
         description="'dark' for particles darker than the ice (raw cryo-EM micrographs), 'bright' for inverted ones.",
     )
+    adapt: bool = Field(
+        default=True,
+        title="Adapt to the micrographs",
+        description="Of five micrographs or more, first learn from the surest picks what these particles and this "
+        "noise look like: a minute or two on a CPU, once a result folder. Default mode only.",
+    )
     edge_distance: float = Field(
         default=0.0,
         ge=0,

@@ -66,8 +66,9 @@ def _chooser(build: BuildEngine, request: PickRequest) -> ChooseEngine:
 
 
 def _once(choose: ChooseEngine, settings: PickerSettings) -> ChooseEngine:
+    """Make the engine of these settings now; later ones that differ, as with an adapted model, get their own."""
     engine = choose(settings)
-    return lambda settings: engine
+    return lambda wanted: engine if wanted == settings else choose(wanted)
 
 
 def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:

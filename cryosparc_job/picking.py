@@ -12,6 +12,7 @@ from pathlib import Path
 from cryoemmae_plugin.cli.session import AnyEngine, Engine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, StoreError
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.adapting import settle_model
 from cryoemmae_plugin.run.diameter import settle_diameter
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
@@ -142,7 +143,16 @@ class PickJob:
             job.checkpoint()
             sample = [self._micrograph(e) for e in spread(self.prepared.exposures, request.train_on)]
             settings = train(sample, files, request, settings, self.folder, job, watch)
-        engine = self.build(settings)
+        adapted = settle_model(
+            settings,
+            micrographs,
+            self.folder / PICKS_FOLDER,
+            tell=job.log,
+            progress=lambda done, total: job.progress(f"Adapting  {sayings.bar(done, total)}", now=done == total),
+            loader=files.load,
+            should_stop=watch,
+        )
+        engine = self.build(adapted)
         job.log(sayings.engine(engine, settings))
         job.checkpoint()
         record = RunRecord(

@@ -9,6 +9,7 @@ from pathlib import Path
 from cryoemmae_plugin.cli.session import AnyEngine
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, Interrupted
 from cryoemmae_plugin.images import read_header
+from cryoemmae_plugin.run.adapting import settle_model
 from cryoemmae_plugin.run.diameter import settle_diameter
 from cryoemmae_plugin.run.profile import Profile
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
@@ -73,16 +74,42 @@ class PickJob:
             self._publish(micrographs, store, reasons)
 
     def _build_engine(self, micrographs: Sequence[JobMicrograph]) -> AnyEngine:
-        """The model asked for, or the one that this job trains, on its devices."""
+        """The model asked for, or the one that this job trains, adapted to the micrographs, on its devices."""
         model_name = self._settings.model_name
         if self._arguments.train_on:
             arguments = replace(self._arguments, settings=self._settings)
             model_name = str(project_model(arguments, micrographs, self._work, self._should_stop))
-        asked = self._arguments
-        engine = build_workers(self._settings, model_name, asked.devices, asked.threads, asked.workers)
-        engine = engine or build_engine(self._settings, model_name, asked.devices[0], asked.threads)
+        engine = self._engine_of(model_name)  # what it lacks, shows before a minute is spent
+        adapted = self._adapted(model_name, micrographs)
+        if adapted != model_name:
+            engine = self._engine_of(adapted)
         say(f"Model {engine.model_name} on {engine.device}")
         return engine
+
+    def _engine_of(self, model_name: str) -> AnyEngine:
+        asked = self._arguments
+        engine = build_workers(self._settings, model_name, asked.devices, asked.threads, asked.workers)
+        return engine or build_engine(self._settings, model_name, asked.devices[0], asked.threads)
+
+    def _adapted(self, model_name: str, micrographs: Sequence[JobMicrograph]) -> str:
+        """The model that knows these micrographs, where it can be had."""
+        bars: list[ProgressBar] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(ProgressBar("Adapting to the micrographs", total))
+            bars[0].show(done)
+
+        chosen = settle_model(
+            self._settings.model_copy(update={"model": model_name}),
+            [m.micrograph for m in micrographs],
+            self._work,
+            renew=True,
+            tell=say_in_ascii,
+            progress=progress,
+            should_stop=self._should_stop,
+        )
+        return chosen.model_name
 
     def _pick(self, micrographs: Sequence[JobMicrograph], engine: AnyEngine, store: ResultStore) -> list[str]:
         """Pick what the store does not hold; the reasons of those that failed."""

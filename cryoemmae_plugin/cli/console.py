@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -93,6 +94,32 @@ class Reporter:
             text = f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}"
         target = self._bar.console if self._bar is not None else console
         target.print(Text(text, style), soft_wrap=True)
+
+
+class Stages:
+    """One bar after the other: each stage of a training has its own."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._stage, self._bar = reporter, "", ExitStack()
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def show(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Say that `done` of `total` steps of a stage are behind."""
+        if stage != self._stage:
+            self._bar.close()
+            self._stage = stage
+            if not self._reporter.interactive:
+                self._reporter.say(stage)
+            self._bar.enter_context(self._reporter.progress(total, stage))
+        if done:
+            self._reporter.advance_to(done, total, note)
 
 
 class _Handler(logging.Handler):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cryoemmae_plugin.cli.console import Reporter
+from cryoemmae_plugin.cli.console import Reporter, Stages
 from cryoemmae_plugin.cli.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions
 from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
-from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.errors import Interrupted, SettingsError
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from cryoemmae_plugin.version import release
 
@@ -68,6 +68,8 @@ def pick(
         Draw the picks on the first N micrographs, or on all, or none.
     """
     from cryoemmae_plugin.cli.session import PickRun, RunOptions
+    from cryoemmae_plugin.cli.signals import stop_on_signals
+    from cryoemmae_plugin.run.adapting import settle_model
     from cryoemmae_plugin.run.diameter import settle_diameter
     from cryoemmae_plugin.run.inputs import find_micrographs
     from cryoemmae_plugin.run.store import ResultStore, RunRecord, stored_source
@@ -84,7 +86,25 @@ def pick(
     )
     reporter = Reporter(dated=True)
     chosen = settle_diameter(settings, micrographs, out, anew=overwrite, tell=reporter.say)
-    engine = choose_engine(chosen, device, threads, workers, compute)
+    engine = choose_engine(chosen, device, threads, workers, compute)  # what it lacks, shows before a minute is spent
+    with stop_on_signals() as stop, Stages(reporter) as stages:
+        try:
+            adapted = settle_model(
+                chosen,
+                micrographs,
+                out,
+                anew=overwrite,
+                tell=reporter.say,
+                progress=lambda done, total: stages.show("Adapting", done, total),
+                should_stop=stop,
+            )
+            if stop():
+                raise Interrupted("stopped before the first micrograph; run the same command again")
+        except Interrupted as err:
+            reporter.warn(str(err))
+            return stop.exit_status
+    if adapted != chosen:
+        engine = choose_engine(adapted, device, threads, workers, compute)
     record = RunRecord(
         version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=chosen
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from cryoemmae_plugin.cli.console import Reporter
+from cryoemmae_plugin.cli.console import Reporter, Stages
 from cryoemmae_plugin.cli.options import Flag
 from cryoemmae_plugin.cli.signals import stop_on_signals
 from cryoemmae_plugin.errors import Interrupted, SettingsError
@@ -86,7 +84,7 @@ def train(
     folder = out or user_models_dir() / name
     reporter = Reporter(dated=True)
     reporter.say(f"Training {name} on {len(micrographs)} micrographs, on {chosen}, into {folder}")
-    with stop_on_signals() as stop, _Stages(reporter) as stages:
+    with stop_on_signals() as stop, Stages(reporter) as stages:
         try:
             train_model(
                 micrographs,
@@ -105,32 +103,6 @@ def train(
             return stop.exit_status
     reporter.say(f"Done. Pick with it: cryoemmae pick MICROGRAPHS/ --diameter {diameter:g} --model {out or name}")
     return 0
-
-
-class _Stages:
-    """One bar after the other: each stage of a training has its own."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter, self._stage, self._bar = reporter, "", ExitStack()
-
-    def __enter__(self) -> _Stages:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    def show(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Say that `done` of `total` steps of a stage are behind."""
-        if stage != self._stage:
-            self._bar.close()
-            self._stage = stage
-            if not self._reporter.interactive:
-                self._reporter.say(stage)
-            self._bar.enter_context(self._reporter.progress(total, stage))
-        if done:
-            self._reporter.advance_to(done, total, note)
 
 
 def _fit_settings(**values: int | None) -> FitSettings:

@@ -103,13 +103,13 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     particles = np.zeros(len(SIZES_A), np.int64)
     for at, diameter_px in enumerate(SIZES_A / pixel_size_A):
         if LEAST_PX <= diameter_px <= LARGEST_SHARE * min(image.shape):
-            piece = _middle(pixels, round(FIELD_DIAMETERS * diameter_px))
+            piece = middle(pixels, round(FIELD_DIAMETERS * diameter_px))
             log_odds = _judge_blindly(piece, float(diameter_px), head)
             sureness[at], particles[at], area[at] = (log_odds**2).sum(), len(log_odds), piece.numel()
     return SizeScan(sureness, particles, area)
 
 
-def _middle(pixels: torch.Tensor, side: int) -> torch.Tensor:
+def middle(pixels: torch.Tensor, side: int) -> torch.Tensor:
     """The middle of an image (ny, nx), at most so many pixels a side."""
     top, left = (max(0, (n - side) // 2) for n in pixels.shape)
     return pixels[top : top + side, left : left + side]

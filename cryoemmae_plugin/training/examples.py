@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.condition import Conditioned, condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, look
 from cryoemmae_plugin.core.head import CELL_PX
 from cryoemmae_plugin.core.model import PickingModel
@@ -188,7 +188,12 @@ def view_example(
         Of all particles, x and y in micrograph pixels.
     """
     with torch.inference_mode():
-        seen = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
+        return example_of(model, condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX), centres)
+
+
+def example_of(model: PickingModel, seen: Conditioned, centres: NDArray[np.float64]) -> Example:
+    """Look at a conditioned micrograph, and set beside it the centres (N, 2) of all particles, in micrograph pixels."""
+    with torch.inference_mode():
         view = look(seen, model, StepTimer())
     rows, columns = view.cells.shape[-2:]
     xy = seen.frame.to_grid(centres) if len(centres) else np.zeros((0, 2))

@@ -141,8 +141,8 @@ def _begin(start: Head | None, embed_dim: int, seed: int) -> Head:
     return head.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def mean_head(first: Head, second: Head) -> Head:
-    """Average the weights of two heads, one trained on from the other; not calibrated yet.
+def mean_head(first: Head, second: Head, share: float = 0.5) -> Head:
+    """Average the weights of two heads, one trained on from the other, `share` being the second's; not calibrated yet.
 
     What a head has learned on many scenes outlasts a short training on few that way.
     """
@@ -150,7 +150,7 @@ def mean_head(first: Head, second: Head) -> Head:
     with torch.no_grad():
         for mine, theirs in zip(mean.state_dict().values(), second.state_dict().values(), strict=True):
             if mine.is_floating_point():
-                mine.lerp_(theirs, 0.5)
+                mine.lerp_(theirs, share)
     mean.calibration.copy_(torch.tensor(UNCALIBRATED))
     return mean
 

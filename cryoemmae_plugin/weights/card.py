@@ -21,7 +21,8 @@ else:
 
 CARD_FILE = "card.toml"
 MAX_CARD_BYTES = 2**20
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME_LIMIT = 64
+NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LIMIT - 1}}}")
 
 LIMITS = {"tile_px": 256, "patch_px": 64, "embed_dim": 2048, "depth": 64, "num_heads": 64, "mlp_ratio": 16}
 """Largest dimensions of an encoder that are believed, so that a broken card cannot ask for all memory."""

@@ -1,0 +1,248 @@
+"""A head that knows the data set at hand: made before the first micrograph is picked, and kept in the result folder.
+
+The first run in a folder decides: every later one picks with the same weights, also when more micrographs have come by
+then. All of it happens on the CPU, so that the weights do not depend on which device picks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cryoemmae_plugin.core.diameter import LARGEST_SHARE, LEAST_PX
+from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
+from cryoemmae_plugin.run.ahead import Loaded, load
+from cryoemmae_plugin.run.atomic import atomic_write, output_error
+from cryoemmae_plugin.run.diameter import evenly_spread
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.weights import Model, load_model, save_model
+from cryoemmae_plugin.weights.card import NAME_LIMIT
+from cryoemmae_plugin.weights.model import CENTROIDS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cryoemmae_plugin.training.specimen import Sighting
+
+logger = logging.getLogger(__name__)
+
+MODEL_FOLDER = "model"
+NOTE_FILE = "adapted.json"
+SAMPLE = 5
+"""Micrographs that are looked at, evenly spread over the list; of fewer there is too little to learn."""
+SUFFIX = "-adapted"
+
+Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+class AdaptationNote(BaseModel):
+    """Whether a folder's results are picked by an adapted head, and what that depends on: content of `NOTE_FILE`.
+
+    Attributes
+    ----------
+    adapted : bool
+    why : str
+        What there was to learn from, for people.
+    base_sha256 : str
+        The model that was adapted.
+    diameter_A, contrast, pixel_size_A
+        The settings that the adaptation depends on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    adapted: bool
+    why: str
+    base_sha256: str
+    diameter_A: float
+    contrast: str
+    pixel_size_A: float | None
+
+    def holds_for(self, settings: PickerSettings, model: Model) -> bool:
+        """Whether it was taken with the same settings and model."""
+        now = (model.sha256, settings.diameter_A, settings.contrast, settings.pixel_size_A)
+        return (self.base_sha256, self.diameter_A, self.contrast, self.pixel_size_A) == now
+
+
+def settle_model(
+    settings: PickerSettings,
+    micrographs: Sequence[Micrograph],
+    folder: Path,
+    *,
+    anew: bool = False,
+    renew: bool = False,
+    tell: Tell = logger.info,
+    progress: Progress = lambda done, total: None,
+    loader: Callable[[Micrograph], Loaded] = load,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> PickerSettings:
+    """Settings whose model is adapted to the micrographs; the same settings where that is not wanted or not possible.
+
+    Parameters
+    ----------
+    settings : PickerSettings
+        What the user wants.
+    micrographs : sequence of Micrograph
+        What is going to be picked.
+    folder : Path
+        The result folder; keeps the model.
+    anew : bool
+        Forget what earlier runs have left there.
+    renew : bool
+        Adapt anew where earlier runs had other settings: their results are going to be thrown away.
+    tell : callable
+        Takes lines for the user.
+    progress : callable
+        Told how many of how many steps are done.
+    loader : callable
+        Reads a micrograph.
+    should_stop : callable
+        Asked before each step.
+
+    Raises
+    ------
+    Interrupted
+        When `should_stop` says True.
+    OutputError
+        When the model cannot be kept.
+    StoreError
+        When the folder's note cannot be read.
+    """
+    if anew:
+        _forget(folder)
+    if not settings.adapt or settings.mode != "default":
+        return settings
+    from cryoemmae_plugin.run.store import SETTINGS_FILE
+
+    model = load_model(settings.model_name)
+    note = read_note(folder)
+    if note is None or not note.holds_for(settings, model):
+        if (folder / SETTINGS_FILE).exists() and not renew:
+            return settings  # of another run: whether this one may go on there, the store says
+        note = _adapt(settings, model, micrographs, folder, tell, progress, loader, should_stop)
+    elif note.adapted:
+        tell(f"Picking with the model that was adapted to these micrographs before: {folder / MODEL_FOLDER}")
+    return settings.model_copy(update={"model": str((folder / MODEL_FOLDER).absolute())}) if note.adapted else settings
+
+
+def read_note(folder: Path) -> AdaptationNote | None:
+    """What earlier runs in a folder have decided; None where there is nothing.
+
+    Raises
+    ------
+    StoreError
+        When the file is there and cannot be read.
+    """
+    path = folder / NOTE_FILE
+    try:
+        return AdaptationNote.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeError, ValidationError) as err:
+        raise StoreError(
+            f"{path}: cannot be read ({str(err).splitlines()[0]}). "
+            "Choose another --out, or start over with --overwrite."
+        ) from err
+
+
+def _adapt(
+    settings: PickerSettings,
+    model: Model,
+    micrographs: Sequence[Micrograph],
+    folder: Path,
+    tell: Tell,
+    progress: Progress,
+    loader: Callable[[Micrograph], Loaded],
+    should_stop: Callable[[], bool],
+) -> AdaptationNote:
+    """Adapt the model, keep it in the folder, and write down what was decided."""
+    adapted, why = False, f"{len(micrographs)} micrographs, fewer than {SAMPLE}"
+    if len(micrographs) >= SAMPLE:
+        from cryoemmae_plugin.training.adapt import adapt_head
+        from cryoemmae_plugin.training.specimen import count_sure
+
+        tell(f"Adapting {model.card.name} to these micrographs; --no-adapt leaves that out")
+        head = load_head(model)
+        seen = _look(settings, model, micrographs, loader, should_stop)
+        why = f"{count_sure(seen)} sure picks in {len(seen)} micrographs"
+        better = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
+        if better is not None:
+            _save(model, better.arrays(), why, folder / MODEL_FOLDER)
+            adapted = True
+        tell(f"Adapted, from {why}" if adapted else f"Not adapted: {why}")
+    note = AdaptationNote(
+        adapted=adapted,
+        why=why,
+        base_sha256=model.sha256,
+        diameter_A=settings.diameter_A,
+        contrast=settings.contrast,
+        pixel_size_A=settings.pixel_size_A,
+    )
+    with atomic_write(folder / NOTE_FILE) as file:
+        file.write(json.dumps(note.model_dump(), indent=2, ensure_ascii=False) + "\n")
+    return note
+
+
+def _look(
+    settings: PickerSettings,
+    model: Model,
+    micrographs: Sequence[Micrograph],
+    loader: Callable[[Micrograph], Loaded],
+    should_stop: Callable[[], bool],
+) -> list[Sighting]:
+    """See a sample of the micrographs; what cannot be picked, picking is going to report."""
+    import torch
+
+    from cryoemmae_plugin.training.specimen import sight
+
+    head = load_head(model)
+    sightings = []
+    for micrograph in evenly_spread(micrographs, SAMPLE):
+        if should_stop():
+            raise Interrupted("stopped while adapting to the micrographs; run the same command again")
+        try:
+            loaded = loader(micrograph)
+        except ImageError as err:
+            logger.debug("not adapted to: %s", err)
+            continue
+        diameter_px = settings.diameter_A / loaded.pixel_size_A
+        if LEAST_PX <= diameter_px <= LARGEST_SHARE * min(loaded.image.shape):
+            image = torch.from_numpy(-loaded.image if settings.contrast == "bright" else loaded.image)
+            sightings.append(sight(image, diameter_px, model, head))
+    return sightings
+
+
+def _save(model: Model, head: dict[str, Tensor], why: str, folder: Path) -> None:
+    name = model.card.name.removesuffix(SUFFIX)[: NAME_LIMIT - len(SUFFIX)] + SUFFIX
+    card = model.card.model_copy(
+        update={
+            "name": name,
+            "data": f"{model.card.data}; adapted to {why}",
+            "recipe": f"{model.card.recipe}; head trained further on micrographs made of its own picks",
+            "hardware": f"CPU, {platform.machine()}",
+            "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        }
+    )
+    clusters = {CENTROIDS: model.centroids, **model.arrays, **head}
+    save_model(folder, card, model.encoder.state_dict(), clusters)
+
+
+def _forget(folder: Path) -> None:
+    """Delete the note and the model that it tells of, and nothing else."""
+    try:
+        if (folder / NOTE_FILE).exists():
+            shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
+            (folder / NOTE_FILE).unlink()
+    except OSError as err:
+        raise output_error(folder, err) from err

@@ -1,0 +1,313 @@
+"""What one data set looks like, told from the head's own picks: its particle, its noise, and how densely it lies.
+
+Averages of picks that were turned onto each other are strewn over noise of the micrographs' own spectrum. The centres
+in such a micrograph are known, so that a head can learn from it, and no label was needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+from scipy.spatial import cKDTree
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, draw_to_maxima, find_candidates, look
+from cryoemmae_plugin.core.diameter import middle
+from cryoemmae_plugin.core.head import Head, balance, doubt
+from cryoemmae_plugin.core.model import PickingModel
+from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.simulate.place import place_centres
+
+FIELD_DIAMETERS = 24
+"""Side of the piece, in the micrograph's middle, that is looked at."""
+PICKED, SURE = 0.5, 0.6
+"""Figure of merit of the picks that are counted, and of those that are averaged."""
+LEAST_SURE = 60
+"""Fewer sure picks, in all micrographs together, say too little."""
+MOST_AVERAGED = 1200
+REACH = round(GRID_DIAMETER_PX)
+"""Patches reach so many grid pixels from their centre."""
+MASK_RADIUS, MASK_EDGE = 0.55, 0.05
+"""Radius of the soft mask that takes a particle out of its surroundings, and the width of its edge, in diameters."""
+PICKS_PER_AVERAGE, AVERAGES = 40, (2, 8)
+"""Picks that an average takes, and the least and greatest number of averages."""
+ANGLES, ROUNDS = 36, 4
+"""Orientations that are tried, and how often."""
+WINDOW = 48
+"""Side of the windows that the spectrum is taken from, in grid pixels."""
+RINGS = 32
+"""Of the spectrum, from zero to the corner's frequency."""
+FILLED_SHARE = 0.02
+"""Windows with a larger share of pixels that are no image are left out."""
+LEAST_NOISE = 0.1
+"""Noise is what the particles leave of the spectrum, and at least this share of it."""
+EMPTY_TRIED, LEAST_EMPTY = 400, 20
+"""Places a micrograph that are tried, and how few that are far from every pick say nothing."""
+CONTRAST_LIMITS = (1.0, 2.0)
+"""Least and greatest factor by which averages are strengthened."""
+RIGHT_SHARE = 0.85
+"""Share of the picks that are taken to be particles."""
+CLOSEST_QUANTILE, CLOSEST_SLACK, CLOSEST_LIMIT = 0.03, 0.05, 0.5
+"""Particles lie as close as this share of the picks do, less some slack, and no closer than the limit, in diameters."""
+DENSITY_SPREAD, STRENGTH_SPREAD, GAIN_SPREAD = 0.35, 0.25, 0.12
+"""Deviation of the logarithm of a scene's density, of a particle's contrast, of the logarithm of a scene's contrast."""
+LEAST_STRENGTH = 0.3
+LEAST_DEVIATION = 0.5
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What a head sees in the middle of one micrograph.
+
+    Attributes
+    ----------
+    pixels : ndarray, shape (rows, columns), float32
+        Conditioned; :data:`GRID_DIAMETER_PX` to a particle's diameter.
+    area : float
+        Of the image in it, in square diameters.
+    xy : ndarray, shape (N, 2)
+        Picks in grid pixels, best first.
+    score : ndarray, shape (N,)
+    """
+
+    pixels: NDArray[np.float32]
+    area: float
+    xy: NDArray[np.float64]
+    score: NDArray[np.float32]
+
+
+def sight(image: Tensor, diameter_px: float, model: PickingModel, head: Head) -> Sighting:
+    """Pick the middle of a micrograph (ny, nx), particles dark, as the default mode does."""
+    piece = middle(image, round(FIELD_DIAMETERS * diameter_px))
+    with torch.inference_mode():
+        seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
+        view = look(seen, model, StepTimer())
+        xy, score = find_candidates(view, seen, head)
+        score = balance(doubt(score, head.least_evidence))
+        xy = draw_to_maxima(xy, view.pixels[0, 1], seen.diameter_px)
+    picked = score >= PICKED
+    area = float(seen.valid.sum()) / GRID_DIAMETER_PX**2
+    return Sighting(seen.pixels.numpy(), area, xy[picked], score[picked])
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A data set's particle, noise and density, all on the head's grid.
+
+    Attributes
+    ----------
+    averages : ndarray, shape (K, 2 REACH + 1, 2 REACH + 1)
+        Of aligned picks, masked.
+    shares : ndarray, shape (K,)
+        Share of the picks in each.
+    noise : ndarray, shape (RINGS,)
+        Power spectrum of what is not particle, by spatial frequency.
+    density : float
+        Particles per square diameter.
+    closest : float
+        Least distance of two centres, in diameters.
+    """
+
+    averages: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    density: float
+    closest: float
+
+    def draw(self, side: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Draw a micrograph of this specimen: pixels (side, side) of deviation about 1, and all centres (N, 2)."""
+        pixels = _noise_of(self.noise, side, rng)
+        density = self.density * float(np.exp(rng.normal(0, DENSITY_SPREAD)))
+        wide = side + 2 * GRID_DIAMETER_PX
+        centres = place_centres(
+            round(density * (wide / GRID_DIAMETER_PX) ** 2),
+            (-GRID_DIAMETER_PX, -GRID_DIAMETER_PX),
+            (side + GRID_DIAMETER_PX, side + GRID_DIAMETER_PX),
+            self.closest * GRID_DIAMETER_PX,
+            np.zeros((side, side), bool),
+            rng,
+        )
+        gain = float(np.exp(rng.normal(0, GAIN_SPREAD)))
+        for at in centres:
+            strength = gain * max(LEAST_STRENGTH, float(rng.normal(1, STRENGTH_SPREAD)))
+            average = self.averages[rng.choice(len(self.averages), p=self.shares)]
+            _add(pixels, average if rng.random() < 0.5 else average[:, ::-1], at, rng.uniform(0, 2 * np.pi), strength)
+        inside = ((centres > -0.5) & (centres < side - 0.5)).all(1)
+        return (pixels / max(LEAST_DEVIATION, pixels.std())).astype(np.float32), centres[inside]
+
+
+def count_sure(sightings: Sequence[Sighting]) -> int:
+    """Picks that are sure enough to be averaged."""
+    return sum(int((seen.score >= SURE).sum()) for seen in sightings)
+
+
+def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen | None:
+    """Tell what a data set looks like; None where too few picks are sure."""
+    if count_sure(sightings) < LEAST_SURE:
+        return None
+    rng = np.random.default_rng(seed)
+    sure = np.concatenate([_patches(seen.pixels, seen.xy[seen.score >= SURE]) for seen in sightings])
+    averages, shares = average_views(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], rng)
+    empty = np.concatenate([_patches(seen.pixels, _empty_places(seen, rng)) for seen in sightings])
+    averages *= contrast_lost(averages, shares, sure, empty)
+    density = RIGHT_SHARE * sum(len(seen.xy) for seen in sightings) / sum(seen.area for seen in sightings)
+    nearest = [cKDTree(seen.xy).query(seen.xy, k=2)[0][:, 1] for seen in sightings if len(seen.xy) > 1]
+    closest = float(np.quantile(np.concatenate(nearest), CLOSEST_QUANTILE)) / GRID_DIAMETER_PX
+    spectra = np.concatenate([window_spectra(seen.pixels) for seen in sightings])
+    if not len(spectra):
+        return None
+    whole = np.median(spectra, axis=0)  # of junk, most windows have little
+    noise = np.maximum(whole - density * _power_of(averages, shares), LEAST_NOISE * whole)
+    return Specimen(averages, shares, noise, density, max(CLOSEST_LIMIT, closest - CLOSEST_SLACK))
+
+
+def average_views(
+    patches: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Turn patches (N, side, side) onto each other and average them, those that are alike together.
+
+    Returns
+    -------
+    averages : ndarray, shape (K, side, side)
+        Masked.
+    shares : ndarray, shape (K,)
+        Of the patches; they add up to 1.
+    """
+    data = torch.from_numpy(patches)
+    count = int(np.clip(len(patches) // PICKS_PER_AVERAGE, *AVERAGES))
+    mask = _mask()
+    kind = torch.from_numpy(rng.integers(count, size=len(patches)))
+    angle = torch.from_numpy(rng.uniform(0, 2 * np.pi, len(patches))).float()
+    turns = torch.arange(ANGLES) * (2 * torch.pi / ANGLES)
+    for _ in range(ROUNDS):
+        averages, members = _average(_turned(data, -angle), kind, count)
+        inside = averages * mask
+        inside = inside - inside.sum((1, 2), keepdim=True) / mask.sum() * mask
+        inside = inside / inside.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
+        turned = torch.stack([_turned(inside, turn.expand(count)) for turn in turns], 1)
+        match = torch.einsum("nst,kast->nka", data, turned)
+        match[:, members == 0] = -torch.inf
+        best = match.flatten(1).argmax(1)
+        kind, angle = best // ANGLES, turns[best % ANGLES]
+    averages, members = _average(_turned(data, -angle), kind, count)
+    kept = members > 0
+    shares = (members[kept] / members.sum()).double().numpy()
+    return (averages[kept] * mask).double().numpy(), shares / shares.sum()
+
+
+def contrast_lost(
+    averages: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    sure: NDArray[np.float32],
+    empty: NDArray[np.float32],
+) -> float:
+    """Tell how much stronger single particles are than their averages, which lose where views are not quite aligned.
+
+    Parameters
+    ----------
+    averages, shares
+        As :func:`average_views` gives them.
+    sure, empty : ndarray, shape (N, side, side)
+        Patches around picks, and far from all: what their powers differ by is the particle's.
+    """
+    if len(empty) < LEAST_EMPTY:
+        return 1.0
+    mask = _mask().numpy()
+    power = ((sure * mask) ** 2).sum((1, 2)).mean() - np.median(((empty * mask) ** 2).sum((1, 2)))
+    kept = float(shares @ (averages**2).sum((1, 2)))
+    return float(np.clip(np.sqrt(max(0.0, float(power)) / kept), *CONTRAST_LIMITS))
+
+
+def _empty_places(seen: Sighting, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Places (N, 2) that are whole image, a diameter or more from every pick."""
+    rows, columns = seen.pixels.shape
+    places = rng.uniform(REACH, (columns - REACH, rows - REACH), (EMPTY_TRIED, 2))
+    near = cKDTree(seen.xy).query(places)[0] < GRID_DIAMETER_PX if len(seen.xy) else np.zeros(len(places), bool)
+    filled = (_patches(seen.pixels, places) == 0).mean((1, 2)) > FILLED_SHARE
+    return np.asarray(places[~near & ~filled])
+
+
+def _average(patches: Tensor, kind: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean patch of each kind (count, side, side), and how many there are of it."""
+    members = torch.bincount(kind, minlength=count).float()
+    total = torch.zeros(count, *patches.shape[1:]).index_add_(0, kind, patches)
+    return total / members.clamp(min=1)[:, None, None], members
+
+
+def _turned(images: Tensor, angle: Tensor) -> Tensor:
+    """Turn each of (N, side, side) about its middle by its angle (N,)."""
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrix = torch.stack([torch.stack([cosine, -sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)
+    grid = F.affine_grid(matrix, [len(images), 1, *images.shape[1:]], align_corners=False)
+    return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0]
+
+
+def _mask() -> Tensor:
+    line = torch.arange(-REACH, REACH + 1) / GRID_DIAMETER_PX
+    return torch.sigmoid((MASK_RADIUS - torch.hypot(line[:, None], line)) / MASK_EDGE)
+
+
+def _patches(pixels: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Cut out patches (N, 2 REACH + 1, 2 REACH + 1) around centres (N, 2); 0 beyond the frame."""
+    down, across = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1]
+    x, y = (xy[:, axis, None, None] for axis in (0, 1))
+    return np.asarray(map_coordinates(pixels, [y + down, x + across], order=1), np.float32)
+
+
+def _add(
+    pixels: NDArray[np.float64], average: NDArray[np.float64], at: NDArray[np.float64], angle: float, strength: float
+) -> None:
+    """Add an average, turned, to pixels (side, side), centred at (x, y)."""
+    left, top = np.floor(at).astype(int) - REACH
+    rows = np.arange(max(0, top), min(pixels.shape[0], top + 2 * REACH + 2))
+    columns = np.arange(max(0, left), min(pixels.shape[1], left + 2 * REACH + 2))
+    if not len(rows) or not len(columns):
+        return
+    dy, dx = rows[:, None] - at[1], columns[None] - at[0]
+    where = [np.cos(angle) * dy - np.sin(angle) * dx + REACH, np.sin(angle) * dy + np.cos(angle) * dx + REACH]
+    pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += strength * map_coordinates(average, where, order=1)
+
+
+def window_spectra(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Power by spatial frequency, shape (windows, RINGS), in every whole window of an image (rows, columns)."""
+    taper = np.hanning(WINDOW)[:, None] * np.hanning(WINDOW)
+    corners = [
+        (row, column)
+        for row in range(0, pixels.shape[0] - WINDOW + 1, WINDOW // 2)
+        for column in range(0, pixels.shape[1] - WINDOW + 1, WINDOW // 2)
+    ]
+    windows = [pixels[row : row + WINDOW, column : column + WINDOW] for row, column in corners]
+    whole = [window for window in windows if (window == 0).mean() <= FILLED_SHARE]
+    power = [_by_ring(np.abs(np.fft.fft2(window * taper)) ** 2) for window in whole]
+    return np.asarray(np.array(power).reshape(-1, RINGS) / (taper**2).sum())
+
+
+def _power_of(averages: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Power (RINGS,) that one particle per square diameter adds to the spectrum."""
+    side = 2 * WINDOW  # an average is larger than a window
+    power = np.abs(np.fft.fft2(averages, s=(side, side))) ** 2
+    return _by_ring(np.tensordot(shares, power, 1)) / GRID_DIAMETER_PX**2
+
+
+def _by_ring(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    ring = np.minimum(_rings(len(power)).astype(int), RINGS - 1).ravel()
+    return np.asarray(np.bincount(ring, power.ravel(), RINGS) / np.maximum(np.bincount(ring, minlength=RINGS), 1))
+
+
+def _rings(side: int) -> NDArray[np.float64]:
+    """Place of each frequency of a square image among the rings."""
+    frequency = np.fft.fftfreq(side)
+    return np.asarray(np.hypot(frequency[:, None], frequency) / np.sqrt(0.5) * RINGS)
+
+
+def _noise_of(power: NDArray[np.float64], side: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gaussian noise (side, side) of a spectrum (RINGS,)."""
+    amplitude = np.sqrt(np.interp(_rings(side) - 0.5, np.arange(RINGS), power))
+    return np.asarray(np.fft.ifft2(np.fft.fft2(rng.standard_normal((side, side))) * amplitude).real)

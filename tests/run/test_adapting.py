@@ -1,0 +1,169 @@
+"""Adapting before picking: when it is done, what is kept, and that later runs in a folder pick with the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoemmae_plugin.core.head import Head
+from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
+from cryoemmae_plugin.run.adapting import MODEL_FOLDER, NOTE_FILE, SAMPLE, read_note, settle_model
+from cryoemmae_plugin.run.ahead import Loaded
+from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.settings import PickerSettings, make_settings
+from cryoemmae_plugin.training import adapt, specimen
+from cryoemmae_plugin.training.specimen import Sighting
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.weights import load_model
+
+
+def micrographs(count: int) -> list[Micrograph]:
+    return [Micrograph(Path(f"m{i:02d}.mrc"), 2.0, f"m{i:02d}") for i in range(count)]
+
+
+class Laboratory:
+    """Stands in for looking and training, which take minutes; remembers what it was asked for."""
+
+    def __init__(self, model: Path) -> None:
+        self.model, self.seen, self.trained = model, 0, 0
+        self.read: list[str] = []
+        self.signs: list[float] = []
+        self.broken: tuple[str, ...] = ()
+        self.enough = True
+
+    def load(self, micrograph: Micrograph) -> Loaded:
+        if micrograph.uid in self.broken:
+            raise ImageError(f"{micrograph.path}: the file is empty; copy it again")
+        self.read.append(micrograph.uid)
+        return Loaded(np.full((200, 260), 7, np.float32), 2.0, 1, 0.0)
+
+    def sight(self, image: object, diameter_px: float, model: object, head: object) -> Sighting:
+        self.signs.append(float(image[0, 0]))  # type: ignore[index]
+        assert diameter_px == 20
+        return Sighting(np.zeros((8, 8), np.float32), 1.0, np.zeros((30, 2)), np.full(30, 0.9, np.float32))
+
+    def adapt(self, model: object, head: Head, seen: list[Sighting], **options: object) -> Head | None:
+        self.trained += 1
+        self.seen = len(seen)
+        return load_head(load_model(self.model)).requires_grad_(False) if self.enough else None
+
+    def settle(self, folder: Path, settings: PickerSettings | None = None, count: int = 9, **options: object) -> str:
+        """The model to pick with."""
+        settings = settings or self.settings()
+        chosen = settle_model(settings, micrographs(count), folder, loader=self.load, **options)  # type: ignore[arg-type]
+        assert chosen.model_copy(update={"model": None}) == settings.model_copy(update={"model": None})
+        return chosen.model_name
+
+    def settings(self, **values: object) -> PickerSettings:
+        return make_settings(**{"diameter_A": 40.0, "model": str(self.model)} | values)
+
+
+@pytest.fixture
+def lab(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
+    lab = Laboratory(tiny_model)
+    monkeypatch.setattr(specimen, "sight", lab.sight)
+    monkeypatch.setattr(adapt, "adapt_head", lab.adapt)
+    return lab
+
+
+def test_an_adapted_model_is_kept_in_the_folder_and_says_what_it_is(lab: Laboratory, tmp_path: Path) -> None:
+    told: list[str] = []
+    name = lab.settle(tmp_path, tell=told.append)
+    assert name == str(tmp_path / MODEL_FOLDER)
+    model = load_model(name)
+    assert model.card.name == "tiny-adapted"
+    assert "150 sure picks in 5 micrographs" in model.card.data
+    assert lab.read == ["m00", "m02", "m04", "m06", "m08"]
+    assert any("--no-adapt" in line for line in told)
+    note = read_note(tmp_path)
+    assert note is not None
+    assert note.adapted
+    assert note.base_sha256 == load_model(lab.model).sha256
+
+
+def test_later_runs_pick_with_it_also_when_more_micrographs_have_come(lab: Laboratory, tmp_path: Path) -> None:
+    first = lab.settle(tmp_path)
+    sha256 = load_model(first).sha256
+    told: list[str] = []
+    assert lab.settle(tmp_path, count=40, tell=told.append) == first
+    assert lab.trained == 1
+    assert load_model(first).sha256 == sha256
+    assert "before" in told[0]
+
+
+def test_few_micrographs_or_few_picks_are_not_adapted_to_and_later_runs_keep_to_that(
+    lab: Laboratory, tmp_path: Path
+) -> None:
+    assert lab.settle(tmp_path / "few", count=SAMPLE - 1) == str(lab.model)
+    assert (lab.read, lab.trained) == ([], 0)
+    assert lab.settle(tmp_path / "few", count=SAMPLE) == str(lab.model)
+    lab.enough = False
+    told: list[str] = []
+    assert lab.settle(tmp_path / "faint", tell=told.append) == str(lab.model)
+    assert "Not adapted" in told[-1]
+    lab.enough = True
+    assert lab.settle(tmp_path / "faint") == str(lab.model)
+    assert lab.trained == 1
+    assert not (tmp_path / "faint" / MODEL_FOLDER).exists()
+
+
+def test_it_is_left_out_on_request_and_in_paper_mode(lab: Laboratory, tmp_path: Path) -> None:
+    for values in ({"adapt": False}, {"mode": "paper"}):
+        assert lab.settle(tmp_path, lab.settings(**values)) == str(lab.model)
+    assert lab.trained == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_another_run_is_not_adapted_in_unless_its_results_go(lab: Laboratory, tmp_path: Path) -> None:
+    lab.settle(tmp_path)
+    record = RunRecord(version="0", model_name="m", model_sha256="0", settings=make_settings(diameter_A=40))
+    with ResultStore.create(tmp_path, record):
+        pass
+    other = lab.settings(contrast="bright")
+    assert lab.settle(tmp_path, other) == str(lab.model)
+    assert lab.trained == 1
+    assert lab.settle(tmp_path, other, renew=True) == str(tmp_path / MODEL_FOLDER)
+    assert lab.trained == 2
+    assert lab.signs == [7.0] * 5 + [-7.0] * 5  # bright particles are turned dark
+    assert lab.settle(tmp_path, anew=True) == str(lab.model)  # the record is still there
+
+
+def test_starting_over_forgets_it(lab: Laboratory, tmp_path: Path) -> None:
+    lab.settle(tmp_path)
+    lab.settle(tmp_path, anew=True)
+    assert lab.trained == 2
+    lab.settle(tmp_path, count=1, anew=True)
+    assert not (tmp_path / MODEL_FOLDER).exists()
+
+
+def test_a_folder_called_model_that_is_not_ours_stays(lab: Laboratory, tmp_path: Path) -> None:
+    (tmp_path / MODEL_FOLDER).mkdir()
+    (tmp_path / MODEL_FOLDER / "thesis.txt").write_text("chapter 1")
+    lab.settle(tmp_path, count=1, anew=True)
+    assert (tmp_path / MODEL_FOLDER / "thesis.txt").exists()
+
+
+def test_micrographs_that_cannot_be_read_or_hold_no_particle_of_that_size_are_left_out(
+    lab: Laboratory, tmp_path: Path
+) -> None:
+    lab.broken = ("m02",)
+    lab.settle(tmp_path / "broken")
+    assert lab.seen == 4
+    lab.settle(tmp_path / "huge", lab.settings(diameter_A=150.0))
+    assert lab.seen == 0
+
+
+def test_a_stop_leaves_nothing_behind(lab: Laboratory, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        lab.settle(tmp_path, should_stop=lambda: True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_note_that_cannot_be_read_is_named(lab: Laboratory, tmp_path: Path) -> None:
+    (tmp_path / NOTE_FILE).write_text(json.dumps({"adapted": "perhaps"}))
+    with pytest.raises(StoreError, match=r"adapted\.json: cannot be read .* --overwrite"):
+        lab.settle(tmp_path)
