@@ -11,7 +11,6 @@ from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from typing import Literal
-from unittest import mock
 
 import numpy as np
 import torch
@@ -73,8 +72,8 @@ def without_verdict(image: NDArray[np.float32], model: Model, diameter_px: float
 def without_balance(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Run the default mode with one threshold for every micrograph."""
     conditioned, view = LOOKS.at(image, model, diameter_px)
-    with torch.inference_mode(), mock.patch("cryoemmae_plugin.core.default.balance", lambda score: score):
-        return judge(view, conditioned, Head.from_arrays(model.arrays))
+    with torch.inference_mode():
+        return judge(view, conditioned, Head.from_arrays(model.arrays), balanced=False)
 
 
 def hide(view: View, hidden: Hidden) -> View:

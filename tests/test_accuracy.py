@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.default import pick_default
+from cryoemmae_plugin.core.picker import Picker, load_head
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
+from cryoemmae_plugin.training.adapt import adapt_head
+from cryoemmae_plugin.training.specimen import sight
 from cryoemmae_plugin.types import Picks
 from cryoemmae_plugin.weights import load_model
 
@@ -71,3 +75,25 @@ def test_a_micrograph_without_a_particle_is_left_alone(name: str) -> None:
     settings = SimulationSettings(**COMMON, diameter_A=170.0, n_particles=0, **EMPTY[name])
     _, candidates = pick(settings, 78)
     assert len(candidates.above(0.5)) <= MOST_PICKS[name]
+
+
+RODS: dict[str, Any] = {"particle": "rod", "diameter_A": 250.0, "n_particles": 40, "defocus_um": 2.5, "contrast": 1.0}
+
+
+@pytest.mark.slow
+def test_adapting_to_five_micrographs_finds_more_rods() -> None:
+    settings = SimulationSettings(**COMMON | {"pixel_size_A": 4.0, "shape": (900, 1000)}, **RODS)
+    made = [simulate(settings, 300 + n) for n in range(5)]
+    images = [torch.from_numpy(one.image) for one in made]
+    model = load_model("emmae-base")
+    head = load_head(model)
+    adapted = adapt_head(model, head, [sight(image, settings.diameter_px, model, head) for image in images])
+    assert adapted is not None
+    reference = {f"m{n}": Reference(one.xy, settings.diameter_px) for n, one in enumerate(made)}
+    f1 = {}
+    for name, judge in (("shipped", head), ("adapted", adapted)):
+        with torch.inference_mode():
+            picks = [pick_default(image, model, judge, settings.diameter_px).above(0.5) for image in images]
+        found = {f"m{n}": Scored(one.xy, one.score.astype(float)) for n, one in enumerate(picks)}
+        f1[name] = evaluate(reference, found).mean["half_d"].f1
+    assert f1["adapted"] >= f1["shipped"] + 0.01, f1

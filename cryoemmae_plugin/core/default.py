@@ -92,10 +92,12 @@ def pick_default(
         return judge(view, conditioned, head)
 
 
-def judge(view: View, conditioned: Conditioned, head: Head) -> Picks:
+def judge(view: View, conditioned: Conditioned, head: Head, *, balanced: bool = True) -> Picks:
     """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
     xy, score = find_candidates(view, conditioned, head)
-    score = balance(doubt(score, head.least_evidence))
+    score = doubt(score, head.least_evidence)
+    if balanced:
+        score = balance(score)
     xy = draw_to_maxima(xy, view.pixels[0, 1], conditioned.diameter_px)
     power = darkness(conditioned, xy)
     ny, nx = conditioned.frame.shape

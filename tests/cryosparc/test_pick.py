@@ -204,3 +204,29 @@ def test_output_name_is_the_users(world: Any) -> None:
     _, job = pick(world, output="emmae_picks")
     assert list(job.outputs) == ["emmae_picks"]
     assert len(world.saved(job.uid, "emmae_picks")) == 3
+
+
+def test_a_job_picks_with_the_model_that_was_adapted_to_its_exposures(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cryosparc_job.picking as module
+
+    class Engines(stub.StubEngines):
+        def __call__(self, settings: Any, *more: Any) -> Any:
+            models.append(settings.model_name)
+            return super().__call__(settings, *more)
+
+    def settle(settings: Any, micrographs: Any, folder: Path, **options: Any) -> Any:
+        options["progress"](1, 1)
+        sizes.extend(options["loader"](micrograph).image.shape for micrograph in micrographs)
+        return settings.model_copy(update={"model": str(folder / "model")})
+
+    models: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(module, "settle_model", settle)
+    world.few(3)
+    report, _ = pick(world, engines=Engines())
+    assert report.status == "completed"
+    assert models[0] == "emmae-base"
+    assert models[-1].endswith("picks/model")
+    assert len(sizes) == 3

@@ -308,3 +308,41 @@ def test_a_model_trained_by_the_job_is_kept_for_every_continue(
     assert main([*words, "--threshold", "0.1"]) == 0
     assert trained == [["MotionCorr/job002/Movies/mic_0.mrc", "MotionCorr/job002/Movies/mic_1.mrc"]]
     assert "Using the model that this job has trained" in capsys.readouterr().out
+
+
+def test_a_job_picks_with_the_model_that_was_adapted_in_its_folder(
+    relion_job: Job, three_micrographs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import relion_wrapper.job as module
+
+    asked: list[dict[str, Any]] = []
+    engines: list[str] = []
+
+    def settle(settings: Any, micrographs: Any, folder: Path, **options: Any) -> Any:
+        asked.append({"micrographs": [m.uid for m in micrographs], "folder": folder, **options})
+        options["progress"](3, 3)
+        return settings.model_copy(update={"model": "External/job010/cryoemmae/model"})
+
+    stand_in = module.build_engine
+
+    def build(settings: Any, model_name: str, *more: Any) -> Any:
+        engines.append(model_name)
+        return stand_in(settings, model_name, *more)
+
+    monkeypatch.setattr(module, "settle_model", settle)
+    monkeypatch.setattr(module, "build_engine", build)
+    assert run(relion_job, three_micrographs, "--model", tiny_model) == 0
+    assert engines == [str(tiny_model), "External/job010/cryoemmae/model"]
+    assert asked[0]["folder"] == Path("External/job010/cryoemmae")
+    assert len(asked[0]["micrographs"]) == 3
+    assert asked[0]["renew"]
+
+
+def test_a_first_pass_over_few_micrographs_says_that_it_does_not_adapt(
+    relion_job: Job, three_micrographs: Path
+) -> None:
+    note = Path(JOB, "cryoemmae", "adapted.json")
+    assert run(relion_job, three_micrographs, "--adapt", "no") == 0
+    assert not note.exists()
+    assert run(relion_job, three_micrographs, job="External/job011/") == 0
+    assert "3 micrographs, fewer than 5" in Path("External/job011/cryoemmae/adapted.json").read_text()

@@ -76,7 +76,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType, stand_
         project = Project(folder)
         run(project, job_star(0, import_options()))
         executable = f"{sys.executable} {stand_in.__file__}"
-        parameters = {"diameter": "54", "threshold": "0.6"}
+        parameters = {"diameter": "54", "threshold": "0.6", "adapt": "no"}
         star = "Import/job001/micrographs.star"
         picked = run(project, external_job_star(star, parameters, threads=1, executable=executable))
         coordinates = f"{picked.name}coords_suffix_autopick.star"
