@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.core.diameter import LARGEST_SHARE, LEAST_PX
+from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.run.ahead import Loaded, load
@@ -128,7 +129,7 @@ def settle_model(
     model = load_model(settings.model_name)
     note = read_note(folder)
     if note is None or not note.holds_for(settings, model):
-        if (folder / SETTINGS_FILE).exists() and not renew:
+        if (folder / SETTINGS_FILE).exists() and not (anew or renew):
             return settings  # of another run: whether this one may go on there, the store says
         note = _adapt(settings, model, micrographs, folder, tell, progress, loader, should_stop)
     elif note.adapted:
@@ -174,7 +175,7 @@ def _adapt(
 
         tell(f"Adapting {model.card.name} to these micrographs; --no-adapt leaves that out")
         head = load_head(model)
-        seen = _look(settings, model, micrographs, loader, should_stop)
+        seen = _look(settings, model, head, micrographs, loader, should_stop)
         why = f"{count_sure(seen)} sure picks in {len(seen)} micrographs"
         better = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
         if better is not None:
@@ -197,6 +198,7 @@ def _adapt(
 def _look(
     settings: PickerSettings,
     model: Model,
+    head: Head,
     micrographs: Sequence[Micrograph],
     loader: Callable[[Micrograph], Loaded],
     should_stop: Callable[[], bool],
@@ -206,7 +208,6 @@ def _look(
 
     from cryoemmae_plugin.training.specimen import sight
 
-    head = load_head(model)
     sightings = []
     for micrograph in evenly_spread(micrographs, SAMPLE):
         if should_stop():

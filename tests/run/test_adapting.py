@@ -129,7 +129,8 @@ def test_a_folder_of_another_run_is_not_adapted_in_unless_its_results_go(lab: La
     assert lab.settle(tmp_path, other, renew=True) == str(tmp_path / MODEL_FOLDER)
     assert lab.trained == 2
     assert lab.signs == [7.0] * 5 + [-7.0] * 5  # bright particles are turned dark
-    assert lab.settle(tmp_path, anew=True) == str(lab.model)  # the record is still there
+    assert lab.settle(tmp_path, anew=True) == str(tmp_path / MODEL_FOLDER)
+    assert lab.trained == 3
 
 
 def test_starting_over_forgets_it(lab: Laboratory, tmp_path: Path) -> None:
