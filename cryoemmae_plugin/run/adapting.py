@@ -7,7 +7,6 @@ then. All of it happens on the CPU, so that the weights do not depend on which d
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import platform
 import shutil
@@ -15,14 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.diameter import LARGEST_SHARE, LEAST_PX
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
-from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
+from cryoemmae_plugin.errors import ImageError, Interrupted
+from cryoemmae_plugin.run import notes
 from cryoemmae_plugin.run.ahead import Loaded, load
-from cryoemmae_plugin.run.atomic import atomic_write, output_error
+from cryoemmae_plugin.run.atomic import output_error
 from cryoemmae_plugin.run.diameter import evenly_spread
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
@@ -145,16 +145,8 @@ def read_note(folder: Path) -> AdaptationNote | None:
     StoreError
         When the file is there and cannot be read.
     """
-    path = folder / NOTE_FILE
-    try:
-        return AdaptationNote.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeError, ValidationError) as err:
-        raise StoreError(
-            f"{path}: cannot be read ({str(err).splitlines()[0]}). "
-            "Choose another --out, or start over with --overwrite."
-        ) from err
+    way_out = "choose another --out, or start over with --overwrite"
+    return notes.read_note(folder / NOTE_FILE, AdaptationNote, way_out)
 
 
 def _adapt(
@@ -190,8 +182,7 @@ def _adapt(
         contrast=settings.contrast,
         pixel_size_A=settings.pixel_size_A,
     )
-    with atomic_write(folder / NOTE_FILE) as file:
-        file.write(json.dumps(note.model_dump(), indent=2, ensure_ascii=False) + "\n")
+    notes.write_note(folder / NOTE_FILE, note)
     return note
 
 

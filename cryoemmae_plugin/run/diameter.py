@@ -6,19 +6,19 @@ micrographs have come by then.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.diameter import DiameterEstimate, SizeScan, estimate_diameter, scan_sizes
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
+from cryoemmae_plugin.run import notes
 from cryoemmae_plugin.run.ahead import Loaded, load
-from cryoemmae_plugin.run.atomic import atomic_write, output_error
+from cryoemmae_plugin.run.atomic import output_error
 from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
@@ -116,8 +116,7 @@ def settle_diameter(
         tell(f"Diameter: {known:g} Å, as in {folder} before")
         return asked.with_diameter(known)
     note = estimate_from(micrographs, asked, loader)
-    with atomic_write(folder / NOTE_FILE) as file:
-        file.write(json.dumps(note.model_dump(), indent=2, ensure_ascii=False) + "\n")
+    notes.write_note(folder / NOTE_FILE, note)
     tell(note.describe())
     return asked.with_diameter(note.diameter_A)
 
@@ -159,15 +158,7 @@ def read_note(folder: Path) -> DiameterNote | None:
     StoreError
         When the file is there and cannot be read.
     """
-    path = folder / NOTE_FILE
-    try:
-        return DiameterNote.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeError, ValidationError) as err:
-        raise StoreError(
-            f"{path}: cannot be read ({str(err).splitlines()[0]}); delete it to estimate the diameter anew"
-        ) from err
+    return notes.read_note(folder / NOTE_FILE, DiameterNote, "delete it to estimate the diameter anew")
 
 
 def account_for(folder: Path, diameter_A: float) -> dict[str, object]:

@@ -8,7 +8,6 @@ it is trained a little further.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,7 +39,6 @@ def adapt_head(
     sightings: Sequence[Sighting],
     *,
     seed: int = 0,
-    checkpoint: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Head | None:
@@ -55,8 +53,6 @@ def adapt_head(
     sightings : sequence of Sighting
         One a micrograph.
     seed : int
-    checkpoint : Path, optional
-        File to go on from, and to keep the training's state in.
     progress : callable
         Told how many of how many steps are done; a scene counts as one, too.
     should_stop : callable
@@ -88,7 +84,6 @@ def adapt_head(
         own + others,
         SETTINGS,
         start=head,
-        checkpoint=checkpoint,
         progress=lambda done, steps, loss: progress(scenes + done, total),
         should_stop=should_stop,
     )

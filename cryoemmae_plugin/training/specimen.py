@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, draw_to_maxima, find_candidates, look
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, judge, look
 from cryoemmae_plugin.core.diameter import middle
-from cryoemmae_plugin.core.head import Head, balance, doubt
+from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.simulate.place import place_centres
@@ -88,13 +88,9 @@ def sight(image: Tensor, diameter_px: float, model: PickingModel, head: Head) ->
     piece = middle(image, round(FIELD_DIAMETERS * diameter_px))
     with torch.inference_mode():
         seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
-        view = look(seen, model, StepTimer())
-        xy, score = find_candidates(view, seen, head)
-        score = balance(doubt(score, head.least_evidence))
-        xy = draw_to_maxima(xy, view.pixels[0, 1], seen.diameter_px)
-    picked = score >= PICKED
+        picks = judge(look(seen, model, StepTimer()), seen, head).above(PICKED)
     area = float(seen.valid.sum()) / GRID_DIAMETER_PX**2
-    return Sighting(seen.pixels.numpy(), area, xy[picked], score[picked])
+    return Sighting(seen.pixels.numpy(), area, seen.frame.to_grid(picks.xy), picks.score)
 
 
 @dataclass(frozen=True)
