@@ -20,7 +20,7 @@ from relion_wrapper.display import write_display_settings
 from relion_wrapper.engine import build_engine, build_workers
 from relion_wrapper.logfile import write_logfile
 from relion_wrapper.micrographs import JobMicrograph, read_job_micrographs
-from relion_wrapper.progress import ProgressBar, say, say_in_ascii, warn
+from relion_wrapper.progress import ProgressBar, StageBars, say, say_in_ascii, warn
 from relion_wrapper.publish import LOGFILE, Published, publish_coordinates, write_list, write_output_nodes
 from relion_wrapper.training import project_model
 
@@ -93,20 +93,14 @@ class PickJob:
 
     def _adapted(self, model_name: str, micrographs: Sequence[JobMicrograph]) -> str:
         """The model that knows these micrographs, where it can be had."""
-        bars: list[ProgressBar] = []
-
-        def progress(done: int, total: int) -> None:
-            if not bars:
-                bars.append(ProgressBar("Adapting to the micrographs", total))
-            bars[0].show(done)
-
+        bars = StageBars()
         chosen = settle_model(
             self._settings.model_copy(update={"model": model_name}),
             [m.micrograph for m in micrographs],
             self._work,
             renew=True,
             tell=say_in_ascii,
-            progress=progress,
+            progress=lambda done, total: bars.show("Adapting to the micrographs", done, total),
             should_stop=self._should_stop,
         )
         return chosen.model_name

@@ -62,3 +62,16 @@ class ProgressBar:
             if whole is not None and whole > seconds:
                 return f"{spent / seconds:.2f}/{whole / seconds:.2f} {unit}"
         return f"{spent:3.0f}/{'???' if whole is None else f'{whole:3.0f}'} sec"
+
+
+class StageBars:
+    """A bar for each stage of something long, begun when the stage is first heard of."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, ProgressBar] = {}
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Say that `done` of `total` steps of a stage are behind."""
+        if stage not in self._bars:
+            self._bars[stage] = ProgressBar(stage, total)
+        self._bars[stage].show(done)

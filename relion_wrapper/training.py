@@ -13,7 +13,7 @@ from cryoemmae_plugin.weights import CARD_FILE, read_card
 from relion_wrapper.arguments import JobArguments
 from relion_wrapper.engine import choose_devices
 from relion_wrapper.micrographs import JobMicrograph
-from relion_wrapper.progress import ProgressBar, say
+from relion_wrapper.progress import StageBars, say
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.training.start import Start
@@ -87,16 +87,7 @@ def _train(arguments: JobArguments, plan: dict[str, Any], home: Path, should_sto
     used = [TrainingMicrograph(Path(name), plan["diameter_A"], A, bright) for name, A in plan["micrographs"]]
     start = _start(plan["start"])
     how = f"further from {plan['start']}" if start else "from scratch"
-    bars: dict[str, ProgressBar] = {}
-
-    def on_stage(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
-            bars[stage] = ProgressBar(stage, total)
-        bars[stage].show(done)
-
-    def progress(done: int, total: int, loss: float) -> None:
-        on_stage(f"Training on {len(used)} micrographs, {how}", done, total)
-
+    bars = StageBars()
     train_model(
         used,
         home,
@@ -105,8 +96,8 @@ def _train(arguments: JobArguments, plan: dict[str, Any], home: Path, should_sto
         settings=FitSettings(epochs=plan["epochs"]) if plan["epochs"] else None,
         start=start,
         device=choose_devices(arguments.devices)[0],
-        progress=progress,
-        on_stage=on_stage,
+        progress=lambda done, total, loss: bars.show(f"Training on {len(used)} micrographs, {how}", done, total),
+        on_stage=bars.show,
         should_stop=should_stop,
     )
 

@@ -187,8 +187,7 @@ def view_example(
     centres : ndarray, shape (N, 2)
         Of all particles, x and y in micrograph pixels.
     """
-    with torch.inference_mode():
-        return example_of(model, condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX), centres)
+    return example_of(model, condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX), centres)
 
 
 def example_of(model: PickingModel, seen: Conditioned, centres: NDArray[np.float64]) -> Example:

@@ -194,8 +194,7 @@ def average_views(
         kind, angle = best // ANGLES, turns[best % ANGLES]
     averages, members = _average(_turned(data, -angle), kind, count)
     kept = members > 0
-    shares = (members[kept] / members.sum()).double().numpy()
-    return (averages[kept] * mask).double().numpy(), shares / shares.sum()
+    return (averages[kept] * mask).double().numpy(), (members[kept].double() / len(patches)).numpy()
 
 
 def contrast_lost(
