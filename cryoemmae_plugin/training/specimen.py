@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, judge, look
@@ -23,6 +22,7 @@ from cryoemmae_plugin.core.diameter import middle
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, soft_mask
 from cryoemmae_plugin.simulate.place import place_centres
 
 FIELD_DIAMETERS = 24
@@ -32,14 +32,8 @@ PICKED, SURE = 0.5, 0.6
 LEAST_SURE = 60
 """Fewer sure picks, in all micrographs together, say too little."""
 MOST_AVERAGED = 1200
-REACH = round(GRID_DIAMETER_PX)
-"""Patches reach so many grid pixels from their centre."""
-MASK_RADIUS, MASK_EDGE = 0.55, 0.05
-"""Radius of the soft mask that takes a particle out of its surroundings, and the width of its edge, in diameters."""
-PICKS_PER_AVERAGE, AVERAGES = 40, (2, 8)
-"""Picks that an average takes, and the least and greatest number of averages."""
-ANGLES, ROUNDS = 36, 4
-"""Orientations that are tried, and how often."""
+MASK_RADIUS = 0.55
+"""Radius of the soft mask that takes a particle out of its surroundings, in diameters."""
 WINDOW = 48
 """Side of the windows that the spectrum is taken from, in grid pixels."""
 RINGS = 32
@@ -149,9 +143,9 @@ def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen 
     if count_sure(sightings) < LEAST_SURE:
         return None
     rng = np.random.default_rng(seed)
-    sure = np.concatenate([_patches(seen.pixels, seen.xy[seen.score >= SURE]) for seen in sightings])
-    averages, shares = average_views(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], rng)
-    empty = np.concatenate([_patches(seen.pixels, _empty_places(seen, rng)) for seen in sightings])
+    sure = np.concatenate([cut_patches(seen.pixels, seen.xy[seen.score >= SURE]) for seen in sightings])
+    averages, shares = average_views(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], soft_mask(MASK_RADIUS), rng)
+    empty = np.concatenate([cut_patches(seen.pixels, _empty_places(seen, rng)) for seen in sightings])
     averages *= contrast_lost(averages, shares, sure, empty)
     density = RIGHT_SHARE * sum(len(seen.xy) for seen in sightings) / sum(seen.area for seen in sightings)
     nearest = [cKDTree(seen.xy).query(seen.xy, k=2)[0][:, 1] for seen in sightings if len(seen.xy) > 1]
@@ -162,39 +156,6 @@ def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen 
     whole = np.median(spectra, axis=0)  # of junk, most windows have little
     noise = np.maximum(whole - density * _power_of(averages, shares), LEAST_NOISE * whole)
     return Specimen(averages, shares, noise, density, max(CLOSEST_LIMIT, closest - CLOSEST_SLACK))
-
-
-def average_views(
-    patches: NDArray[np.float32], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Turn patches (N, side, side) onto each other and average them, those that are alike together.
-
-    Returns
-    -------
-    averages : ndarray, shape (K, side, side)
-        Masked.
-    shares : ndarray, shape (K,)
-        Of the patches; they add up to 1.
-    """
-    data = torch.from_numpy(patches)
-    count = int(np.clip(len(patches) // PICKS_PER_AVERAGE, *AVERAGES))
-    mask = _mask()
-    kind = torch.from_numpy(rng.integers(count, size=len(patches)))
-    angle = torch.from_numpy(rng.uniform(0, 2 * np.pi, len(patches))).float()
-    turns = torch.arange(ANGLES) * (2 * torch.pi / ANGLES)
-    for _ in range(ROUNDS):
-        averages, members = _average(_turned(data, -angle), kind, count)
-        inside = averages * mask
-        inside = inside - inside.sum((1, 2), keepdim=True) / mask.sum() * mask
-        inside = inside / inside.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
-        turned = torch.stack([_turned(inside, turn.expand(count)) for turn in turns], 1)
-        match = torch.einsum("nst,kast->nka", data, turned)
-        match[:, members == 0] = -torch.inf
-        best = match.flatten(1).argmax(1)
-        kind, angle = best // ANGLES, turns[best % ANGLES]
-    averages, members = _average(_turned(data, -angle), kind, count)
-    kept = members > 0
-    return (averages[kept] * mask).double().numpy(), (members[kept].double() / len(patches)).numpy()
 
 
 def contrast_lost(
@@ -214,7 +175,7 @@ def contrast_lost(
     """
     if len(empty) < LEAST_EMPTY:
         return 1.0
-    mask = _mask().numpy()
+    mask = soft_mask(MASK_RADIUS).numpy()
     power = ((sure * mask) ** 2).sum((1, 2)).mean() - np.median(((empty * mask) ** 2).sum((1, 2)))
     kept = float(shares @ (averages**2).sum((1, 2)))
     return float(np.clip(np.sqrt(max(0.0, float(power)) / kept), *CONTRAST_LIMITS))
@@ -225,35 +186,8 @@ def _empty_places(seen: Sighting, rng: np.random.Generator) -> NDArray[np.float6
     rows, columns = seen.pixels.shape
     places = rng.uniform(REACH, (columns - REACH, rows - REACH), (EMPTY_TRIED, 2))
     near = cKDTree(seen.xy).query(places)[0] < GRID_DIAMETER_PX if len(seen.xy) else np.zeros(len(places), bool)
-    filled = (_patches(seen.pixels, places) == 0).mean((1, 2)) > FILLED_SHARE
+    filled = (cut_patches(seen.pixels, places) == 0).mean((1, 2)) > FILLED_SHARE
     return np.asarray(places[~near & ~filled])
-
-
-def _average(patches: Tensor, kind: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean patch of each kind (count, side, side), and how many there are of it."""
-    members = torch.bincount(kind, minlength=count).float()
-    total = torch.zeros(count, *patches.shape[1:]).index_add_(0, kind, patches)
-    return total / members.clamp(min=1)[:, None, None], members
-
-
-def _turned(images: Tensor, angle: Tensor) -> Tensor:
-    """Turn each of (N, side, side) about its middle by its angle (N,)."""
-    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrix = torch.stack([torch.stack([cosine, -sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)
-    grid = F.affine_grid(matrix, [len(images), 1, *images.shape[1:]], align_corners=False)
-    return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0]
-
-
-def _mask() -> Tensor:
-    line = torch.arange(-REACH, REACH + 1) / GRID_DIAMETER_PX
-    return torch.sigmoid((MASK_RADIUS - torch.hypot(line[:, None], line)) / MASK_EDGE)
-
-
-def _patches(pixels: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Cut out patches (N, 2 REACH + 1, 2 REACH + 1) around centres (N, 2); 0 beyond the frame."""
-    down, across = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1]
-    x, y = (xy[:, axis, None, None] for axis in (0, 1))
-    return np.asarray(map_coordinates(pixels, [y + down, x + across], order=1), np.float32)
 
 
 def _add(

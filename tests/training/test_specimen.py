@@ -11,13 +11,13 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
+from cryoemmae_plugin.core.views import average_views, soft_mask
 from cryoemmae_plugin.training.specimen import (
     LEAST_SURE,
     REACH,
     RINGS,
     Sighting,
     Specimen,
-    average_views,
     contrast_lost,
     count_sure,
     describe_specimen,
@@ -118,5 +118,5 @@ def test_a_drawn_micrograph_has_its_particles_where_it_says(specimen: Specimen) 
 
 def test_equal_seeds_make_equal_averages(comma: MakeComma) -> None:
     patches = np.stack([comma(a, (REACH, REACH)) for a in np.linspace(0, 6, 90)])
-    one, other = (average_views(patches, np.random.default_rng(2))[0] for _ in range(2))
+    one, other = (average_views(patches, soft_mask(0.55), np.random.default_rng(2))[0] for _ in range(2))
     np.testing.assert_array_equal(one, other)

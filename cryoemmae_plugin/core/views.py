@@ -1,0 +1,88 @@
+"""What particles look like together: picks turned onto each other and averaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
+
+REACH = round(GRID_DIAMETER_PX)
+"""Patches reach so many grid pixels from their centre."""
+MASK_EDGE = 0.05
+"""Width of the edge of soft masks, in diameters."""
+PICKS_PER_AVERAGE, AVERAGES = 40, (2, 8)
+"""Picks that an average takes, and the least and greatest number of averages."""
+ANGLES, ROUNDS = 36, 4
+"""Orientations that are tried, and how often."""
+
+
+def cut_patches(pixels: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Cut out patches (N, 2 REACH + 1, 2 REACH + 1) around centres (N, 2); 0 beyond the frame."""
+    down, across = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1]
+    x, y = (xy[:, axis, None, None] for axis in (0, 1))
+    return np.asarray(map_coordinates(pixels, [y + down, x + across], order=1), np.float32)
+
+
+def soft_mask(radius: float) -> Tensor:
+    """A patch that is 1 within a radius, in diameters, and 0 beyond, with a soft edge."""
+    line = torch.arange(-REACH, REACH + 1) / GRID_DIAMETER_PX
+    return torch.sigmoid((radius - torch.hypot(line[:, None], line)) / MASK_EDGE)
+
+
+def average_views(
+    patches: NDArray[np.float32], mask: Tensor, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Turn patches (N, side, side) onto each other and average them, those that are alike together.
+
+    Parameters
+    ----------
+    patches : ndarray, shape (N, side, side), float32
+    mask : Tensor, shape (side, side)
+        Only what is in it counts.
+    rng : Generator
+
+    Returns
+    -------
+    averages : ndarray, shape (K, side, side)
+        Masked.
+    shares : ndarray, shape (K,)
+        Of the patches; they add up to 1.
+    """
+    data = torch.from_numpy(patches)
+    count = int(np.clip(len(patches) // PICKS_PER_AVERAGE, *AVERAGES))
+    kind = torch.from_numpy(rng.integers(count, size=len(patches)))
+    angle = torch.from_numpy(rng.uniform(0, 2 * np.pi, len(patches))).float()
+    turns = torch.arange(ANGLES) * (2 * torch.pi / ANGLES)
+    for _ in range(ROUNDS):
+        averages, members = _average(_turned(data, -angle), kind, count)
+        inside = averages * mask
+        inside = inside - inside.sum((1, 2), keepdim=True) / mask.sum() * mask
+        inside = inside / inside.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
+        turned = torch.stack([_turned(inside, turn.expand(count)) for turn in turns], 1)
+        match = torch.einsum("nst,kast->nka", data, turned)
+        match[:, members == 0] = -torch.inf
+        best = match.flatten(1).argmax(1)
+        kind, angle = best // ANGLES, turns[best % ANGLES]
+    averages, members = _average(_turned(data, -angle), kind, count)
+    kept = members > 0
+    return (averages[kept] * mask).double().numpy(), (members[kept].double() / len(patches)).numpy()
+
+
+def _average(patches: Tensor, kind: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean patch of each kind (count, side, side), and how many there are of it."""
+    members = torch.bincount(kind, minlength=count).float()
+    total = torch.zeros(count, *patches.shape[1:]).index_add_(0, kind, patches)
+    return total / members.clamp(min=1)[:, None, None], members
+
+
+def _turned(images: Tensor, angle: Tensor) -> Tensor:
+    """Turn each of (N, side, side) about its middle by its angle (N,)."""
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrix = torch.stack([torch.stack([cosine, -sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)
+    grid = F.affine_grid(matrix, [len(images), 1, *images.shape[1:]], align_corners=False)
+    return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0]
