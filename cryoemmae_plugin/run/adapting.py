@@ -165,7 +165,7 @@ def _adapt(
         from cryoemmae_plugin.training.adapt import adapt_head
         from cryoemmae_plugin.training.specimen import count_sure
 
-        tell(f"Adapting {model.card.name} to these micrographs; --no-adapt leaves that out")
+        tell(f"Adapting {model.card.name} to these micrographs; --no-adapt (in RELION: adapt no) leaves that out")
         head = load_head(model)
         seen = _look(settings, model, head, micrographs, loader, should_stop)
         why = f"{count_sure(seen)} sure picks in {len(seen)} micrographs"

@@ -73,6 +73,7 @@ def adapt_head(
         return None
     scenes = SCENES + len(OTHER_SCENES)
     total = scenes + SETTINGS.steps
+    progress(0, total)
     others = make_examples(model, OTHER_SCENES, progress=lambda done, _: progress(done, total), should_stop=should_stop)
     own = []
     for number in range(SCENES):

@@ -35,7 +35,7 @@ def test_an_adapted_head_is_another_one_with_the_same_calibration(model: Model, 
     told: list[tuple[int, int]] = []
     adapted = adapt_head(model, head, [sighting(s) for s in range(2)], progress=lambda *step: told.append(step))
     assert adapted is not None
-    assert told == [(n, 6) for n in range(1, 7)]
+    assert told == [(n, 6) for n in range(7)]
     assert torch.equal(adapted.calibration, head.calibration)
     assert not torch.equal(adapted.state_dict()["out.2.weight"], before["out.2.weight"])
     assert all(torch.equal(tensor, head.state_dict()[name]) for name, tensor in before.items())
