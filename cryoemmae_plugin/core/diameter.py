@@ -2,21 +2,23 @@
 
 The default mode sees everything at the scale of the diameter that it is given, and its head knows particles at the
 right one, give or take a tenth. Given a much smaller or larger one, it sees no particle where there is one. So it is
-given one after the other, and how sure it is draws a curve with a peak.
+given one after the other, and how sure it is draws a curve with a peak. What the peak says of a compact particle, it
+says too small of a long one, so its picks there are averaged, and the averages measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, find_candidates, look_without_embedding
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, find_candidates, judge, look_without_embedding
 from cryoemmae_plugin.core.head import Head, log_odds_of_picks
+from cryoemmae_plugin.core.views import average_views, cut_patches, longest_extent, soft_mask
 from cryoemmae_plugin.errors import CannotTellError
 
 SMALLEST_A, LARGEST_A, STEP = 50.0, 800.0, 1.18
@@ -39,6 +41,16 @@ LEAST_PARTICLES = 30
 """Fewer particles, in all micrographs together, are more likely contamination."""
 LEAST_SURENESS = 2.0
 """Mean squared log-odds of the particles below which they may be noise, or grains of ice."""
+AVERAGED_FIELD_DIAMETERS = 24
+"""Side of the piece, in the frame's middle, whose picks are averaged."""
+SURE = 0.6
+"""Figure of merit of picks that are averaged."""
+LEAST_AVERAGED, MOST_AVERAGED = 40, 1200
+"""Of fewer picks averages say nothing; of more, so many are drawn."""
+MASK_RADIUS = 0.8
+"""Radius of the averages, in diameters: the particle may be longer than it seems."""
+EXTENT_WEIGHT = 0.7
+"""Weight of the averages' extent beside the diameter at which the head is surest, in the logarithm."""
 WAY_OUT = "measure a few particles and give their longest extent, in Å, with --diameter"
 
 
@@ -76,12 +88,15 @@ class DiameterEstimate:
         Particles that were seen at it.
     curve : tuple of (float, float)
         Diameter in Å, and how sure the head is at it, 1 at most.
+    extent_A : float, optional
+        How long the particle is in averages of picks; None where there are too few.
     """
 
     diameter_A: float
     error: float
     particles: int
     curve: tuple[tuple[float, float], ...]
+    extent_A: float | None = None
 
 
 def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, bright: bool = False) -> SizeScan:
@@ -98,7 +113,7 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     bright : bool
         Whether particles are lighter than the ice.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(-image if bright else image, np.float32))
+    pixels = _with_dark_particles(image, bright)
     sureness, area = np.full(len(SIZES_A), np.nan), np.full(len(SIZES_A), np.nan)
     particles = np.zeros(len(SIZES_A), np.int64)
     for at, diameter_px in enumerate(SIZES_A / pixel_size_A):
@@ -107,6 +122,10 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
             log_odds = _judge_blindly(piece, float(diameter_px), head)
             sureness[at], particles[at], area[at] = (log_odds**2).sum(), len(log_odds), piece.numel()
     return SizeScan(sureness, particles, area)
+
+
+def _with_dark_particles(image: NDArray[np.float32], bright: bool) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(-image if bright else image, np.float32))
 
 
 def middle(pixels: torch.Tensor, side: int) -> torch.Tensor:
@@ -158,6 +177,43 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
         particles=int(particles[peak]),
         curve=tuple((float(SIZES_A[at]), float(sureness[at] / np.nanmax(sureness))) for at in looked),
     )
+
+
+def surest_patches(
+    image: NDArray[np.float32], pixel_size_A: float, diameter_A: float, head: Head, *, bright: bool = False
+) -> NDArray[np.float32]:
+    """Cut the surest picks out of a micrograph's middle, seen at a diameter; arguments as of :func:`scan_sizes`.
+
+    Returns
+    -------
+    ndarray, shape (N, side, side)
+        Particles dark, on the head's grid.
+    """
+    diameter_px = diameter_A / pixel_size_A
+    piece = middle(_with_dark_particles(image, bright), round(AVERAGED_FIELD_DIAMETERS * diameter_px))
+    with torch.inference_mode():
+        seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
+        picks = judge(look_without_embedding(seen, head), seen, head).above(SURE)
+    return cut_patches(seen.pixels.numpy(), seen.frame.to_grid(picks.xy))
+
+
+def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.float32]]) -> DiameterEstimate:
+    """Measure averages of picks, and correct an estimate by what they say; the same estimate where picks are few.
+
+    Parameters
+    ----------
+    estimate : DiameterEstimate
+    patches : sequence of ndarray
+        As :func:`surest_patches` cuts them at the estimated diameter, one array a micrograph.
+    """
+    if sum(map(len, patches)) < LEAST_AVERAGED:
+        return estimate
+    together = np.concatenate(patches)
+    rng = np.random.default_rng(0)
+    drawn = together[rng.permutation(len(together))[:MOST_AVERAGED]]
+    extent = longest_extent(*average_views(drawn, soft_mask(MASK_RADIUS), rng))
+    diameter_A = estimate.diameter_A * extent**EXTENT_WEIGHT
+    return replace(estimate, diameter_A=diameter_A, extent_A=estimate.diameter_A * extent)
 
 
 def _count(scans: Sequence[SizeScan]) -> str:

@@ -1,11 +1,12 @@
-"""What particles look like together: picks turned onto each other and averaged."""
+"""What particles look like together: picks turned onto each other and averaged, and how far the averages extend."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.spatial.distance import pdist
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -19,6 +20,18 @@ PICKS_PER_AVERAGE, AVERAGES = 40, (2, 8)
 """Picks that an average takes, and the least and greatest number of averages."""
 ANGLES, ROUNDS = 36, 4
 """Orientations that are tried, and how often."""
+BLUR_PX = 1.0
+"""Averages are smoothed by so much before their extent is taken."""
+ZOOM = 3
+"""The extent is measured on a grid finer by this factor."""
+EDGE_REACH = (8, 19)
+"""The particle's surroundings are sought so far from the middle, in grid pixels: 1/3 to 4/5 of a diameter."""
+EDGE_HEIGHT = 0.15
+"""A particle extends to where its average has fallen to this share of its height above the surroundings."""
+EDGE_VIEWS = 0.75
+"""Most views show less than the longest extent, and junk more: this quantile of the views' extents is taken."""
+FARTHEST_PIXELS = 1500
+"""Of a view's pixels, only so many, the outermost ones, are compared."""
 
 
 def cut_patches(pixels: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -71,6 +84,35 @@ def average_views(
     averages, members = _average(_turned(data, -angle), kind, count)
     kept = members > 0
     return (averages[kept] * mask).double().numpy(), (members[kept].double() / len(patches)).numpy()
+
+
+def longest_extent(averages: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
+    """How long a particle is, in the diameters that it was seen by.
+
+    Parameters
+    ----------
+    averages, shares
+        As :func:`average_views` gives them, particles dark; masked well beyond the particle.
+    """
+    extents = np.array([_extent(-average) for average in averages])
+    order = extents.argsort()
+    at = np.searchsorted(shares[order].cumsum(), EDGE_VIEWS)
+    return float(extents[order][min(int(at), len(extents) - 1)])
+
+
+def _extent(average: NDArray[np.float64]) -> float:
+    """Greatest distance of two places of one view, particle bright, that stand out of its surroundings."""
+    smooth = gaussian_filter(average, BLUR_PX)
+    line = np.arange(-REACH, REACH + 1)
+    radius = np.hypot(line[:, None], line)
+    ring = np.rint(radius).astype(int).ravel()
+    profile = np.bincount(ring, smooth.ravel()) / np.bincount(ring)
+    first, last = EDGE_REACH
+    edge = first + int(profile[first : last + 1].argmin())
+    fine, far = zoom(smooth - profile[edge], ZOOM, order=1), zoom(radius, ZOOM, order=1)
+    outstanding = (far <= edge) & (fine >= EDGE_HEIGHT * fine[far <= edge].max())
+    places = np.argwhere(outstanding)[far[outstanding].argsort()[-FARTHEST_PIXELS:]]
+    return float(pdist(places).max(initial=0.0) + 1) / ZOOM / GRID_DIAMETER_PX
 
 
 def _average(patches: Tensor, kind: Tensor, count: int) -> tuple[Tensor, Tensor]:

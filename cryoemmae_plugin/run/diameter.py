@@ -7,13 +7,20 @@ micrographs have come by then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from cryoemmae_plugin.core.diameter import DiameterEstimate, SizeScan, estimate_diameter, scan_sizes
+from cryoemmae_plugin.core.diameter import (
+    DiameterEstimate,
+    SizeScan,
+    estimate_diameter,
+    refine_diameter,
+    scan_sizes,
+    surest_patches,
+)
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run import notes
@@ -45,6 +52,8 @@ class DiameterNote(BaseModel):
         Particles that were seen at it.
     curve : dict of str to float
         How sure the head is, by diameter in Å; 1 at most.
+    extent_A : float, optional
+        How long averages of them are.
     micrographs, left_out : tuple of str
         Files that were looked at, and why others could not be.
     contrast, pixel_size_A
@@ -58,6 +67,7 @@ class DiameterNote(BaseModel):
     particles: int
     curve: dict[str, float]
     micrographs: tuple[str, ...]
+    extent_A: float | None = None
     left_out: tuple[str, ...] = ()
     contrast: str = "dark"
     pixel_size_A: float | None = None
@@ -66,10 +76,11 @@ class DiameterNote(BaseModel):
         """What was found and why, for the user."""
         near = [float(size) for size, sureness in self.curve.items() if sureness >= 0.5]
         count = len(self.micrographs)
+        averages = "" if self.extent_A is None else f"; averages of them are {self.extent_A:g} Å long"
         return (
             f"Estimated diameter: {self.diameter_A:g} Å, give or take {self.error:.0%}. "
             f"{self.particles} particles of this size stand out in {count} micrograph{'s' if count > 1 else ''}; "
-            f"seen half as well or better from {min(near):.0f} to {max(near):.0f} Å. "
+            f"seen half as well or better from {min(near):.0f} to {max(near):.0f} Å{averages}. "
             "Look at the overlays; another value is given with --diameter."
         )
 
@@ -132,22 +143,33 @@ def estimate_from(
         When none can be read, or those that can do not tell.
     """
     head = load_head(load_model(asked.model_name if asked.mode == "default" else DEFAULT_MODEL["default"]))
-    scans: list[SizeScan] = []
-    looked_at: list[str] = []
+    bright = asked.contrast == "bright"
+    seen: list[Micrograph] = []
     left_out: list[str] = []
-    for micrograph in evenly_spread(micrographs, SAMPLE):
-        try:
-            loaded = loader(micrograph)
-        except ImageError as err:
-            left_out.append(str(err))
-            continue
-        scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, head, bright=asked.contrast == "bright"))
-        looked_at.append(str(micrograph.path))
+    scans: list[SizeScan] = []
+    for micrograph, loaded in _readable(evenly_spread(micrographs, SAMPLE), loader, left_out):
+        scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, head, bright=bright))
+        seen.append(micrograph)
     if not scans:
         reason = f"; first {left_out[0]}" if left_out else ""
         raise CannotTellError(f"--diameter auto: none of {len(left_out)} micrographs can be read{reason}")
     estimate = estimate_diameter(scans)
-    return _note(estimate, asked, looked_at, left_out)
+    patches = [
+        surest_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright)
+        for _, loaded in _readable(seen, loader, left_out)
+    ]
+    return _note(refine_diameter(estimate, patches), asked, [str(m.path) for m in seen], left_out)
+
+
+def _readable(
+    micrographs: Sequence[Micrograph], loader: Callable[[Micrograph], Loaded], left_out: list[str]
+) -> Iterator[tuple[Micrograph, Loaded]]:
+    """Load those micrographs that can be, one at a time; `left_out` receives why others cannot be."""
+    for micrograph in micrographs:
+        try:
+            yield micrograph, loader(micrograph)
+        except ImageError as err:
+            left_out.append(str(err))
 
 
 def read_note(folder: Path) -> DiameterNote | None:
@@ -199,6 +221,7 @@ def _note(
         particles=estimate.particles,
         curve={f"{size:.0f}": round(value, 3) for size, value in estimate.curve},
         micrographs=tuple(looked_at),
+        extent_A=None if estimate.extent_A is None else float(round(estimate.extent_A)),
         left_out=tuple(left_out),
         contrast=asked.contrast,
         pixel_size_A=asked.pixel_size_A,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cryoemmae_plugin import load_model
 from cryoemmae_plugin.core.diameter import (
@@ -12,7 +13,9 @@ from cryoemmae_plugin.core.diameter import (
     DiameterEstimate,
     SizeScan,
     estimate_diameter,
+    refine_diameter,
     scan_sizes,
+    surest_patches,
 )
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
@@ -28,13 +31,15 @@ def head() -> Head:
     return load_head(load_model("emmae-base"))
 
 
-def scans(head: Head, particle: ParticleShape, diameter_A: float, count: int = 1, **settings: object) -> list[SizeScan]:
+def images(particle: ParticleShape, diameter_A: float, count: int = 1, **settings: object) -> list[NDArray[np.float32]]:
     scene = SimulationSettings(**{**EASY, "particle": particle, "diameter_A": diameter_A, **settings})
-    return [scan_sizes(simulate(scene, 77 + seed).image, 4.0, head) for seed in range(count)]
+    return [simulate(scene, 77 + seed).image for seed in range(count)]
 
 
 def estimate(head: Head, particle: ParticleShape, diameter_A: float, **settings: object) -> DiameterEstimate:
-    return estimate_diameter(scans(head, particle, diameter_A, **settings))
+    seen = images(particle, diameter_A, **settings)
+    found = estimate_diameter([scan_sizes(image, 4.0, head) for image in seen])
+    return refine_diameter(found, [surest_patches(image, 4.0, found.diameter_A, head) for image in seen])
 
 
 def made_up(heights: dict[int, float], particles: int = 100) -> SizeScan:
@@ -42,6 +47,16 @@ def made_up(heights: dict[int, float], particles: int = 100) -> SizeScan:
     sureness = np.full(len(SIZES_A), 1.0)
     sureness[list(heights)] = list(heights.values())
     return SizeScan(sureness, np.full(len(SIZES_A), particles), np.full(len(SIZES_A), 1e6))
+
+
+def bars(long: float, wide: float, count: int = 120) -> NDArray[np.float32]:
+    """Patches of dark bars, so long and wide in grid pixels, turned at random, under noise."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[-24:25, -24:25]
+    angle = rng.uniform(0, 2 * np.pi, (count, 1, 1))
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    bar = (abs(along) <= long / 2) & (abs(across) <= wide / 2)
+    return (rng.normal(0, 0.3, bar.shape) - bar).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +68,7 @@ def made_up(heights: dict[int, float], particles: int = 100) -> SizeScan:
         ("tetramer", 200.0),
         ("two_subunits", 260.0),
         ("trilobe", 220.0),
+        ("rod", 240.0),
     ],
 )
 def test_the_longest_extent_of_simulated_particles_is_found(
@@ -62,6 +78,22 @@ def test_the_longest_extent_of_simulated_particles_is_found(
     assert found.diameter_A == pytest.approx(diameter_A, rel=0.12)
     assert found.particles > LEAST_PARTICLES
     assert max(height for _, height in found.curve) == 1.0
+
+
+def test_particles_longer_than_they_seem_are_measured_on_their_averages() -> None:
+    seen = DiameterEstimate(100.0, 0.1, 300, ((100.0, 1.0),))
+    patches = bars(long=32, wide=12)
+    found = refine_diameter(seen, [patches[:70], patches[:0], patches[70:]])
+    assert found.extent_A is not None
+    assert 1.0 < found.extent_A / (32 / 24 * 100) < 1.2  # their edges are sharp, those of particles are not
+    assert found.diameter_A == pytest.approx(100 * (found.extent_A / 100) ** 0.7)
+    assert (found.error, found.particles, found.curve) == (seen.error, seen.particles, seen.curve)
+
+
+def test_a_few_picks_do_not_correct_an_estimate() -> None:
+    seen = DiameterEstimate(100.0, 0.1, 30, ((100.0, 1.0),))
+    assert refine_diameter(seen, [bars(long=32, wide=12)[:39]]) == seen
+    assert refine_diameter(seen, []) == seen
 
 
 def test_the_same_micrographs_give_the_same_number(head: Head) -> None:
@@ -74,6 +106,10 @@ def test_bright_particles_are_measured_like_dark_ones(head: Head) -> None:
     image = simulate(scene, 77).image
     dark, bright = scan_sizes(image, 4.0, head), scan_sizes(-image, 4.0, head, bright=True)
     np.testing.assert_allclose(bright.sureness, dark.sureness)
+    patches = surest_patches(-image, 4.0, 180.0, head, bright=True)
+    np.testing.assert_allclose(patches, surest_patches(image, 4.0, 180.0, head))
+    assert len(patches) > 40
+    assert patches[:, 24, 24].mean() < patches[:, 0, 0].mean()
 
 
 def test_the_particle_is_measured_not_the_contamination_beside_it(head: Head) -> None:

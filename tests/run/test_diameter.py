@@ -70,8 +70,9 @@ def test_a_number_is_used_as_it_is_and_nothing_is_read(tmp_path: Path) -> None:
 def test_eight_micrographs_evenly_over_the_list_are_looked_at(tmp_path: Path, answer: list[float]) -> None:
     diameter, reader = settle(tmp_path, count=100)
     assert diameter == 187.0
-    assert reader.read == [m.uid for m in evenly_spread(micrographs(100), SAMPLE)]
-    assert (reader.read[0], reader.read[-1], len(reader.read)) == ("m00", "m99", SAMPLE)
+    sample = [m.uid for m in evenly_spread(micrographs(100), SAMPLE)]
+    assert reader.read == 2 * sample  # for the scan, then for the averages
+    assert (sample[0], sample[-1], len(sample)) == ("m00", "m99", SAMPLE)
     assert [m.uid for m in evenly_spread(micrographs(3), SAMPLE)] == ["m00", "m01", "m02"]
 
 
