@@ -47,6 +47,8 @@ SURE = 0.6
 """Figure of merit of picks that are averaged."""
 LEAST_AVERAGED, MOST_AVERAGED = 40, 1200
 """Of fewer picks averages say nothing; of more, so many are drawn."""
+AVERAGED_TIMES = 4
+"""Which views are averaged together hangs on chance: that often it is done, from other beginnings."""
 MASK_RADIUS = 0.8
 """Radius of the averages, in diameters: the particle may be longer than it seems."""
 EXTENT_WEIGHT = 0.7
@@ -210,8 +212,13 @@ def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.flo
         return estimate
     together = np.concatenate(patches)
     rng = np.random.default_rng(0)
-    drawn = together[rng.permutation(len(together))[:MOST_AVERAGED]]
-    extent = longest_extent(*average_views(drawn, soft_mask(MASK_RADIUS), rng))
+    mask = soft_mask(MASK_RADIUS)
+    views = [
+        average_views(together[rng.permutation(len(together))[:MOST_AVERAGED]], mask, rng)
+        for _ in range(AVERAGED_TIMES)
+    ]
+    averages, shares = (np.concatenate(parts) for parts in zip(*views, strict=True))
+    extent = longest_extent(averages, shares / AVERAGED_TIMES)
     diameter_A = estimate.diameter_A * extent**EXTENT_WEIGHT
     return replace(estimate, diameter_A=diameter_A, extent_A=estimate.diameter_A * extent)
 

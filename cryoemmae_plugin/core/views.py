@@ -28,7 +28,7 @@ EDGE_REACH = (8, 19)
 """The particle's surroundings are sought so far from the middle, in grid pixels: 1/3 to 4/5 of a diameter."""
 EDGE_HEIGHT = 0.15
 """A particle extends to where its average has fallen to this share of its height above the surroundings."""
-EDGE_VIEWS = 0.75
+EDGE_VIEWS = 0.8
 """Most views show less than the longest extent, and junk more: this quantile of the views' extents is taken."""
 FARTHEST_PIXELS = 1500
 """Of a view's pixels, only so many, the outermost ones, are compared."""
@@ -92,7 +92,7 @@ def longest_extent(averages: NDArray[np.float64], shares: NDArray[np.float64]) -
     Parameters
     ----------
     averages, shares
-        As :func:`average_views` gives them, particles dark; masked well beyond the particle.
+        As :func:`average_views` gives them, particles dark; masked well beyond the particle. Shares add up to 1.
     """
     extents = np.array([_extent(-average) for average in averages])
     order = extents.argsort()
