@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, find_candidates, judge, look_without_embedding
 from cryoemmae_plugin.core.head import Head, log_odds_of_picks
-from cryoemmae_plugin.core.views import average_views, cut_patches, longest_extent, soft_mask
+from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, longest_extent, soft_mask
 from cryoemmae_plugin.errors import CannotTellError
 
 SMALLEST_A, LARGEST_A, STEP = 50.0, 800.0, 1.18
@@ -119,11 +119,16 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     sureness, area = np.full(len(SIZES_A), np.nan), np.full(len(SIZES_A), np.nan)
     particles = np.zeros(len(SIZES_A), np.int64)
     for at, diameter_px in enumerate(SIZES_A / pixel_size_A):
-        if LEAST_PX <= diameter_px <= LARGEST_SHARE * min(image.shape):
+        if can_be_seen(diameter_px, image.shape):
             piece = middle(pixels, round(FIELD_DIAMETERS * diameter_px))
             log_odds = _judge_blindly(piece, float(diameter_px), head)
             sureness[at], particles[at], area[at] = (log_odds**2).sum(), len(log_odds), piece.numel()
     return SizeScan(sureness, particles, area)
+
+
+def can_be_seen(diameter_px: float, shape: tuple[int, ...]) -> bool:
+    """Whether particles of a diameter are large enough, and small enough for a frame of this shape."""
+    return LEAST_PX <= diameter_px <= LARGEST_SHARE * min(shape)
 
 
 def _with_dark_particles(image: NDArray[np.float32], bright: bool) -> torch.Tensor:
@@ -188,10 +193,12 @@ def surest_patches(
 
     Returns
     -------
-    ndarray, shape (N, side, side)
-        Particles dark, on the head's grid.
+    ndarray, shape (N, 2 REACH + 1, 2 REACH + 1)
+        Particles dark, on the head's grid; none where a particle is too small or too large for the micrograph.
     """
     diameter_px = diameter_A / pixel_size_A
+    if not can_be_seen(diameter_px, image.shape):
+        return np.zeros((0, 2 * REACH + 1, 2 * REACH + 1), np.float32)
     piece = middle(_with_dark_particles(image, bright), round(AVERAGED_FIELD_DIAMETERS * diameter_px))
     with torch.inference_mode():
         seen = condition(piece, diameter_px, GRID_DIAMETER_PX)

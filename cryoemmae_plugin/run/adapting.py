@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from cryoemmae_plugin.core.diameter import LARGEST_SHARE, LEAST_PX
+from cryoemmae_plugin.core.diameter import can_be_seen
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
@@ -209,7 +209,7 @@ def _look(
             logger.debug("not adapted to: %s", err)
             continue
         diameter_px = settings.diameter_A / loaded.pixel_size_A
-        if LEAST_PX <= diameter_px <= LARGEST_SHARE * min(loaded.image.shape):
+        if can_be_seen(diameter_px, loaded.image.shape):
             image = torch.from_numpy(-loaded.image if settings.contrast == "bright" else loaded.image)
             sightings.append(sight(image, diameter_px, model, head))
     return sightings

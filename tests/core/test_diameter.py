@@ -96,6 +96,12 @@ def test_a_few_picks_do_not_correct_an_estimate() -> None:
     assert refine_diameter(seen, []) == seen
 
 
+@pytest.mark.parametrize("diameter_A", [7.0, 30.0])
+def test_a_micrograph_that_the_particle_does_not_fit_says_nothing(head: Head, diameter_A: float) -> None:
+    noise = np.random.default_rng(0).normal(size=(100, 120)).astype(np.float32)
+    assert surest_patches(noise, 1.0, diameter_A, head).shape == (0, 49, 49)
+
+
 def test_the_same_micrographs_give_the_same_number(head: Head) -> None:
     first, second = (estimate(head, "barrel", 180.0, shape=(500, 560), n_particles=40) for _ in range(2))
     assert first == second
