@@ -1,6 +1,6 @@
 """Whose centres scatter: the head's, the template's, or the reference's own.
 
-    python benchmarks/centres.py --data DATA --work DIR [--only SET ...]
+    python benchmarks/centres.py --data DATA --work DIR [--model NAME|DIR] [--only SET ...]
 
 Three sets of centres for the same particles differ in pairs by the sum of two variances each, so that the three pairs
 give all three variances (the "three-cornered hat"), as far as their errors are independent. From the reference's own
@@ -44,8 +44,9 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", default=["empiar-10017", "empiar-10146"], metavar="SET", help="with particles"
     )
+    parser.add_argument("--model", default="emmae-base", help="or the folder of one that a run has adapted")
     options = parser.parse_args()
-    model = load_model("emmae-base")
+    model = load_model(options.model)
     head = Head.from_arrays(model.arrays)
     for chosen in chosen_sets(options.data, options.work, options.only):
         describe(chosen, np.concatenate(triples(chosen, model, head)))
