@@ -232,6 +232,7 @@ def test_ctrl_c_ends_a_run_with_workers_as_interrupted(
         str(out),
         "--overlays",
         "none",
+        "--no-adapt",
     ]
     command = [sys.executable, "-m", "cryoemmae_plugin", *words, "--model", str(tiny_model), "--workers", "2"]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
