@@ -115,7 +115,7 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     bright : bool
         Whether particles are lighter than the ice.
     """
-    pixels = _with_dark_particles(image, bright)
+    pixels = with_dark_particles(image, bright)
     sureness, area = np.full(len(SIZES_A), np.nan), np.full(len(SIZES_A), np.nan)
     particles = np.zeros(len(SIZES_A), np.int64)
     for at, diameter_px in enumerate(SIZES_A / pixel_size_A):
@@ -131,7 +131,8 @@ def can_be_seen(diameter_px: float, shape: tuple[int, ...]) -> bool:
     return LEAST_PX <= diameter_px <= LARGEST_SHARE * min(shape)
 
 
-def _with_dark_particles(image: NDArray[np.float32], bright: bool) -> torch.Tensor:
+def with_dark_particles(image: NDArray[np.float32], bright: bool) -> torch.Tensor:
+    """An image (ny, nx) as a tensor, inverted where particles are lighter than the ice."""
     return torch.from_numpy(np.ascontiguousarray(-image if bright else image, np.float32))
 
 
@@ -199,7 +200,7 @@ def surest_patches(
     diameter_px = diameter_A / pixel_size_A
     if not can_be_seen(diameter_px, image.shape):
         return np.zeros((0, 2 * REACH + 1, 2 * REACH + 1), np.float32)
-    piece = middle(_with_dark_particles(image, bright), round(AVERAGED_FIELD_DIAMETERS * diameter_px))
+    piece = middle(with_dark_particles(image, bright), round(AVERAGED_FIELD_DIAMETERS * diameter_px))
     with torch.inference_mode():
         seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
         picks = judge(look_without_embedding(seen, head), seen, head).above(SURE)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from cryoemmae_plugin.core.diameter import can_be_seen
+from cryoemmae_plugin.core.diameter import can_be_seen, with_dark_particles
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
@@ -195,8 +195,6 @@ def _look(
     should_stop: Callable[[], bool],
 ) -> list[Sighting]:
     """See a sample of the micrographs; what cannot be picked, picking is going to report."""
-    import torch
-
     from cryoemmae_plugin.training.specimen import sight
 
     sightings = []
@@ -210,7 +208,7 @@ def _look(
             continue
         diameter_px = settings.diameter_A / loaded.pixel_size_A
         if can_be_seen(diameter_px, loaded.image.shape):
-            image = torch.from_numpy(-loaded.image if settings.contrast == "bright" else loaded.image)
+            image = with_dark_particles(loaded.image, settings.contrast == "bright")
             sightings.append(sight(image, diameter_px, model, head))
     return sightings
 
