@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.default import pick_default
 from cryoemmae_plugin.core.picker import Picker, load_head
+from cryoemmae_plugin.core.sighting import sight
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
 from cryoemmae_plugin.training.adapt import adapt_head
-from cryoemmae_plugin.training.specimen import sight
 from cryoemmae_plugin.types import Picks
 from cryoemmae_plugin.weights import load_model
 
@@ -87,7 +87,7 @@ def test_adapting_to_five_micrographs_finds_more_rods() -> None:
     images = [torch.from_numpy(one.image) for one in made]
     model = load_model("emmae-base")
     head = load_head(model)
-    adapted = adapt_head(model, head, [sight(image, settings.diameter_px, model, head) for image in images])
+    adapted = adapt_head(model, head, [sight(image, settings.diameter_px, head, model) for image in images])
     assert adapted is not None
     reference = {f"m{n}": Reference(one.xy, settings.diameter_px) for n, one in enumerate(made)}
     f1 = {}

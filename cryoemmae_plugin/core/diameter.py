@@ -16,18 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, find_candidates, judge, look_without_embedding
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, find_candidates, look_without_embedding
 from cryoemmae_plugin.core.head import Head, log_odds_of_picks
-from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, longest_extent, soft_mask
+from cryoemmae_plugin.core.sighting import can_be_seen, middle, sight, with_dark_particles
+from cryoemmae_plugin.core.views import REACH, average_views, longest_extent, soft_mask
 from cryoemmae_plugin.errors import CannotTellError
 
 SMALLEST_A, LARGEST_A, STEP = 50.0, 800.0, 1.18
 SIZES_A = SMALLEST_A * STEP ** np.arange(int(np.log(LARGEST_A / SMALLEST_A) / np.log(STEP)) + 1)
 """Diameters that are given to the head; what lies between is interpolated."""
-LEAST_PX = 8.0
-"""Diameters of fewer micrograph pixels are not looked at."""
-LARGEST_SHARE = 1 / 4
-"""Nor are diameters beyond this share of the frame's shorter side."""
 FIELD_DIAMETERS = 32
 """Side of the piece, in the frame's middle, that is looked at."""
 RIVAL_SHARE = 0.9
@@ -41,10 +38,6 @@ LEAST_PARTICLES = 30
 """Fewer particles, in all micrographs together, are more likely contamination."""
 LEAST_SURENESS = 2.0
 """Mean squared log-odds of the particles below which they may be noise, or grains of ice."""
-AVERAGED_FIELD_DIAMETERS = 24
-"""Side of the piece, in the frame's middle, whose picks are averaged."""
-SURE = 0.6
-"""Figure of merit of picks that are averaged."""
 LEAST_AVERAGED, MOST_AVERAGED = 40, 1200
 """Of fewer picks averages say nothing; of more, so many are drawn."""
 AVERAGED_TIMES = 4
@@ -126,22 +119,6 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     return SizeScan(sureness, particles, area)
 
 
-def can_be_seen(diameter_px: float, shape: tuple[int, ...]) -> bool:
-    """Whether particles of a diameter are large enough, and small enough for a frame of this shape."""
-    return LEAST_PX <= diameter_px <= LARGEST_SHARE * min(shape)
-
-
-def with_dark_particles(image: NDArray[np.float32], bright: bool) -> torch.Tensor:
-    """An image (ny, nx) as a tensor, inverted where particles are lighter than the ice."""
-    return torch.from_numpy(np.ascontiguousarray(-image if bright else image, np.float32))
-
-
-def middle(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """The middle of an image (ny, nx), at most so many pixels a side."""
-    top, left = (max(0, (n - side) // 2) for n in pixels.shape)
-    return pixels[top : top + side, left : left + side]
-
-
 def _judge_blindly(pixels: torch.Tensor, diameter_px: float, head: Head) -> NDArray[np.float64]:
     """Log-odds of the picks better than even, without the embedding, which takes most of the time."""
     with torch.inference_mode():
@@ -200,11 +177,7 @@ def surest_patches(
     diameter_px = diameter_A / pixel_size_A
     if not can_be_seen(diameter_px, image.shape):
         return np.zeros((0, 2 * REACH + 1, 2 * REACH + 1), np.float32)
-    piece = middle(with_dark_particles(image, bright), round(AVERAGED_FIELD_DIAMETERS * diameter_px))
-    with torch.inference_mode():
-        seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
-        picks = judge(look_without_embedding(seen, head), seen, head).above(SURE)
-    return cut_patches(seen.pixels.numpy(), seen.frame.to_grid(picks.xy))
+    return sight(with_dark_particles(image, bright), diameter_px, head).sure_patches()
 
 
 def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.float32]]) -> DiameterEstimate:

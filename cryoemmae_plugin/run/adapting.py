@@ -12,13 +12,13 @@ import platform
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
-from cryoemmae_plugin.core.diameter import can_be_seen, with_dark_particles
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.core.sighting import Sighting, can_be_seen, sight, with_dark_particles
 from cryoemmae_plugin.errors import ImageError, Interrupted
 from cryoemmae_plugin.run import notes
 from cryoemmae_plugin.run.ahead import Loaded, load
@@ -29,11 +29,6 @@ from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import Model, load_model, save_model
 from cryoemmae_plugin.weights.card import NAME_LIMIT
 from cryoemmae_plugin.weights.model import CENTROIDS
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cryoemmae_plugin.training.specimen import Sighting
 
 logger = logging.getLogger(__name__)
 
@@ -195,8 +190,6 @@ def _look(
     should_stop: Callable[[], bool],
 ) -> list[Sighting]:
     """See a sample of the micrographs; what cannot be picked, picking is going to report."""
-    from cryoemmae_plugin.training.specimen import sight
-
     sightings = []
     for micrograph in evenly_spread(micrographs, SAMPLE):
         if should_stop():
@@ -209,7 +202,7 @@ def _look(
         diameter_px = settings.diameter_A / loaded.pixel_size_A
         if can_be_seen(diameter_px, loaded.image.shape):
             image = with_dark_particles(loaded.image, settings.contrast == "bright")
-            sightings.append(sight(image, diameter_px, model, head))
+            sightings.append(sight(image, diameter_px, head, model))
     return sightings
 
 

@@ -17,10 +17,11 @@ from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.core.model import PickingModel
+from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, make_examples
 from cryoemmae_plugin.training.head import CROP_CELLS, HeadSettings, mean_head, train_head
-from cryoemmae_plugin.training.specimen import Sighting, Specimen, describe_specimen
+from cryoemmae_plugin.training.specimen import Specimen, describe_specimen
 
 SCENES = 24
 """Micrographs that are made of the specimen."""

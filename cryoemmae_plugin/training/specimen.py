@@ -10,25 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
-from torch import Tensor
 
-from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, judge, look
-from cryoemmae_plugin.core.diameter import middle
-from cryoemmae_plugin.core.head import Head
-from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
+from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, soft_mask
 from cryoemmae_plugin.simulate.place import place_centres
 
-FIELD_DIAMETERS = 24
-"""Side of the piece, in the micrograph's middle, that is looked at."""
-PICKED, SURE = 0.5, 0.6
-"""Figure of merit of the picks that are counted, and of those that are averaged."""
 LEAST_SURE = 60
 """Fewer sure picks, in all micrographs together, say too little."""
 MOST_AVERAGED = 1200
@@ -54,37 +44,6 @@ DENSITY_SPREAD, STRENGTH_SPREAD, GAIN_SPREAD = 0.35, 0.25, 0.12
 """Deviation of the logarithm of a scene's density, of a particle's contrast, of the logarithm of a scene's contrast."""
 LEAST_STRENGTH = 0.3
 LEAST_DEVIATION = 0.5
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """What a head sees in the middle of one micrograph.
-
-    Attributes
-    ----------
-    pixels : ndarray, shape (rows, columns), float32
-        Conditioned; :data:`GRID_DIAMETER_PX` to a particle's diameter.
-    area : float
-        Of the image in it, in square diameters.
-    xy : ndarray, shape (N, 2)
-        Picks in grid pixels, best first.
-    score : ndarray, shape (N,)
-    """
-
-    pixels: NDArray[np.float32]
-    area: float
-    xy: NDArray[np.float64]
-    score: NDArray[np.float32]
-
-
-def sight(image: Tensor, diameter_px: float, model: PickingModel, head: Head) -> Sighting:
-    """Pick the middle of a micrograph (ny, nx), particles dark, as the default mode does."""
-    piece = middle(image, round(FIELD_DIAMETERS * diameter_px))
-    with torch.inference_mode():
-        seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
-        picks = judge(look(seen, model, StepTimer()), seen, head).above(PICKED)
-    area = float(seen.valid.sum()) / GRID_DIAMETER_PX**2
-    return Sighting(seen.pixels.numpy(), area, seen.frame.to_grid(picks.xy), picks.score)
 
 
 @dataclass(frozen=True)
@@ -135,7 +94,7 @@ class Specimen:
 
 def count_sure(sightings: Sequence[Sighting]) -> int:
     """Picks that are sure enough to be averaged."""
-    return sum(int((seen.score >= SURE).sum()) for seen in sightings)
+    return sum(int(seen.sure.sum()) for seen in sightings)
 
 
 def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen | None:
@@ -143,7 +102,7 @@ def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen 
     if count_sure(sightings) < LEAST_SURE:
         return None
     rng = np.random.default_rng(seed)
-    sure = np.concatenate([cut_patches(seen.pixels, seen.xy[seen.score >= SURE]) for seen in sightings])
+    sure = np.concatenate([seen.sure_patches() for seen in sightings])
     averages, shares = average_views(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], soft_mask(MASK_RADIUS), rng)
     empty = np.concatenate([cut_patches(seen.pixels, _empty_places(seen, rng)) for seen in sightings])
     averages *= contrast_lost(averages, shares, sure, empty)

@@ -10,13 +10,14 @@ import pytest
 
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
+from cryoemmae_plugin.run import adapting
 from cryoemmae_plugin.run.adapting import MODEL_FOLDER, NOTE_FILE, SAMPLE, read_note, settle_model
 from cryoemmae_plugin.run.ahead import Loaded
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.settings import PickerSettings, make_settings
-from cryoemmae_plugin.training import adapt, specimen
-from cryoemmae_plugin.training.specimen import Sighting
+from cryoemmae_plugin.training import adapt
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
 
@@ -41,7 +42,7 @@ class Laboratory:
         self.read.append(micrograph.uid)
         return Loaded(np.full((200, 260), 7, np.float32), 2.0, 1, 0.0)
 
-    def sight(self, image: object, diameter_px: float, model: object, head: object) -> Sighting:
+    def sight(self, image: object, diameter_px: float, head: object, model: object) -> Sighting:
         self.signs.append(float(image[0, 0]))  # type: ignore[index]
         assert diameter_px == 20
         return Sighting(np.zeros((8, 8), np.float32), 1.0, np.zeros((30, 2)), np.full(30, 0.9, np.float32))
@@ -65,7 +66,7 @@ class Laboratory:
 @pytest.fixture
 def lab(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     lab = Laboratory(tiny_model)
-    monkeypatch.setattr(specimen, "sight", lab.sight)
+    monkeypatch.setattr(adapting, "sight", lab.sight)
     monkeypatch.setattr(adapt, "adapt_head", lab.adapt)
     return lab
 

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
-from cryoemmae_plugin.training.specimen import REACH, Sighting
+from cryoemmae_plugin.core.sighting import Sighting
+from cryoemmae_plugin.training.specimen import REACH
 
 SIDE = 2 * REACH + 1
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training import adapt as module
 from cryoemmae_plugin.training.adapt import SIDE_PX, adapt_head
 from cryoemmae_plugin.training.head import HeadSettings
-from cryoemmae_plugin.training.specimen import Sighting, describe_specimen
+from cryoemmae_plugin.training.specimen import describe_specimen
 from cryoemmae_plugin.weights import Model, load_model
 
 MakeSighting = Callable[..., Sighting]

@@ -11,12 +11,12 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
+from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.core.views import average_views, soft_mask
 from cryoemmae_plugin.training.specimen import (
     LEAST_SURE,
     REACH,
     RINGS,
-    Sighting,
     Specimen,
     contrast_lost,
     count_sure,
