@@ -44,6 +44,7 @@ def make_micrograph() -> MakeMicrograph:
         path.parent.mkdir(parents=True, exist_ok=True)
         image = np.random.default_rng(len(path.name) + candidates).random(shape).astype(np.float32)
         image[0, 0] = candidates
+        image[0, 1] = 0  # seconds that the stand-in of workers takes over it
         with mrcfile.new(path, image, overwrite=True) as mrc:
             mrc.voxel_size = pixel_size_A
         return path
