@@ -52,6 +52,11 @@ class Conditioned:
     frame: MicrographFrame
     diameter_px: float
 
+    @property
+    def area(self) -> float:
+        """Of the image in it, in square diameters."""
+        return float(self.valid.sum()) / self.diameter_px**2
+
 
 def condition(image: Tensor, diameter_px: float, grid_diameter_px: float) -> Conditioned:
     """Bring a micrograph to the model's scale, flatten its background, and scale its noise to one.

@@ -95,7 +95,8 @@ def pick_default(
 def judge(view: View, conditioned: Conditioned, head: Head, *, balanced: bool = True) -> Picks:
     """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
     xy, score = find_candidates(view, conditioned, head)
-    score = doubt(score, head.least_evidence)
+    if score.sum() < head.least_density * conditioned.area:
+        score = doubt(score, head.least_evidence)
     if balanced:
         score = balance(score)
     xy = draw_to_maxima(xy, view.pixels[0, 1], conditioned.diameter_px)

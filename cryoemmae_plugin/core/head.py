@@ -36,6 +36,10 @@ LEAST_SHARE = 1e-3
 MOST_CERTAIN = 1 - 1e-6
 UNCALIBRATED = (1.0, 0.0, 0.0)
 """Slope, shift and least evidence of a head that is not balanced yet."""
+BALANCE_POWER = 2.0
+"""The shift by the F1 to expect is taken so many times: of faint particles there are more than their chances tell."""
+UNHEARD_OF = 1e3
+"""Density that no micrograph reaches, in particles per square diameter."""
 BEST_DOUBTED_ODDS = 0.9
 """Odds of the best candidate on a micrograph that is taken to show no particle."""
 RESPONSE_SCALE = 3.0
@@ -101,6 +105,7 @@ class Head(nn.Module):
     """
 
     calibration: Tensor
+    least_density: Tensor
 
     def __init__(self, embed_dim: int, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -118,6 +123,7 @@ class Head(nn.Module):
         self.tail = nn.Sequential(*(Residual(channels, dilation) for dilation in TAIL_DILATIONS))
         self.out = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 3, 1))
         self.register_buffer("calibration", torch.tensor(UNCALIBRATED))
+        self.register_buffer("least_density", torch.tensor(UNHEARD_OF))
 
     def forward(self, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """Judge every cell.
@@ -146,7 +152,10 @@ class Head(nn.Module):
 
     @property
     def least_evidence(self) -> float:
-        """Evidence, see :func:`evidence`, below which a micrograph is taken to show no particle."""
+        """Evidence, see :func:`evidence`, below which a micrograph is taken to show no particle.
+
+        Unless it shows the `least_density` of them, in particles per square diameter: what is known of the data set.
+        """
         return float(self.calibration[2])
 
     def arrays(self) -> dict[str, Tensor]:
@@ -169,6 +178,7 @@ class Head(nn.Module):
         """
         state = {name.removeprefix(PREFIX): t for name, t in arrays.items() if name.startswith(PREFIX)}
         version = int(state.pop("version"))
+        state.setdefault("least_density", torch.tensor(UNHEARD_OF))
         if version != VERSION:
             raise RuntimeError(f"its head has version {version}, this release reads version {VERSION}")
         channels, layers = state["cells.1.weight"].shape[:2]
@@ -269,12 +279,13 @@ def balance(score: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Taken as chances, they are worth most from half the F1 that is to be expected (Lipton, Elkan and Naryanaswamy 2014,
     Optimal thresholding of classifiers to maximize F1 measure): from 0.5 where everything is clear, from less where
-    much is in doubt. Nothing changes on a micrograph without one above 0.5.
+    much is in doubt. There they are too low, too, as chances, and the log-odds are shifted `BALANCE_POWER` times as
+    far. Nothing changes on a micrograph without one above 0.5.
     """
     if score.max(initial=0.0) <= 0.5:
         return score
     half = expected_f1(score) / 2
-    return _from_odds(_odds(score) * (1 - half) / half)
+    return _from_odds(_odds(score) * ((1 - half) / half) ** BALANCE_POWER)
 
 
 def _odds(score: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, judge, look, look_without_embedding
+from cryoemmae_plugin.core.default import (
+    GRID_DIAMETER_PX,
+    draw_to_maxima,
+    find_candidates,
+    look,
+    look_without_embedding,
+)
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
@@ -22,8 +29,10 @@ LEAST_PX = 8.0
 """Diameters of fewer micrograph pixels are not looked at."""
 LARGEST_SHARE = 1 / 4
 """Nor are diameters beyond this share of the frame's shorter side."""
-PICKED, SURE = 0.5, 0.6
-"""Figure of merit of the picks that are counted, and of those that are averaged."""
+LIKELY, SURE = 0.5, 0.55
+"""Chance of candidates that are taken for particles, and of those that are averaged."""
+SHOWN_DENSITY = 0.065
+"""A data set shows particles where half of its micrographs lead to expect so many or more per square diameter."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +46,43 @@ class Sighting:
     area : float
         Of the image in it, in square diameters.
     xy : ndarray, shape (N, 2)
-        Picks in grid pixels, best first.
-    score : ndarray, shape (N,)
+        Candidates in grid pixels, best first.
+    chance : ndarray, shape (N,)
+        Of each to be a particle: its figure of merit before the whole micrograph is judged.
     """
 
     pixels: NDArray[np.float32]
     area: float
     xy: NDArray[np.float64]
-    score: NDArray[np.float32]
+    chance: NDArray[np.float32]
 
     @property
-    def sure(self) -> NDArray[np.bool_]:
-        """Which picks are sure enough to be averaged, shape (N,)."""
-        return self.score >= SURE
+    def likely(self) -> NDArray[np.float64]:
+        """Where particles are likely: shape (M, 2)."""
+        return self.xy[self.chance >= LIKELY]
+
+    @property
+    def density(self) -> float:
+        """Particles to expect per square diameter."""
+        return float(self.chance.sum()) / self.area if self.area else 0.0
 
     def sure_patches(self) -> NDArray[np.float32]:
-        """Cut out the sure picks, particles dark: shape (M, 2 REACH + 1, 2 REACH + 1)."""
-        return cut_patches(self.pixels, self.xy[self.sure])
+        """Cut out the sure ones, particles dark: shape (M, 2 REACH + 1, 2 REACH + 1)."""
+        return cut_patches(self.pixels, self.xy[self.chance >= SURE])
+
+
+def shown_density(sightings: Sequence[Sighting]) -> float | None:
+    """Particles per square diameter that a data set shows, the median of its micrographs; None where it may show none.
+
+    What one micrograph leaves open, several of the same data set may tell: faint particles are on all of them, grains
+    of ice on some.
+    """
+    density = float(np.median([seen.density for seen in sightings])) if sightings else 0.0
+    return density if density >= SHOWN_DENSITY else None
 
 
 def sight(image: Tensor, diameter_px: float, head: Head, model: PickingModel | None = None) -> Sighting:
-    """Pick the middle of a micrograph (ny, nx), particles dark, as the default mode does.
+    """Look for particles in the middle of a micrograph (ny, nx), particles dark, as the default mode does.
 
     Without a model it does so without the embedding, which takes most of the time.
     """
@@ -65,9 +90,8 @@ def sight(image: Tensor, diameter_px: float, head: Head, model: PickingModel | N
     with torch.inference_mode():
         seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
         view = look(seen, model, StepTimer()) if model else look_without_embedding(seen, head)
-        picks = judge(view, seen, head).above(PICKED)
-    area = float(seen.valid.sum()) / GRID_DIAMETER_PX**2
-    return Sighting(seen.pixels.numpy(), area, seen.frame.to_grid(picks.xy), picks.score)
+        xy, chance = find_candidates(view, seen, head)
+    return Sighting(seen.pixels.numpy(), seen.area, draw_to_maxima(xy, view.pixels[0, 1], seen.diameter_px), chance)
 
 
 def can_be_seen(diameter_px: float, shape: tuple[int, ...]) -> bool:

@@ -157,18 +157,22 @@ def _adapt(
     """Adapt the model, keep it in the folder, and write down what was decided."""
     adapted, why = False, f"{len(micrographs)} micrographs, fewer than {SAMPLE}"
     if len(micrographs) >= SAMPLE:
-        from cryoemmae_plugin.training.adapt import adapt_head
+        from cryoemmae_plugin.training.adapt import adapt_head, expect_particles
         from cryoemmae_plugin.training.specimen import count_sure
 
         tell(f"Adapting {model.card.name} to these micrographs; --no-adapt (in RELION: adapt no) leaves that out")
         head = load_head(model)
         seen = _look(settings, model, head, micrographs, loader, should_stop)
         why = f"{count_sure(seen)} sure picks in {len(seen)} micrographs"
-        better = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
+        trained = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
+        better = expect_particles(trained or head, seen) or trained
         if better is not None:
-            _save(model, better.arrays(), why, folder / MODEL_FOLDER)
+            recipe = (
+                "trained further on micrographs made of its own picks" if trained else "expects particles everywhere"
+            )
+            _save(model, better.arrays(), why, recipe, folder / MODEL_FOLDER)
             adapted = True
-        tell(f"Adapted, from {why}" if adapted else f"Not adapted: {why}")
+        tell(_account(why, trained=trained is not None, adapted=adapted))
     note = AdaptationNote(
         adapted=adapted,
         why=why,
@@ -206,13 +210,21 @@ def _look(
     return sightings
 
 
-def _save(model: Model, head: dict[str, Tensor], why: str, folder: Path) -> None:
+def _account(why: str, *, trained: bool, adapted: bool) -> str:
+    if trained:
+        return f"Adapted, from {why}"
+    if adapted:
+        return f"Not trained further, too little stands out for that: {why}. Faint micrographs are picked all the same"
+    return f"Not adapted: {why}"
+
+
+def _save(model: Model, head: dict[str, Tensor], why: str, recipe: str, folder: Path) -> None:
     name = model.card.name.removesuffix(SUFFIX)[: NAME_LIMIT - len(SUFFIX)] + SUFFIX
     card = model.card.model_copy(
         update={
             "name": name,
             "data": f"{model.card.data}; adapted to {why}",
-            "recipe": f"{model.card.recipe}; head trained further on micrographs made of its own picks",
+            "recipe": f"{model.card.recipe}; head {recipe}",
             "hardware": f"CPU, {platform.machine()}",
             "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         }

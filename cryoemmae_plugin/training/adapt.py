@@ -7,6 +7,7 @@ it is trained a little further.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,19 +18,21 @@ from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.sighting import Sighting
+from cryoemmae_plugin.core.sighting import Sighting, shown_density
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, make_examples
-from cryoemmae_plugin.training.head import CROP_CELLS, HeadSettings, mean_head, train_head
+from cryoemmae_plugin.training.head import HeadSettings, mean_head, train_head
 from cryoemmae_plugin.training.specimen import Specimen, describe_specimen
 
 SCENES = 24
 """Micrographs that are made of the specimen."""
 OTHER_SCENES = range(FIRST_SEED + 9000, FIRST_SEED + 9024)
 """Seeds of micrographs of all kinds, lest it forget what junk looks like, and other views of the particle."""
-SIDE_PX = CROP_CELLS * CELL_PX
-"""Their side, in grid pixels."""
-SETTINGS = HeadSettings(steps=150, rate=2e-3)
+SIDE_PX = 256
+"""Their side, in grid pixels: a tile of the encoder, and 11 particle diameters."""
+SETTINGS = HeadSettings(steps=150, rate=2e-3, crop_cells=SIDE_PX // CELL_PX)
+EXPECTED_SHARE = 0.5
+"""A micrograph with less than this share of the data set's particles is judged by its own evidence alone."""
 SHARE = 0.5
 """Share of what it has become in the adapted head; the rest is what it was."""
 
@@ -62,7 +65,8 @@ def adapt_head(
     Returns
     -------
     Head or None
-        Its figure of merit is calibrated as before. None where too few picks are sure to learn from.
+        Its figure of merit is calibrated as before. None where there is too little to learn from, see
+        :func:`describe_specimen`.
 
     Raises
     ------
@@ -75,7 +79,9 @@ def adapt_head(
     scenes = SCENES + len(OTHER_SCENES)
     total = scenes + SETTINGS.steps
     progress(0, total)
-    others = make_examples(model, OTHER_SCENES, progress=lambda done, _: progress(done, total), should_stop=should_stop)
+    others = make_examples(
+        model, OTHER_SCENES, None, lambda done, _: progress(done, total), should_stop, side_px=SIDE_PX
+    )
     own = []
     for number in range(SCENES):
         if should_stop():
@@ -92,6 +98,22 @@ def adapt_head(
     adapted = mean_head(head, trained, SHARE)
     adapted.calibration.copy_(head.calibration)
     return adapted.eval().requires_grad_(False)
+
+
+def expect_particles(head: Head, sightings: Sequence[Sighting]) -> Head | None:
+    """A head that takes no micrograph to be empty that shows `EXPECTED_SHARE` of what the data set shows.
+
+    Returns
+    -------
+    Head or None
+        None where the data set may show no particle itself.
+    """
+    density = shown_density(sightings)
+    if density is None:
+        return None
+    expecting = copy.deepcopy(head)
+    expecting.least_density.fill_(EXPECTED_SHARE * density)
+    return expecting
 
 
 def make_own_example(model: PickingModel, specimen: Specimen, rng: np.random.Generator) -> Example:

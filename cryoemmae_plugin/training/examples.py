@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, look
+from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.head import CELL_PX
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
@@ -28,6 +29,8 @@ from cryoemmae_plugin.simulate import SimulationSettings, random_scene, simulate
 FIRST_SEED = 90_000
 SIDES = (9.0, 22.0)
 """Least and greatest side of the micrographs, in particle diameters."""
+WINDOW_PLAY = 3.0
+"""Scenes of which a window is looked at are larger than that by up to so many diameters."""
 DIAMETERS_PX, DIAMETERS_A = (30.0, 80.0), (80.0, 400.0)
 SIZE_SPREAD = (-0.06, 0.1)
 """Mean and deviation of the logarithm of true over assumed diameter: users round up."""
@@ -64,8 +67,8 @@ class Example:
     xy: Tensor
 
 
-def training_scene(seed: int) -> SimulationSettings:
-    """Draw the scene of a seed.
+def training_scene(seed: int, sides: tuple[float, float] = SIDES) -> SimulationSettings:
+    """Draw the scene of a seed, its sides within limits in particle diameters.
 
     Every third is of a shape of its own. Of twenty, six are filtered and faint, six crowded, four full of contamination
     of every kind and two of grains of ice (half of these six without a particle), one is ice alone, and one shows
@@ -74,7 +77,7 @@ def training_scene(seed: int) -> SimulationSettings:
     rng = np.random.default_rng(seed)
     diameter_px, diameter_A = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (DIAMETERS_PX, DIAMETERS_A))
     fixed: dict[str, Any] = {
-        "shape": tuple(int(side * diameter_px) for side in rng.uniform(*SIDES, 2)),
+        "shape": tuple(int(side * diameter_px) for side in rng.uniform(*sides, 2)),
         "diameter_A": diameter_A,
         "pixel_size_A": float(np.clip(diameter_A / diameter_px, 0.5, 8.0)),
     }
@@ -125,6 +128,7 @@ def make_examples(
     folder: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    side_px: int | None = None,
 ) -> list[Example]:
     """Simulate and examine the scenes of some seeds.
 
@@ -139,12 +143,15 @@ def make_examples(
         Told how many of how many are done.
     should_stop : callable
         Asked before each.
+    side_px : int, optional
+        Examine only a window of so many grid pixels a side, of scenes hardly larger.
 
     Raises
     ------
     Interrupted
         When `should_stop` says True.
     """
+    sides = (side_px / GRID_DIAMETER_PX, side_px / GRID_DIAMETER_PX + WINDOW_PLAY) if side_px else SIDES
     examples = []
     for at, seed in enumerate(seeds):
         if should_stop():
@@ -153,7 +160,7 @@ def make_examples(
         if kept and kept.exists():
             example = Example(**load_file(kept))
         else:
-            example = make_example(model, training_scene(seed), seed)
+            example = make_example(model, training_scene(seed, sides), seed, side_px)
             if kept:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 partial = kept.with_suffix(".partial")
@@ -164,12 +171,30 @@ def make_examples(
     return examples
 
 
-def make_example(model: PickingModel, scene: SimulationSettings, seed: int) -> Example:
-    """Simulate one micrograph, and look at it as the default mode does, with a diameter that is not quite right."""
+def make_example(model: PickingModel, scene: SimulationSettings, seed: int, side_px: int | None = None) -> Example:
+    """Simulate one micrograph, and look at it as the default mode does, with a diameter that is not quite right.
+
+    Of one larger than `side_px` grid pixels a side, only a window of that size is looked at.
+    """
     micrograph = simulate(scene, seed)
     rng = np.random.default_rng([seed, 1])
     wrong = float(np.exp(np.clip(rng.normal(*SIZE_SPREAD), *SIZE_LIMITS)))
-    return view_example(model, micrograph.image, micrograph.diameter_px / wrong, micrograph.xy)
+    seen = condition(torch.from_numpy(micrograph.image), micrograph.diameter_px / wrong, GRID_DIAMETER_PX)
+    if side_px is None:
+        return example_of(model, seen, micrograph.xy)
+    return example_of(model, *cut_window(seen, micrograph.xy, side_px, rng))
+
+
+def cut_window(
+    seen: Conditioned, centres: NDArray[np.float64], side_px: int, rng: np.random.Generator
+) -> tuple[Conditioned, NDArray[np.float64]]:
+    """Cut a window out of a conditioned micrograph, at random: itself, and all centres (N, 2), in its own pixels."""
+    corner = np.array([rng.integers(max(0, n - side_px) + 1) for n in seen.pixels.shape])
+    rows, columns = (slice(at, at + side_px) for at in corner)
+    pixels, valid = (layer[rows, columns].contiguous() for layer in (seen.pixels, seen.valid))
+    shape = (pixels.shape[0], pixels.shape[1])
+    centres = seen.frame.to_grid(centres) - corner[::-1] if len(centres) else centres
+    return Conditioned(pixels, valid, MicrographFrame(shape, shape), seen.diameter_px), centres
 
 
 def view_example(

@@ -31,8 +31,6 @@ from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example
 from cryoemmae_plugin.training.fit import write_checkpoint
 
-CROP_CELLS = 96
-"""Side of the crops that it is trained on: 16 particle diameters, so that they show what the micrograph shows."""
 NOISE_CHANCE, NOISE = 0.25, (0.1, 0.4)
 """Share of the crops whose pixels get noise added, and how much."""
 BLIND_CHANCES = {"cluster": 0.15, "cells": 0.15, "response": 0.25}
@@ -62,6 +60,8 @@ class HeadSettings:
         Peak learning rate of AdamW; it rises over `warmup` steps and falls as a cosine.
     weight_decay : float
     seed : int
+    crop_cells : int
+        Side of the crops that it is trained on: 16 particle diameters, so that they show what the micrograph shows.
     """
 
     steps: int = 6000
@@ -72,6 +72,7 @@ class HeadSettings:
     weight_decay: float = 1e-2
     seed: int = 0
     checkpoint_steps: int = 200
+    crop_cells: int = 96
 
 
 def train_head(
@@ -106,7 +107,7 @@ def train_head(
     head = _begin(start, examples[0].cells.shape[0] - CLUSTER_LAYERS, settings.seed)
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
     done, running = _resume(checkpoint, head, optimizer)
-    examples = [_at_least(example, CROP_CELLS) for example in examples]
+    examples = [_at_least(example, settings.crop_cells) for example in examples]
     for step in range(done, settings.steps):
         stop = should_stop()
         if checkpoint and step > done and (stop or step % settings.checkpoint_steps == 0):
@@ -115,7 +116,8 @@ def train_head(
             raise Interrupted("stopped while the head was trained; run the same command again to go on")
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        loss = _loss(head, *draw_batch(examples, settings.batch, np.random.default_rng([settings.seed, step])))
+        rng = np.random.default_rng([settings.seed, step])
+        loss = _loss(head, *draw_batch(examples, settings.batch, settings.crop_cells, rng))
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP_NORM)
         optimizer.step()
@@ -173,18 +175,20 @@ def _loss(head: Head, pixels: Tensor, cells: Tensor, target: Tensor) -> Tensor:
     return HEAT_WEIGHT * heat_loss + OFFSET_WEIGHT * (miss * near).sum() / near.sum().clamp(min=1)
 
 
-def draw_batch(examples: Sequence[Example], batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def draw_batch(
+    examples: Sequence[Example], batch: int, crop_cells: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draw crops, turned and mirrored at random: pixels, cells and target, stacked."""
     sides = np.array([example.target[0].numel() for example in examples]) ** 0.5
-    crops = [_crop(examples[at], rng) for at in rng.choice(len(examples), batch, p=sides / sides.sum())]
+    crops = [_crop(examples[at], crop_cells, rng) for at in rng.choice(len(examples), batch, p=sides / sides.sum())]
     pixels, cells, target = (torch.stack(layers) for layers in zip(*crops, strict=True))
     return pixels.to(memory_format=torch.channels_last), cells.to(memory_format=torch.channels_last), target
 
 
-def _crop(example: Example, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _crop(example: Example, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns = example.target.shape[1:]
-    row, column = int(rng.integers(rows - CROP_CELLS + 1)), int(rng.integers(columns - CROP_CELLS + 1))
-    down, across = slice(row, row + CROP_CELLS), slice(column, column + CROP_CELLS)
+    row, column = int(rng.integers(rows - side + 1)), int(rng.integers(columns - side + 1))
+    down, across = slice(row, row + side), slice(column, column + side)
     fine_down, fine_across = (slice(s.start * CELL_PX, s.stop * CELL_PX) for s in (down, across))
     pixels = example.pixels[:, fine_down, fine_across].float()
     cells, target = example.cells[:, down, across].float(), example.target[:, down, across].float()

@@ -15,12 +15,15 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
-from cryoemmae_plugin.core.sighting import Sighting
+from cryoemmae_plugin.core.head import expected_f1
+from cryoemmae_plugin.core.sighting import SURE, Sighting
 from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, soft_mask
 from cryoemmae_plugin.simulate.place import place_centres
 
 LEAST_SURE = 60
 """Fewer sure picks, in all micrographs together, say too little."""
+LEAST_CLEAR = 0.8
+"""F1 to expect below which particles are too faint for their averages to be learnt from."""
 MOST_AVERAGED = 1200
 MASK_RADIUS = 0.55
 """Radius of the soft mask that takes a particle out of its surroundings, in diameters."""
@@ -36,8 +39,8 @@ EMPTY_TRIED, LEAST_EMPTY = 400, 20
 """Places a micrograph that are tried, and how few that are far from every pick say nothing."""
 CONTRAST_LIMITS = (1.0, 2.0)
 """Least and greatest factor by which averages are strengthened."""
-RIGHT_SHARE = 0.85
-"""Share of the picks that are taken to be particles."""
+DENSITY_SHARE = 0.85
+"""Share of the particles to expect that micrographs made of the specimen hold: with more, the head gets too sure."""
 CLOSEST_QUANTILE, CLOSEST_SLACK, CLOSEST_LIMIT = 0.03, 0.05, 0.5
 """Particles lie as close as this share of the picks do, less some slack, and no closer than the limit, in diameters."""
 DENSITY_SPREAD, STRENGTH_SPREAD, GAIN_SPREAD = 0.35, 0.25, 0.12
@@ -94,20 +97,24 @@ class Specimen:
 
 def count_sure(sightings: Sequence[Sighting]) -> int:
     """Picks that are sure enough to be averaged."""
-    return sum(int(seen.sure.sum()) for seen in sightings)
+    return sum(int((seen.chance >= SURE).sum()) for seen in sightings)
 
 
 def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen | None:
-    """Tell what a data set looks like; None where too few picks are sure."""
+    """Tell what a data set looks like; None where too few picks are sure, or too much is in doubt."""
     if count_sure(sightings) < LEAST_SURE:
+        return None
+    if expected_f1(np.concatenate([seen.chance for seen in sightings])) < LEAST_CLEAR:
         return None
     rng = np.random.default_rng(seed)
     sure = np.concatenate([seen.sure_patches() for seen in sightings])
     averages, shares = average_views(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], soft_mask(MASK_RADIUS), rng)
     empty = np.concatenate([cut_patches(seen.pixels, _empty_places(seen, rng)) for seen in sightings])
     averages *= contrast_lost(averages, shares, sure, empty)
-    density = RIGHT_SHARE * sum(len(seen.xy) for seen in sightings) / sum(seen.area for seen in sightings)
-    nearest = [cKDTree(seen.xy).query(seen.xy, k=2)[0][:, 1] for seen in sightings if len(seen.xy) > 1]
+    expected = sum(float(seen.chance.sum()) for seen in sightings)
+    density = DENSITY_SHARE * expected / sum(seen.area for seen in sightings)
+    likely = [seen.likely for seen in sightings]
+    nearest = [cKDTree(xy).query(xy, k=2)[0][:, 1] for xy in likely if len(xy) > 1]
     closest = float(np.quantile(np.concatenate(nearest), CLOSEST_QUANTILE)) / GRID_DIAMETER_PX
     spectra = np.concatenate([window_spectra(seen.pixels) for seen in sightings])
     if not len(spectra):
@@ -141,10 +148,11 @@ def contrast_lost(
 
 
 def _empty_places(seen: Sighting, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Places (N, 2) that are whole image, a diameter or more from every pick."""
+    """Places (N, 2) that are whole image, a diameter or more from every likely particle."""
     rows, columns = seen.pixels.shape
     places = rng.uniform(REACH, (columns - REACH, rows - REACH), (EMPTY_TRIED, 2))
-    near = cKDTree(seen.xy).query(places)[0] < GRID_DIAMETER_PX if len(seen.xy) else np.zeros(len(places), bool)
+    likely = seen.likely
+    near = cKDTree(likely).query(places)[0] < GRID_DIAMETER_PX if len(likely) else np.zeros(len(places), bool)
     filled = (cut_patches(seen.pixels, places) == 0).mean((1, 2)) > FILLED_SHARE
     return np.asarray(places[~near & ~filled])
 

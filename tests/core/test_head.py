@@ -148,14 +148,17 @@ def test_the_f1_to_expect_is_that_of_the_best_choice() -> None:
     assert expected_f1(np.zeros(3)) == 0.0
 
 
-def test_a_threshold_of_half_the_expected_f1_picks_the_best_choice() -> None:
+def test_the_balanced_point_lies_twice_as_far_as_the_expected_f1_asks_for() -> None:
     rng = np.random.default_rng(4)
     for _ in range(50):
         chance = rng.beta(0.4, 1.0, 200).astype(np.float32)
         chance[0] = 0.9
         ranked = np.sort(chance.astype(float))[::-1]
-        best = int((2 * ranked.cumsum() / (np.arange(1, 201) + ranked.sum())).argmax()) + 1
-        assert abs(int((balance(chance) >= 0.5).sum()) - best) <= 1
+        f1 = 2 * ranked.cumsum() / (np.arange(1, 201) + ranked.sum())
+        least = ranked[int(f1.argmax())]  # the last one that it pays to pick, if the chances were right
+        picked = chance[balance(chance) >= 0.5].astype(float)
+        assert picked.min() < least
+        assert np.log(picked.min() / (1 - picked.min())) == pytest.approx(2 * np.log(least / (1 - least)), abs=0.35)
 
 
 def test_what_is_clear_keeps_its_figure_of_merit_and_what_is_in_doubt_gains() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
@@ -34,7 +35,7 @@ class Laboratory:
         self.read: list[str] = []
         self.signs: list[float] = []
         self.broken: tuple[str, ...] = ()
-        self.enough = True
+        self.enough, self.shown = True, True
 
     def load(self, micrograph: Micrograph) -> Loaded:
         if micrograph.uid in self.broken:
@@ -45,7 +46,8 @@ class Laboratory:
     def sight(self, image: object, diameter_px: float, head: object, model: object) -> Sighting:
         self.signs.append(float(image[0, 0]))  # type: ignore[index]
         assert diameter_px == 20
-        return Sighting(np.zeros((8, 8), np.float32), 1.0, np.zeros((30, 2)), np.full(30, 0.9, np.float32))
+        area = 100.0 if self.shown else 1e4
+        return Sighting(np.zeros((8, 8), np.float32), area, np.zeros((30, 2)), np.full(30, 0.9, np.float32))
 
     def adapt(self, model: object, head: Head, seen: list[Sighting], **options: object) -> Head | None:
         self.trained += 1
@@ -102,14 +104,31 @@ def test_few_micrographs_or_few_picks_are_not_adapted_to_and_later_runs_keep_to_
     assert lab.settle(tmp_path / "few", count=SAMPLE - 1) == str(lab.model)
     assert (lab.read, lab.trained) == ([], 0)
     assert lab.settle(tmp_path / "few", count=SAMPLE) == str(lab.model)
-    lab.enough = False
+    lab.enough = lab.shown = False
     told: list[str] = []
     assert lab.settle(tmp_path / "faint", tell=told.append) == str(lab.model)
     assert "Not adapted" in told[-1]
-    lab.enough = True
+    lab.enough = lab.shown = True
     assert lab.settle(tmp_path / "faint") == str(lab.model)
     assert lab.trained == 1
     assert not (tmp_path / "faint" / MODEL_FOLDER).exists()
+
+
+def test_faint_particles_that_nothing_is_learnt_from_are_expected_all_the_same(lab: Laboratory, tmp_path: Path) -> None:
+    lab.enough = False
+    told: list[str] = []
+    name = lab.settle(tmp_path, tell=told.append)
+    assert name == str(tmp_path / MODEL_FOLDER)
+    assert "Not trained further" in told[-1]
+    head, before = load_head(load_model(name)), load_head(load_model(lab.model))
+    assert float(head.least_density) == pytest.approx(0.5 * 0.27)
+    assert all(
+        torch.equal(tensor, before.state_dict()[key])
+        for key, tensor in head.state_dict().items()
+        if key != "least_density"
+    )
+    assert lab.settle(tmp_path) == name
+    assert lab.trained == 1
 
 
 def test_it_is_left_out_on_request_and_in_paper_mode(lab: Laboratory, tmp_path: Path) -> None:

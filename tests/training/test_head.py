@@ -12,7 +12,6 @@ from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import Example, draw_target, make_examples, training_scene
 from cryoemmae_plugin.training.head import (
-    CROP_CELLS,
     HeadSettings,
     answer,
     best_least_evidence,
@@ -95,12 +94,12 @@ def test_the_mean_of_two_heads_lies_halfway_and_is_not_balanced_yet() -> None:
 
 def test_a_turned_crop_points_to_the_same_centres() -> None:
     """Where a target says that it is near a centre, its offset leads to the middle of its heat."""
-    large = [example(seed, rows=CROP_CELLS + 4, columns=CROP_CELLS + 9) for seed in range(2)]
-    _, _, targets = draw_batch(large, 8, np.random.default_rng(3))
+    large = [example(seed, rows=96 + 4, columns=96 + 9) for seed in range(2)]
+    _, _, targets = draw_batch(large, 8, 96, np.random.default_rng(3))
     for target in targets:
         rows, columns = torch.nonzero(target[0] > 0.9, as_tuple=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            if not (2 < row < CROP_CELLS - 3 and 2 < column < CROP_CELLS - 3):
+            if not (2 < row < 96 - 3 and 2 < column < 96 - 3):
                 continue
             dx, dy = target[1, row, column], target[2, row, column]
             right, left = target[0, row, column + 1], target[0, row, column - 1]

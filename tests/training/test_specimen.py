@@ -54,19 +54,19 @@ def test_too_few_sure_picks_say_nothing(sighting: MakeSighting) -> None:
     assert count_sure([few]) < LEAST_SURE
     assert describe_specimen([few]) is None
     assert describe_specimen([]) is None
-    faint = Sighting(few.pixels, few.area, np.repeat(few.xy, 4, 0), np.full(120, 0.55, np.float32))
+    faint = Sighting(few.pixels, few.area, np.repeat(few.xy, 4, 0), np.full(120, 0.52, np.float32))
     assert describe_specimen([faint]) is None
 
 
 def test_density_and_least_distance_are_those_of_the_picks(specimen: Specimen) -> None:
     true = 40 / (300 * 420 / GRID_DIAMETER_PX**2)
-    assert specimen.density == pytest.approx(0.85 * true, rel=1e-6)
+    assert specimen.density == pytest.approx(0.85 * 0.9 * true, rel=1e-6)
     assert 1.3 < specimen.closest < 40 / GRID_DIAMETER_PX
 
 
 def test_noise_is_what_the_particles_leave_and_junk_does_not_enter_it(sighting: MakeSighting) -> None:
     clean = [sighting(seed) for seed in range(4)]
-    dirty = [Sighting(seen.pixels.copy(), seen.area, seen.xy, seen.score) for seen in clean]
+    dirty = [Sighting(seen.pixels.copy(), seen.area, seen.xy, seen.chance) for seen in clean]
     for seen in dirty:
         seen.pixels[:60, :60] -= 8 * gaussian_filter(np.random.default_rng(0).normal(0, 12, (60, 60)), 6)
     for sightings in (clean, dirty):

@@ -49,7 +49,7 @@ def micrographs(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingMicrog
 
 @pytest.fixture(autouse=True)
 def small_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples, "training_scene", lambda seed: SCENE)
+    monkeypatch.setattr(examples, "training_scene", lambda seed, sides: SCENE)
 
 
 def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[int] = []
-    monkeypatch.setattr(examples, "training_scene", lambda seed: (seeds.append(seed), SCENE)[1])
+    monkeypatch.setattr(examples, "training_scene", lambda seed, sides: (seeds.append(seed), SCENE)[1])
     model = load_model(tiny_model)
     start = Head(model.encoder.config.embed_dim).eval()
     start.calibration.copy_(torch.tensor([2.0, 0.5, 6.0]))

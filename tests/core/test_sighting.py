@@ -1,0 +1,70 @@
+"""What is seen in the middle of a micrograph, and what several of one data set tell together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cryoemmae_plugin import load_model
+from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, judge, look_without_embedding
+from cryoemmae_plugin.core.head import Head
+from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.core.sighting import SHOWN_DENSITY, Sighting, shown_density, sight
+from cryoemmae_plugin.simulate import SimulationSettings, simulate
+from cryoemmae_plugin.training.adapt import EXPECTED_SHARE, expect_particles
+
+FAINT = SimulationSettings(
+    shape=(500, 640), pixel_size_A=4.0, particle="barrel", diameter_A=180.0, n_particles=40, contrast=0.4
+)
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return load_head(load_model("emmae-base"))
+
+
+def sighting(density: float, area: float = 200.0) -> Sighting:
+    count = round(2 * density * area)
+    return Sighting(np.zeros((8, 8), np.float32), area, np.zeros((count, 2)), np.full(count, 0.5, np.float32))
+
+
+def test_the_middle_of_a_frame_that_is_not_square_is_seen_where_it_is(head: Head) -> None:
+    made = simulate(FAINT.model_copy(update={"contrast": 1.5}), 5)
+    seen = sight(torch.from_numpy(made.image), made.diameter_px, head)
+    scale = GRID_DIAMETER_PX / made.diameter_px
+    assert seen.area == pytest.approx(500 * 640 / made.diameter_px**2, rel=0.02)
+    near = np.hypot(*(seen.likely[:, None] / scale - made.xy).T).min(0)
+    assert (near < 0.2 * made.diameter_px).mean() > 0.8
+    assert seen.density == pytest.approx(len(made.xy) / seen.area, rel=0.25)
+    patches = seen.sure_patches()
+    assert len(patches) > 20
+    assert patches[:, 24, 24].mean() < patches[:, 0, 0].mean()
+
+
+def test_a_data_set_shows_what_half_of_its_micrographs_show() -> None:
+    few, many = sighting(0.3 * SHOWN_DENSITY), sighting(4 * SHOWN_DENSITY)
+    assert shown_density([many, few, many]) == pytest.approx(4 * SHOWN_DENSITY, rel=0.05)
+    assert shown_density([few, few, many]) is None
+    assert shown_density([]) is None
+
+
+def test_faint_micrographs_are_picked_where_the_data_set_shows_particles_and_empty_ones_are_not(head: Head) -> None:
+    expecting = expect_particles(head, [sighting(0.2)])
+    assert expecting is not None
+    assert float(expecting.least_density) == pytest.approx(0.2 * EXPECTED_SHARE)
+    assert float(head.least_density) > 100, "the head itself is left as it is"
+    assert expect_particles(head, [sighting(0.2 * SHOWN_DENSITY)]) is None
+    picks = {}
+    for name, settings in (("faint", FAINT), ("empty", FAINT.model_copy(update={"n_particles": 0}))):
+        made = simulate(settings, 3)
+        seen = condition(torch.from_numpy(made.image), made.diameter_px, GRID_DIAMETER_PX)
+        view = look_without_embedding(seen, head)
+        head.calibration[2], before = 1e6, float(head.calibration[2])  # no evidence is enough
+        expecting.calibration[2] = 1e6
+        picks[name] = [len(judge(view, seen, one).above(0.5)) for one in (head, expecting)]
+        head.calibration[2] = before
+    assert picks["faint"][0] == 0
+    assert picks["faint"][1] > 15
+    assert picks["empty"] == [0, 0]
