@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py --data DATA --work DIR [--mode default|paper|none] [--model NAME|DIR]
         [--unadapted] [--per-scene N]
-        [--peers log,topaz] [--ablate NAME ...] [--only SET ...] [--no-simulated]
+        [--peers log,topaz] [--ablate NAME ...] [--only SET ...] [--no-simulated] [--faint]
 
 DATA holds the real sets (empiar-10017/, empiar-10146/, negatives/), each with images and reference.csv; the simulated
 sets are made under DIR. Picks are kept there: run again, it goes on where it stopped, and picks anew whatever other
@@ -30,7 +30,10 @@ def main() -> int:
     options = _options()
     pickers = _pickers(options)
     sets, scores = [], []
-    for chosen in chosen_sets(options.data, options.work, options.only, options.simulated, options.per_scene):
+    chosen_ones = chosen_sets(
+        options.data, options.work, options.only, options.simulated, options.per_scene, options.faint
+    )
+    for chosen in chosen_ones:
         sets.append(chosen)
         for picker in pickers:
             scores.append(measure(picker, chosen, options.work / "picks"))
@@ -63,6 +66,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ablate", nargs="+", default=[], choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
     parser.add_argument("--only", nargs="+", default=[], metavar="SET")
     parser.add_argument("--no-simulated", dest="simulated", action="store_false")
+    parser.add_argument(
+        "--faint", action="store_true", help="the simulated sets of faint particles instead of all others"
+    )
     parser.add_argument("--name", default="accuracy", help="of the files that hold the table")
     return parser.parse_args()
 

@@ -14,7 +14,7 @@ import numpy as np
 from cryoemmae_plugin.evaluation.metrics import Reference
 from cryoemmae_plugin.evaluation.tables import read_reference
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.simulate import Scene, benchmark_scenes, write_micrographs
+from cryoemmae_plugin.simulate import Scene, benchmark_scenes, faint_scenes, write_micrographs
 
 SIMULATION_SEED = 900
 SEEDS_PER_SCENE = 3
@@ -108,19 +108,19 @@ def real_sets(source: Path, folder: Path) -> list[BenchmarkSet]:
     return sets
 
 
-def simulated_sets(folder: Path, names: list[str] | None = None, per_scene: int | None = None) -> list[BenchmarkSet]:
+def simulated_sets(folder: Path, names: list[str], per_scene: int | None = None) -> list[BenchmarkSet]:
     """Simulate the benchmark's scenes under `folder`: one set a scene, several micrographs each.
 
     Parameters
     ----------
-    names : list of str, optional
-        Only these scenes.
+    names : list of str
+        Of the scenes.
     per_scene : int, optional
         Micrographs of each; `SEEDS_PER_SCENE` by default, which are the first of them.
     """
     sets, count = [], per_scene or SEEDS_PER_SCENE
-    for at, scene in enumerate(benchmark_scenes()):
-        if names is not None and scene.name not in names:
+    for at, scene in enumerate(benchmark_scenes() + faint_scenes()):
+        if scene.name not in names:
             continue
         target = folder / f"{scene.name}.{count}"
         recipe = scene.settings.model_dump_json(indent=1)
@@ -140,12 +140,25 @@ def _simulate(scene: Scene, target: Path, first_seed: int, count: int) -> None:
 
 
 def chosen_sets(
-    source: Path, work: Path, only: list[str], simulated: bool = True, per_scene: int | None = None
+    source: Path,
+    work: Path,
+    only: list[str],
+    simulated: bool = True,
+    per_scene: int | None = None,
+    faint: bool = False,
 ) -> Iterator[BenchmarkSet]:
-    """All sets, or those that `only` names; the real ones first, each simulated one made when its turn comes."""
+    """All sets, or those that `only` names; the real ones first, each simulated one made when its turn comes.
+
+    The `faint` ones instead of all others, or, by name, beside them.
+    """
+    if faint:
+        for scene in faint_scenes():
+            yield from simulated_sets(work / "simulated", [scene.name], per_scene)
+        return
     for real in real_sets(source, work / "sets"):
         if not only or real.name in only:
             yield real
-    for scene in benchmark_scenes() if simulated else []:
+    scenes = benchmark_scenes() + [scene for scene in faint_scenes() if scene.name in only]
+    for scene in scenes if simulated else []:
         if not only or scene.name in only:
             yield from simulated_sets(work / "simulated", [scene.name], per_scene)

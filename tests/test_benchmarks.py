@@ -314,7 +314,7 @@ def test_command_line_is_scored_as_a_user_runs_it(script, tiny_model, monkeypatc
     settings = SimulationSettings(shape=(160, 192), pixel_size_A=4.0, diameter_A=96.0, n_particles=6)
     monkeypatch.setattr(sets, "benchmark_scenes", lambda: [Scene("tiny", settings)])
     monkeypatch.setattr(sets, "SEEDS_PER_SCENE", 1)
-    (chosen,) = sets.simulated_sets(tmp_path)
+    (chosen,) = sets.simulated_sets(tmp_path, ["tiny"])
     found = pickers.pick_set(pickers.CommandLine(model=str(tiny_model)), chosen, tmp_path / "picks")
     accuracy = script("accuracy")
     score = accuracy.measure(pickers.CommandLine(model=str(tiny_model)), chosen, tmp_path / "picks")

@@ -18,6 +18,7 @@ from cryoemmae_plugin.simulate import (
     SimulationSettings,
     benchmark_scenes,
     demo_scenes,
+    faint_scenes,
     random_scene,
     simulate,
     write_micrographs,
@@ -315,5 +316,8 @@ def test_demo_and_benchmark_show_what_they_promise():
     assert max(diameters) >= 400
     assert len({scene.pixel_size_A for scene in benchmark}) >= 2
     assert sum(scene.n_particles == 0 for scene in benchmark) >= 3
-    names = [scene.name for scene in demo_scenes() + benchmark_scenes()]
+    faint = [scene.settings for scene in faint_scenes()]
+    assert all(scene.contrast < 0.8 and scene.n_particles > 40 for scene in faint)
+    assert len({scene.particle for scene in faint}) == len(faint)
+    names = [scene.name for scene in demo_scenes() + benchmark_scenes() + faint_scenes()]
     assert len(names) == len(set(names))

@@ -5,7 +5,7 @@ of an underfocused microscope and counted by a detector. Protein is dark, as in 
 """
 
 from cryoemmae_plugin.simulate.render import SimulatedMicrograph, simulate
-from cryoemmae_plugin.simulate.scenes import Scene, benchmark_scenes, demo_scenes, random_scene
+from cryoemmae_plugin.simulate.scenes import Scene, benchmark_scenes, demo_scenes, faint_scenes, random_scene
 from cryoemmae_plugin.simulate.settings import SimulationSettings
 from cryoemmae_plugin.simulate.shapes import PARTICLE_SHAPES
 from cryoemmae_plugin.simulate.write import write_micrographs
@@ -17,6 +17,7 @@ __all__ = [
     "SimulationSettings",
     "benchmark_scenes",
     "demo_scenes",
+    "faint_scenes",
     "random_scene",
     "simulate",
     "write_micrographs",

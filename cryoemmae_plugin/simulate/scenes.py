@@ -145,6 +145,30 @@ def benchmark_scenes() -> list[Scene]:
     return [Scene(name, _with_coverage(values)) for name, values in scenes.items()]
 
 
+def faint_scenes() -> list[Scene]:
+    """Return scenes of particles so faint, as small proteins in thick ice are, that some are lost to any picker."""
+    fine = {"shape": (1600, 1600), "pixel_size_A": 1.5}
+    coarse = {"shape": (1000, 1240), "pixel_size_A": 3.0}
+    scenes: dict[str, dict[str, Any]] = {
+        "faint_globular_160": {**fine, "particle": "globular", "diameter_A": 160.0, "coverage": 0.2, "contrast": 0.42,
+                               "ice_thickness_A": 900.0},
+        "faint_tetramer_180": {**coarse, "particle": "tetramer", "diameter_A": 180.0, "coverage": 0.35,
+                               "min_distance": 0.85, "contrast": 0.4},
+        "faint_ring_200": {**coarse, "particle": "ring", "diameter_A": 200.0, "coverage": 0.25, "contrast": 0.5,
+                           "frost": 3, "aggregates": 2, "debris": 40},
+        "faint_barrel_190": {**fine, "particle": "barrel", "diameter_A": 190.0, "coverage": 0.3, "contrast": 0.4,
+                             "lowpass_A": 30.0, "highpass_A": 900.0, "eight_bit": True},
+        "faint_trilobe_210": {**coarse, "particle": "trilobe", "diameter_A": 210.0, "coverage": 0.2, "contrast": 0.5,
+                              "grains": 10},
+        "faint_micelle_120": {**fine, "particle": "micelle", "diameter_A": 120.0, "coverage": 0.2, "contrast": 0.7},
+        "faint_rod_220": {**coarse, "particle": "rod", "diameter_A": 220.0, "coverage": 0.25, "contrast": 0.55,
+                          "defocus_um": 2.0},
+        "faint_multidomain_90": {**fine, "shape": (1200, 1200), "particle": "multidomain", "diameter_A": 90.0,
+                                 "coverage": 0.3, "min_distance": 0.85, "contrast": 0.6},
+    }  # fmt: skip
+    return [Scene(name, _with_coverage(values)) for name, values in scenes.items()]
+
+
 def _with_coverage(values: dict[str, Any]) -> SimulationSettings:
     values = dict(values)
     diameter_px = values["diameter_A"] / values["pixel_size_A"]
