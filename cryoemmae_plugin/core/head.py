@@ -36,8 +36,9 @@ LEAST_SHARE = 1e-3
 MOST_CERTAIN = 1 - 1e-6
 UNCALIBRATED = (1.0, 0.0, 0.0)
 """Slope, shift and least evidence of a head that is not balanced yet."""
-BALANCE_POWER = 2.0
-"""The shift by the F1 to expect is taken so many times: of faint particles there are more than their chances tell."""
+BALANCE_SLOPE, BALANCE_SHIFT = 2.5, 0.5
+"""The balanced point's log-odds, over those of half the F1 to expect, and at an F1 of 1: of faint particles there are
+more than their chances tell, of clear ones fewer."""
 UNHEARD_OF = 1e3
 """Density that no micrograph reaches, in particles per square diameter."""
 BEST_DOUBTED_ODDS = 0.9
@@ -279,13 +280,13 @@ def balance(score: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Taken as chances, they are worth most from half the F1 that is to be expected (Lipton, Elkan and Naryanaswamy 2014,
     Optimal thresholding of classifiers to maximize F1 measure): from 0.5 where everything is clear, from less where
-    much is in doubt. There they are too low, too, as chances, and the log-odds are shifted `BALANCE_POWER` times as
-    far. Nothing changes on a micrograph without one above 0.5.
+    much is in doubt. As chances they are too high where all is clear, and too low where much is in doubt; hence
+    `BALANCE_SHIFT` and `BALANCE_SLOPE`. Nothing changes on a micrograph without one above 0.5.
     """
     if score.max(initial=0.0) <= 0.5:
         return score
     half = expected_f1(score) / 2
-    return _from_odds(_odds(score) * ((1 - half) / half) ** BALANCE_POWER)
+    return _from_odds(_odds(score) * ((1 - half) / half) ** BALANCE_SLOPE / np.exp(BALANCE_SHIFT))
 
 
 def _odds(score: NDArray[np.floating]) -> NDArray[np.float64]:

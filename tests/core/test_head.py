@@ -8,6 +8,8 @@ import torch
 
 from cryoemmae_plugin.core.default import away_from_smear, drop_close
 from cryoemmae_plugin.core.head import (
+    BALANCE_SHIFT,
+    BALANCE_SLOPE,
     CELL_PX,
     VERSION,
     Head,
@@ -148,22 +150,23 @@ def test_the_f1_to_expect_is_that_of_the_best_choice() -> None:
     assert expected_f1(np.zeros(3)) == 0.0
 
 
-def test_the_balanced_point_lies_twice_as_far_as_the_expected_f1_asks_for() -> None:
+def test_the_balanced_point_follows_half_the_expected_f1() -> None:
     rng = np.random.default_rng(4)
     for _ in range(50):
         chance = rng.beta(0.4, 1.0, 200).astype(np.float32)
         chance[0] = 0.9
         ranked = np.sort(chance.astype(float))[::-1]
-        f1 = 2 * ranked.cumsum() / (np.arange(1, 201) + ranked.sum())
-        least = ranked[int(f1.argmax())]  # the last one that it pays to pick, if the chances were right
-        picked = chance[balance(chance) >= 0.5].astype(float)
-        assert picked.min() < least
-        assert np.log(picked.min() / (1 - picked.min())) == pytest.approx(2 * np.log(least / (1 - least)), abs=0.35)
+        half = float((ranked.cumsum() / (np.arange(1, 201) + ranked.sum())).max())
+        log_odds = np.log(chance / (1 - chance))
+        at_half = np.log(half / (1 - half))
+        picked = balance(chance) >= 0.5
+        assert np.array_equal(picked, log_odds >= BALANCE_SHIFT + BALANCE_SLOPE * at_half)
+        assert 5 < picked.sum() < 195
 
 
 def test_what_is_clear_keeps_its_figure_of_merit_and_what_is_in_doubt_gains() -> None:
     clear = np.array([0.99] * 50 + [0.03] * 5, np.float32)
-    np.testing.assert_allclose(balance(clear), clear, atol=0.01)
+    np.testing.assert_allclose(balance(clear), clear, atol=0.02)
     doubtful = np.linspace(0.95, 0.02, 100, dtype=np.float32)
     gained = balance(doubtful)
     assert (np.diff(gained) < 0).all()
