@@ -18,7 +18,7 @@ from cryoemmae_plugin.core.default import (
     look,
     look_without_embedding,
 )
-from cryoemmae_plugin.core.head import Head
+from cryoemmae_plugin.core.head import Head, evidence
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.core.views import cut_patches
@@ -32,7 +32,10 @@ LARGEST_SHARE = 1 / 4
 LIKELY, SURE = 0.5, 0.55
 """Chance of candidates that are taken for particles, and of those that are averaged."""
 SHOWN_DENSITY = 0.065
-"""A data set shows particles where half of its micrographs lead to expect so many or more per square diameter."""
+"""A data set shows particles where half of its micrographs lead to expect so many or more per square diameter..."""
+SHOWN_EVIDENCE = 2.0
+"""...and where the mean evidence is so many times what a micrograph is taken to show particles for: micrographs with
+nothing but ice have looked like faint particles on all of them, with 0.8 times that."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,22 @@ class Sighting:
         return cut_patches(self.pixels, self.xy[self.chance >= SURE])
 
 
-def shown_density(sightings: Sequence[Sighting]) -> float | None:
+def shown_density(sightings: Sequence[Sighting], least_evidence: float) -> float | None:
     """Particles per square diameter that a data set shows, the median of its micrographs; None where it may show none.
 
     What one micrograph leaves open, several of the same data set may tell: faint particles are on all of them, grains
     of ice on some.
+
+    Parameters
+    ----------
+    sightings : sequence of Sighting
+        One a micrograph.
+    least_evidence : float
+        Of a micrograph that is taken to show particles, see :attr:`Head.least_evidence`.
     """
-    density = float(np.median([seen.density for seen in sightings])) if sightings else 0.0
+    if not sightings or np.mean([evidence(seen.chance) for seen in sightings]) < SHOWN_EVIDENCE * least_evidence:
+        return None
+    density = float(np.median([seen.density for seen in sightings]))
     return density if density >= SHOWN_DENSITY else None
 
 

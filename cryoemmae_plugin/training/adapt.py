@@ -108,7 +108,7 @@ def expect_particles(head: Head, sightings: Sequence[Sighting]) -> Head | None:
     Head or None
         None where the data set may show no particle itself.
     """
-    density = shown_density(sightings)
+    density = shown_density(sightings, head.least_evidence)
     if density is None:
         return None
     expecting = copy.deepcopy(head)

@@ -25,9 +25,10 @@ def head() -> Head:
     return load_head(load_model("emmae-base"))
 
 
-def sighting(density: float, area: float = 200.0) -> Sighting:
-    count = round(2 * density * area)
-    return Sighting(np.zeros((8, 8), np.float32), area, np.zeros((count, 2)), np.full(count, 0.5, np.float32))
+def sighting(density: float, chance: float = 0.75, area: float = 200.0) -> Sighting:
+    """So many particles to expect per square diameter; the evidence of each candidate is log 3."""
+    count = round(density * area / chance)
+    return Sighting(np.zeros((8, 8), np.float32), area, np.zeros((count, 2)), np.full(count, chance, np.float32))
 
 
 def test_the_middle_of_a_frame_that_is_not_square_is_seen_where_it_is(head: Head) -> None:
@@ -45,15 +46,22 @@ def test_the_middle_of_a_frame_that_is_not_square_is_seen_where_it_is(head: Head
 
 def test_a_data_set_shows_what_half_of_its_micrographs_show() -> None:
     few, many = sighting(0.3 * SHOWN_DENSITY), sighting(4 * SHOWN_DENSITY)
-    assert shown_density([many, few, many]) == pytest.approx(4 * SHOWN_DENSITY, rel=0.05)
-    assert shown_density([few, few, many]) is None
-    assert shown_density([]) is None
+    assert shown_density([many, few, many], 6.0) == pytest.approx(4 * SHOWN_DENSITY, rel=0.05)
+    assert shown_density([few, few, many], 6.0) is None
+    assert shown_density([], 6.0) is None
+
+
+def test_many_candidates_without_evidence_show_nothing() -> None:
+    doubtful = sighting(0.2, chance=0.52)
+    evidence = len(doubtful.chance) * np.log(0.52 / 0.48)
+    assert shown_density([doubtful] * 5, 0.49 * evidence) == pytest.approx(0.2, rel=0.05)
+    assert shown_density([doubtful] * 5, 0.51 * evidence) is None
 
 
 def test_faint_micrographs_are_picked_where_the_data_set_shows_particles_and_empty_ones_are_not(head: Head) -> None:
     expecting = expect_particles(head, [sighting(0.2)])
     assert expecting is not None
-    assert float(expecting.least_density) == pytest.approx(0.2 * EXPECTED_SHARE)
+    assert float(expecting.least_density) == pytest.approx(0.2 * EXPECTED_SHARE, rel=0.02)
     assert float(head.least_density) > 100, "the head itself is left as it is"
     assert expect_particles(head, [sighting(0.2 * SHOWN_DENSITY)]) is None
     picks = {}
