@@ -37,8 +37,8 @@ MOST_CERTAIN = 1 - 1e-6
 UNCALIBRATED = (1.0, 0.0, 0.0)
 """Slope, shift and least evidence of a head that is not balanced yet."""
 BALANCE_SLOPE, BALANCE_SHIFT = 2.5, 0.5
-"""The balanced point's log-odds, over those of half the F1 to expect, and at an F1 of 1: of faint particles there are
-more than their chances tell, of clear ones fewer."""
+"""The balanced point's log-odds, over those of half the F1 to expect, and at an F1 of 1: where much is in doubt there
+are more particles than their chances tell."""
 UNHEARD_OF = 1e3
 """Density that no micrograph reaches, in particles per square diameter."""
 BEST_DOUBTED_ODDS = 0.9
@@ -280,8 +280,8 @@ def balance(score: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Taken as chances, they are worth most from half the F1 that is to be expected (Lipton, Elkan and Naryanaswamy 2014,
     Optimal thresholding of classifiers to maximize F1 measure): from 0.5 where everything is clear, from less where
-    much is in doubt. As chances they are too high where all is clear, and too low where much is in doubt; hence
-    `BALANCE_SHIFT` and `BALANCE_SLOPE`. Nothing changes on a micrograph without one above 0.5.
+    much is in doubt. There they are too low as chances, hence `BALANCE_SLOPE`. Nothing changes on a micrograph without
+    one above 0.5.
     """
     if score.max(initial=0.0) <= 0.5:
         return score
