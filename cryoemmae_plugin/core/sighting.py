@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +30,6 @@ LARGEST_SHARE = 1 / 4
 """Nor are diameters beyond this share of the frame's shorter side."""
 LIKELY, SURE = 0.5, 0.55
 """Chance of candidates that are taken for particles, and of those that are averaged."""
-SHOWN_DENSITY = 0.065
-"""A data set shows particles where half of its micrographs lead to expect so many or more per square diameter..."""
-SHOWN_EVIDENCE = 2.0
-"""...and where the mean evidence is so many times what a micrograph is taken to show particles for: micrographs with
-nothing but ice have looked like faint particles on all of them, with 0.8 times that."""
 
 
 @dataclass(frozen=True)
@@ -69,28 +63,14 @@ class Sighting:
         """Particles to expect per square diameter."""
         return float(self.chance.sum()) / self.area if self.area else 0.0
 
+    @property
+    def evidence(self) -> float:
+        """What speaks for particles, see :func:`cryoemmae_plugin.core.head.evidence`."""
+        return evidence(self.chance)
+
     def sure_patches(self) -> NDArray[np.float32]:
         """Cut out the sure ones, particles dark: shape (M, 2 REACH + 1, 2 REACH + 1)."""
         return cut_patches(self.pixels, self.xy[self.chance >= SURE])
-
-
-def shown_density(sightings: Sequence[Sighting], least_evidence: float) -> float | None:
-    """Particles per square diameter that a data set shows, the median of its micrographs; None where it may show none.
-
-    What one micrograph leaves open, several of the same data set may tell: faint particles are on all of them, grains
-    of ice on some.
-
-    Parameters
-    ----------
-    sightings : sequence of Sighting
-        One a micrograph.
-    least_evidence : float
-        Of a micrograph that is taken to show particles, see :attr:`Head.least_evidence`.
-    """
-    if not sightings or np.mean([evidence(seen.chance) for seen in sightings]) < SHOWN_EVIDENCE * least_evidence:
-        return None
-    density = float(np.median([seen.density for seen in sightings]))
-    return density if density >= SHOWN_DENSITY else None
 
 
 def sight(image: Tensor, diameter_px: float, head: Head, model: PickingModel | None = None) -> Sighting:

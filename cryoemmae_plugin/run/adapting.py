@@ -157,7 +157,7 @@ def _adapt(
     """Adapt the model, keep it in the folder, and write down what was decided."""
     adapted, why = False, f"{len(micrographs)} micrographs, fewer than {SAMPLE}"
     if len(micrographs) >= SAMPLE:
-        from cryoemmae_plugin.training.adapt import adapt_head, expect_particles
+        from cryoemmae_plugin.training.adapt import adapt_head, judge_together
         from cryoemmae_plugin.training.specimen import count_sure
 
         tell(f"Adapting {model.card.name} to these micrographs; --no-adapt (in RELION: adapt no) leaves that out")
@@ -165,7 +165,7 @@ def _adapt(
         seen = _look(settings, model, head, micrographs, loader, should_stop)
         why = f"{count_sure(seen)} sure picks in {len(seen)} micrographs"
         trained = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
-        better = expect_particles(trained or head, seen) or trained
+        better = judge_together(trained or head, seen) or trained
         if better is not None:
             recipe = (
                 "trained further on micrographs made of its own picks" if trained else "expects particles everywhere"
@@ -214,7 +214,7 @@ def _account(why: str, *, trained: bool, adapted: bool) -> str:
     if trained:
         return f"Adapted, from {why}"
     if adapted:
-        return f"Not trained further, too little stands out for that: {why}. Faint micrographs are picked all the same"
+        return f"Adapted in what is taken for an empty micrograph only; too little stands out to learn more: {why}"
     return f"Not adapted: {why}"
 
 

@@ -18,7 +18,7 @@ from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.sighting import Sighting, shown_density
+from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, make_examples
 from cryoemmae_plugin.training.head import HeadSettings, mean_head, train_head
@@ -31,8 +31,16 @@ OTHER_SCENES = range(FIRST_SEED + 9000, FIRST_SEED + 9024)
 SIDE_PX = 256
 """Their side, in grid pixels: a tile of the encoder, and 11 particle diameters."""
 SETTINGS = HeadSettings(steps=150, rate=2e-3, crop_cells=SIDE_PX // CELL_PX)
+LEAST_TOGETHER = 3
+"""Fewer micrographs say nothing of a data set."""
+SHOWN_EVIDENCE, SHOWN_DENSITY = 2.0, 0.065
+"""A data set shows particles where the mean evidence is so many times what one micrograph takes, and half of its
+micrographs lead to expect so many per square diameter. Nothing but ice has looked like faint particles on all of five
+micrographs, with 0.8 times that evidence."""
 EXPECTED_SHARE = 0.5
-"""A micrograph with less than this share of the data set's particles is judged by its own evidence alone."""
+"""There, a micrograph with less than this share of the data set's particles is judged by its own evidence alone."""
+DOUBTED_EVIDENCE = 3.0
+"""Where the mean evidence is less than what one micrograph takes, each must have so many times that."""
 SHARE = 0.5
 """Share of what it has become in the adapted head; the rest is what it was."""
 
@@ -100,20 +108,36 @@ def adapt_head(
     return adapted.eval().requires_grad_(False)
 
 
-def expect_particles(head: Head, sightings: Sequence[Sighting]) -> Head | None:
-    """A head that takes no micrograph to be empty that shows `EXPECTED_SHARE` of what the data set shows.
+def judge_together(head: Head, sightings: Sequence[Sighting]) -> Head | None:
+    """Tell a head what several micrographs of a data set show together, for its verdict on each.
+
+    What one micrograph leaves open, several may tell: faint particles are on all of them, grains of ice on some.
+
+    Parameters
+    ----------
+    head : Head
+        Stays as it is.
+    sightings : sequence of Sighting
+        One a micrograph.
 
     Returns
     -------
     Head or None
-        None where the data set may show no particle itself.
+        One that takes no micrograph to be empty which shows a share of the data set's particles; or, where next to
+        nothing stands out, one that takes more evidence. None where there is nothing to tell.
     """
-    density = shown_density(sightings, head.least_evidence)
-    if density is None:
+    if len(sightings) < LEAST_TOGETHER:
         return None
-    expecting = copy.deepcopy(head)
-    expecting.least_density.fill_(EXPECTED_SHARE * density)
-    return expecting
+    evidence = float(np.mean([seen.evidence for seen in sightings]))
+    density = float(np.median([seen.density for seen in sightings]))
+    told = copy.deepcopy(head)
+    if evidence < head.least_evidence:
+        told.calibration[2] *= DOUBTED_EVIDENCE
+    elif evidence >= SHOWN_EVIDENCE * head.least_evidence and density >= SHOWN_DENSITY:
+        told.least_density.fill_(EXPECTED_SHARE * density)
+    else:
+        return None
+    return told
 
 
 def make_own_example(model: PickingModel, specimen: Specimen, rng: np.random.Generator) -> Example:

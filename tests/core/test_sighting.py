@@ -11,9 +11,9 @@ from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, judge, look_without_embedding
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
-from cryoemmae_plugin.core.sighting import SHOWN_DENSITY, Sighting, shown_density, sight
+from cryoemmae_plugin.core.sighting import Sighting, sight
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
-from cryoemmae_plugin.training.adapt import EXPECTED_SHARE, expect_particles
+from cryoemmae_plugin.training.adapt import EXPECTED_SHARE, SHOWN_DENSITY, judge_together
 
 FAINT = SimulationSettings(
     shape=(500, 640), pixel_size_A=4.0, particle="barrel", diameter_A=180.0, n_particles=40, contrast=0.4
@@ -44,26 +44,36 @@ def test_the_middle_of_a_frame_that_is_not_square_is_seen_where_it_is(head: Head
     assert patches[:, 24, 24].mean() < patches[:, 0, 0].mean()
 
 
-def test_a_data_set_shows_what_half_of_its_micrographs_show() -> None:
+def least_density(head: Head, sightings: list[Sighting]) -> float | None:
+    """That of a head that is told what they show; None where it is told nothing of particles."""
+    told = judge_together(head, sightings)
+    return None if told is None or float(told.least_density) > 100 else float(told.least_density)
+
+
+def test_a_data_set_shows_what_half_of_its_micrographs_show(head: Head) -> None:
     few, many = sighting(0.3 * SHOWN_DENSITY), sighting(4 * SHOWN_DENSITY)
-    assert shown_density([many, few, many], 6.0) == pytest.approx(4 * SHOWN_DENSITY, rel=0.05)
-    assert shown_density([few, few, many], 6.0) is None
-    assert shown_density([], 6.0) is None
+    expected = pytest.approx(EXPECTED_SHARE * 4 * SHOWN_DENSITY, rel=0.05)
+    assert least_density(head, [many, few, many]) == expected
+    assert least_density(head, [few, few, many]) is None
+    assert judge_together(head, [many, many]) is None
+    assert float(head.least_density) > 100, "the head itself is left as it is"
 
 
-def test_many_candidates_without_evidence_show_nothing() -> None:
+@pytest.mark.parametrize(("share", "density", "evidence"), [(2.1, 0.1, 1.0), (1.5, None, 1.0), (0.9, None, 3.0)])
+def test_without_evidence_a_data_set_shows_nothing_and_with_next_to_none_each_micrograph_needs_more(
+    head: Head, share: float, density: float | None, evidence: float
+) -> None:
     doubtful = sighting(0.2, chance=0.52)
-    evidence = len(doubtful.chance) * np.log(0.52 / 0.48)
-    assert shown_density([doubtful] * 5, 0.49 * evidence) == pytest.approx(0.2, rel=0.05)
-    assert shown_density([doubtful] * 5, 0.51 * evidence) is None
+    before, head.calibration[2] = float(head.calibration[2]), doubtful.evidence / share
+    told = judge_together(head, [doubtful] * 5)
+    assert least_density(head, [doubtful] * 5) == (None if density is None else pytest.approx(density, rel=0.02))
+    assert (told or head).least_evidence == pytest.approx(evidence * doubtful.evidence / share)
+    head.calibration[2] = before
 
 
 def test_faint_micrographs_are_picked_where_the_data_set_shows_particles_and_empty_ones_are_not(head: Head) -> None:
-    expecting = expect_particles(head, [sighting(0.2)])
+    expecting = judge_together(head, [sighting(0.2)] * 3)
     assert expecting is not None
-    assert float(expecting.least_density) == pytest.approx(0.2 * EXPECTED_SHARE, rel=0.02)
-    assert float(head.least_density) > 100, "the head itself is left as it is"
-    assert expect_particles(head, [sighting(0.2 * SHOWN_DENSITY)]) is None
     picks = {}
     for name, settings in (("faint", FAINT), ("empty", FAINT.model_copy(update={"n_particles": 0}))):
         made = simulate(settings, 3)
