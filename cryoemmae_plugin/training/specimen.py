@@ -22,7 +22,7 @@ from cryoemmae_plugin.simulate.place import place_centres
 
 LEAST_SURE = 60
 """Fewer sure picks, in all micrographs together, say too little."""
-LEAST_CLEAR = 0.8
+LEAST_CLEAR = 0.75
 """F1 to expect below which particles are too faint for their averages to be learnt from."""
 MOST_AVERAGED = 1200
 MASK_RADIUS = 0.55
