@@ -164,10 +164,10 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
     )
 
 
-def surest_patches(
+def likely_patches(
     image: NDArray[np.float32], pixel_size_A: float, diameter_A: float, head: Head, *, bright: bool = False
 ) -> NDArray[np.float32]:
-    """Cut the surest picks out of a micrograph's middle, seen at a diameter; arguments as of :func:`scan_sizes`.
+    """Cut the likely particles out of a micrograph's middle, seen at a diameter; arguments as of :func:`scan_sizes`.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def surest_patches(
     diameter_px = diameter_A / pixel_size_A
     if not can_be_seen(diameter_px, image.shape):
         return np.zeros((0, 2 * REACH + 1, 2 * REACH + 1), np.float32)
-    return sight(with_dark_particles(image, bright), diameter_px, head).sure_patches()
+    return sight(with_dark_particles(image, bright), diameter_px, head).patches()
 
 
 def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.float32]]) -> DiameterEstimate:
@@ -187,7 +187,7 @@ def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.flo
     ----------
     estimate : DiameterEstimate
     patches : sequence of ndarray
-        As :func:`surest_patches` cuts them at the estimated diameter, one array a micrograph.
+        As :func:`likely_patches` cuts them at the estimated diameter, one array a micrograph.
     """
     if sum(map(len, patches)) < LEAST_AVERAGED:
         return estimate

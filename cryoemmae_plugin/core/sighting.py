@@ -28,8 +28,8 @@ LEAST_PX = 8.0
 """Diameters of fewer micrograph pixels are not looked at."""
 LARGEST_SHARE = 1 / 4
 """Nor are diameters beyond this share of the frame's shorter side."""
-LIKELY, SURE = 0.5, 0.55
-"""Chance of candidates that are taken for particles, and of those that are averaged."""
+LIKELY = 0.5
+"""Chance of candidates that are taken for particles."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Sighting:
         """What speaks for particles, see :func:`cryoemmae_plugin.core.head.evidence`."""
         return evidence(self.chance)
 
-    def sure_patches(self) -> NDArray[np.float32]:
-        """Cut out the sure ones, particles dark: shape (M, 2 REACH + 1, 2 REACH + 1)."""
-        return cut_patches(self.pixels, self.xy[self.chance >= SURE])
+    def patches(self, least: float = LIKELY) -> NDArray[np.float32]:
+        """Cut out the candidates with at least this chance, particles dark: shape (M, 2 REACH + 1, 2 REACH + 1)."""
+        return cut_patches(self.pixels, self.xy[self.chance >= least])
 
 
 def sight(image: Tensor, diameter_px: float, head: Head, model: PickingModel | None = None) -> Sighting:

@@ -17,9 +17,9 @@ from cryoemmae_plugin.core.diameter import (
     DiameterEstimate,
     SizeScan,
     estimate_diameter,
+    likely_patches,
     refine_diameter,
     scan_sizes,
-    surest_patches,
 )
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
@@ -155,7 +155,7 @@ def estimate_from(
         raise CannotTellError(f"--diameter auto: none of {len(left_out)} micrographs can be read{reason}")
     estimate = estimate_diameter(scans)
     patches = [
-        surest_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright)
+        likely_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright)
         for _, loaded in _readable(seen, loader, left_out)
     ]
     return _note(refine_diameter(estimate, patches), asked, [str(m.path) for m in seen], left_out)

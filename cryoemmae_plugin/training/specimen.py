@@ -16,10 +16,12 @@ from scipy.spatial import cKDTree
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.head import expected_f1
-from cryoemmae_plugin.core.sighting import SURE, Sighting
+from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, soft_mask
 from cryoemmae_plugin.simulate.place import place_centres
 
+SURE = 0.55
+"""Chance of the candidates that are averaged."""
 LEAST_SURE = 60
 """Fewer sure picks, in all micrographs together, say too little."""
 LEAST_CLEAR = 0.75
@@ -107,7 +109,7 @@ def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen 
     if expected_f1(np.concatenate([seen.chance for seen in sightings])) < LEAST_CLEAR:
         return None
     rng = np.random.default_rng(seed)
-    sure = np.concatenate([seen.sure_patches() for seen in sightings])
+    sure = np.concatenate([seen.patches(SURE) for seen in sightings])
     averages, shares = average_views(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], soft_mask(MASK_RADIUS), rng)
     empty = np.concatenate([cut_patches(seen.pixels, _empty_places(seen, rng)) for seen in sightings])
     averages *= contrast_lost(averages, shares, sure, empty)

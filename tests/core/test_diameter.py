@@ -13,9 +13,9 @@ from cryoemmae_plugin.core.diameter import (
     DiameterEstimate,
     SizeScan,
     estimate_diameter,
+    likely_patches,
     refine_diameter,
     scan_sizes,
-    surest_patches,
 )
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
@@ -39,7 +39,7 @@ def images(particle: ParticleShape, diameter_A: float, count: int = 1, **setting
 def estimate(head: Head, particle: ParticleShape, diameter_A: float, **settings: object) -> DiameterEstimate:
     seen = images(particle, diameter_A, **settings)
     found = estimate_diameter([scan_sizes(image, 4.0, head) for image in seen])
-    return refine_diameter(found, [surest_patches(image, 4.0, found.diameter_A, head) for image in seen])
+    return refine_diameter(found, [likely_patches(image, 4.0, found.diameter_A, head) for image in seen])
 
 
 def made_up(heights: dict[int, float], particles: int = 100) -> SizeScan:
@@ -99,7 +99,7 @@ def test_a_few_picks_do_not_correct_an_estimate() -> None:
 @pytest.mark.parametrize("diameter_A", [7.0, 30.0])
 def test_a_micrograph_that_the_particle_does_not_fit_says_nothing(head: Head, diameter_A: float) -> None:
     noise = np.random.default_rng(0).normal(size=(100, 120)).astype(np.float32)
-    assert surest_patches(noise, 1.0, diameter_A, head).shape == (0, 49, 49)
+    assert likely_patches(noise, 1.0, diameter_A, head).shape == (0, 49, 49)
 
 
 def test_the_same_micrographs_give_the_same_number(head: Head) -> None:
@@ -111,8 +111,8 @@ def test_bright_particles_are_measured_like_dark_ones(head: Head) -> None:
     (image,) = images("barrel", 180.0, shape=(500, 560), n_particles=50)
     dark, bright = scan_sizes(image, 4.0, head), scan_sizes(-image, 4.0, head, bright=True)
     np.testing.assert_allclose(bright.sureness, dark.sureness)
-    patches = surest_patches(-image, 4.0, 180.0, head, bright=True)
-    np.testing.assert_allclose(patches, surest_patches(image, 4.0, 180.0, head))
+    patches = likely_patches(-image, 4.0, 180.0, head, bright=True)
+    np.testing.assert_allclose(patches, likely_patches(image, 4.0, 180.0, head))
     assert len(patches) > 20
     assert patches[:, 24, 24].mean() < patches[:, 0, 0].mean()
 

@@ -39,7 +39,7 @@ def test_the_middle_of_a_frame_that_is_not_square_is_seen_where_it_is(head: Head
     near = np.hypot(*(seen.likely[:, None] / scale - made.xy).T).min(0)
     assert (near < 0.2 * made.diameter_px).mean() > 0.8
     assert seen.density == pytest.approx(len(made.xy) / seen.area, rel=0.25)
-    patches = seen.sure_patches()
+    patches = seen.patches()
     assert len(patches) > 20
     assert patches[:, 24, 24].mean() < patches[:, 0, 0].mean()
 
