@@ -214,7 +214,10 @@ def _account(why: str, *, trained: bool, adapted: bool) -> str:
     if trained:
         return f"Adapted, from {why}"
     if adapted:
-        return f"Adapted in what is taken for an empty micrograph only; too little stands out to learn more: {why}"
+        return (
+            f"Too little stands out to learn from: {why}. Adapted in what is taken for an empty micrograph only; where "
+            "picks are missing, lower the threshold"
+        )
     return f"Not adapted: {why}"
 
 
