@@ -168,7 +168,7 @@ def _adapt(
         better = judge_together(trained or head, seen) or trained
         if better is not None:
             recipe = (
-                "trained further on micrographs made of its own picks" if trained else "expects particles everywhere"
+                "trained further on micrographs made of its own picks" if trained else "told what they show together"
             )
             _save(model, better.arrays(), why, recipe, folder / MODEL_FOLDER)
             adapted = True

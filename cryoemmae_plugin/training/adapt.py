@@ -29,7 +29,7 @@ SCENES = 24
 OTHER_SCENES = range(FIRST_SEED + 9000, FIRST_SEED + 9024)
 """Seeds of micrographs of all kinds, lest it forget what junk looks like, and other views of the particle."""
 SIDE_PX = 256
-"""Their side, in grid pixels: a tile of the encoder, and 11 particle diameters."""
+"""Their side, in grid pixels: 11 particle diameters."""
 SETTINGS = HeadSettings(steps=150, rate=2e-3, crop_cells=SIDE_PX // CELL_PX)
 LEAST_TOGETHER = 3
 """Fewer micrographs say nothing of a data set."""

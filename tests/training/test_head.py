@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.errors import Interrupted
-from cryoemmae_plugin.training.examples import Example, draw_target, make_examples, training_scene
+from cryoemmae_plugin.simulate import SimulationSettings, simulate
+from cryoemmae_plugin.training.examples import Example, cut_window, draw_target, make_examples, training_scene
 from cryoemmae_plugin.training.head import (
     HeadSettings,
     answer,
@@ -133,6 +136,23 @@ def test_examples_are_made_once_and_can_be_stopped(tiny_model: Path, tmp_path: P
     assert all(torch.equal(a.cells, b.cells) for a, b in zip(first, again, strict=True))
     with pytest.raises(Interrupted):
         make_examples(model, seeds, tmp_path / "other", should_stop=lambda: True)
+
+
+def test_a_window_has_its_particles_where_the_whole_has_them() -> None:
+    scene = SimulationSettings(shape=(400, 620), pixel_size_A=4.0, diameter_A=160.0, n_particles=30, contrast=1.5)
+    made = simulate(scene, 4)
+    whole = condition(torch.from_numpy(made.image), made.diameter_px, GRID_DIAMETER_PX)
+    window, centres = cut_window(whole, made.xy, 200, np.random.default_rng(1))
+    assert window.pixels.shape == (200, 200)
+    corner = (whole.frame.to_grid(made.xy) - centres)[0]
+    left, top = np.rint(corner).astype(int)
+    np.testing.assert_allclose(whole.frame.to_grid(made.xy) - centres, np.broadcast_to(corner, centres.shape))
+    assert left > 0
+    torch.testing.assert_close(window.pixels, whole.pixels[top : top + 200, left : left + 200])
+    np.testing.assert_allclose(window.frame.to_grid(centres), centres)
+    narrow, all_of_them = cut_window(whole, made.xy, 300, np.random.default_rng(1))
+    assert narrow.pixels.shape == (240, 300), "what is smaller than the window is taken whole"
+    assert len(all_of_them) == len(made.xy)
 
 
 def test_the_scenes_hold_every_kind() -> None:
