@@ -151,14 +151,10 @@ def chosen_sets(
 
     The `faint` ones instead of all others, or, by name, beside them.
     """
-    if faint:
-        for scene in faint_scenes():
-            yield from simulated_sets(work / "simulated", [scene.name], per_scene)
-        return
-    for real in real_sets(source, work / "sets"):
+    for real in [] if faint else real_sets(source, work / "sets"):
         if not only or real.name in only:
             yield real
-    scenes = benchmark_scenes() + [scene for scene in faint_scenes() if scene.name in only]
-    for scene in scenes if simulated else []:
+    named = [scene for scene in faint_scenes() if scene.name in only]
+    for scene in (faint_scenes() if faint else benchmark_scenes() + named) if simulated else []:
         if not only or scene.name in only:
             yield from simulated_sets(work / "simulated", [scene.name], per_scene)

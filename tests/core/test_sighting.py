@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -64,25 +66,25 @@ def test_without_evidence_a_data_set_shows_nothing_and_with_next_to_none_each_mi
     head: Head, share: float, density: float | None, evidence: float
 ) -> None:
     doubtful = sighting(0.2, chance=0.52)
-    before, head.calibration[2] = float(head.calibration[2]), doubtful.evidence / share
+    head = copy.deepcopy(head)
+    head.calibration[2] = doubtful.evidence / share
     told = judge_together(head, [doubtful] * 5)
     assert least_density(head, [doubtful] * 5) == (None if density is None else pytest.approx(density, rel=0.02))
     assert (told or head).least_evidence == pytest.approx(evidence * doubtful.evidence / share)
-    head.calibration[2] = before
 
 
 def test_faint_micrographs_are_picked_where_the_data_set_shows_particles_and_empty_ones_are_not(head: Head) -> None:
     expecting = judge_together(head, [sighting(0.2)] * 3)
     assert expecting is not None
+    alone = copy.deepcopy(head)
+    for one in (alone, expecting):
+        one.calibration[2] = 1e6  # no evidence is enough
     picks = {}
     for name, settings in (("faint", FAINT), ("empty", FAINT.model_copy(update={"n_particles": 0}))):
         made = simulate(settings, 3)
         seen = condition(torch.from_numpy(made.image), made.diameter_px, GRID_DIAMETER_PX)
         view = look_without_embedding(seen, head)
-        head.calibration[2], before = 1e6, float(head.calibration[2])  # no evidence is enough
-        expecting.calibration[2] = 1e6
-        picks[name] = [len(judge(view, seen, one).above(0.5)) for one in (head, expecting)]
-        head.calibration[2] = before
+        picks[name] = [len(judge(view, seen, one).above(0.5)) for one in (alone, expecting)]
     assert picks["faint"][0] == 0
     assert picks["faint"][1] > 15
     assert picks["empty"] == [0, 0]
