@@ -1,7 +1,7 @@
 """Draw typical and worst pieces of micrographs, with found, missed and false picks.
 
     python benchmarks/pictures.py --data DATA --work DIR [--mode default|paper] [--model NAME|DIR] [--only SET ...]
-        [--out docs/images]
+        [--per-scene N] [--out docs/images]
 
 Takes the picks that ``accuracy.py`` has left under DIR, or makes them. One PNG a set: the piece whose F1 is nearest to
 the set's, and the one with most errors. Found is what the benchmark calls found: centres within half a diameter, one to
@@ -82,11 +82,12 @@ def main() -> int:
     parser.add_argument("--mode", choices=("default", "paper"), default="default")
     parser.add_argument("--model")
     parser.add_argument("--only", nargs="+", default=[], metavar="SET")
+    parser.add_argument("--per-scene", type=int, help="simulated micrographs of each scene; adapting takes 5")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     picker = CommandLine(options.mode, options.model)
     options.out.mkdir(parents=True, exist_ok=True)
-    for chosen in chosen_sets(options.data, options.work, options.only):
+    for chosen in chosen_sets(options.data, options.work, options.only, per_scene=options.per_scene):
         found = pick_set(picker, chosen, options.work / "picks")
         picks = above({stem: one.candidates for stem, one in found.items()}, picker.default_threshold)
         pieces = list(cut_set(chosen, {stem: scored.xy for stem, scored in picks.items()}))
