@@ -12,7 +12,7 @@ import pytest
 
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.cli.console import Reporter
-from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.errors import ImageError, ModelError
 from cryoemmae_plugin.settings import RequestedSettings
 
 COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
@@ -203,6 +203,19 @@ def test_doctor_tells_each_finding_and_goes_on_after_a_bad_one(
     said = capsys.readouterr().out
     assert "WRONG: the thing is broken" in said
     assert "GB free" in said
+
+
+def test_doctor_finds_this_installation_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "All is well." in said
+    assert "100% of 60 particles found in a simulated micrograph, 100% right" in said
+
+
+def test_doctor_says_what_a_model_that_picks_badly_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryoemmae_plugin.demo.EXPECTED_F1", 1.01)
+    with pytest.raises(ModelError, match="install the package again"):
+        list(sys.modules["cryoemmae_plugin.cli.doctor"].check_picking())
 
 
 def test_a_log_gets_dated_lines_but_not_too_many(

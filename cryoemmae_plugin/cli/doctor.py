@@ -16,10 +16,6 @@ from cryoemmae_plugin.errors import CryoemmaeError
 LOW_DISK_GB, LOW_MEMORY_GB = 1.0, 3.0
 """Below these a run of large micrographs may not come through."""
 
-TEST_SIDE_PX, TEST_DIAMETER_PX = 512, 48
-TEST_CENTRES = ((120, 130), (300, 190), (200, 360), (400, 410))
-"""(x, y) of the discs in the picture of the self-test."""
-
 
 def doctor() -> int:
     """Check the installation: versions, devices, memory, disk, models, and a small pick."""
@@ -89,29 +85,28 @@ def check_models() -> Iterator[str]:
 
 
 def check_picking() -> Iterator[str]:
-    """Pick four dark discs in noise."""
-    import numpy as np
+    """Pick a simulated micrograph, the demo's first."""
     import torch
 
     from cryoemmae_plugin.core.picker import Picker
+    from cryoemmae_plugin.demo import EXPECTED_F1, FIRST_SEED
     from cryoemmae_plugin.errors import ModelError
+    from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate
     from cryoemmae_plugin.settings import make_settings
+    from cryoemmae_plugin.simulate import demo_scenes, simulate
     from cryoemmae_plugin.weights import load_model
 
-    rng = np.random.default_rng(0)
-    image = rng.standard_normal((TEST_SIDE_PX, TEST_SIDE_PX)).astype(np.float32)
-    row, column = np.mgrid[:TEST_SIDE_PX, :TEST_SIDE_PX]
-    for x, y in TEST_CENTRES:
-        image[(column - x) ** 2 + (row - y) ** 2 < (TEST_DIAMETER_PX / 2) ** 2] -= 1.5
-    settings = make_settings(diameter_A=float(TEST_DIAMETER_PX), pixel_size_A=1.0)
-    picks = Picker(load_model(settings.model_name), settings, torch.device("cpu")).pick(image, 1.0)
-    best = picks.xy[: len(TEST_CENTRES)]
-    found = sum(
-        bool(len(best)) and float(np.hypot(*(best - centre).T).min()) < TEST_DIAMETER_PX / 4 for centre in TEST_CENTRES
-    )
-    if found < len(TEST_CENTRES):
-        raise ModelError(f"{found} of {len(TEST_CENTRES)} discs found in the test picture; install the package again")
-    yield f"{found} of {len(TEST_CENTRES)} discs found in the test picture"
+    scene = demo_scenes()[0]
+    shown = simulate(scene.settings, FIRST_SEED)
+    settings = make_settings(diameter_A=scene.settings.diameter_A)
+    picker = Picker(load_model(settings.model_name), settings, torch.device("cpu"))
+    picks = picker.pick(shown.image, scene.settings.pixel_size_A).above(settings.pick_threshold)
+    known = {scene.name: Reference(shown.xy, shown.diameter_px)}
+    found = evaluate(known, {scene.name: Scored(picks.xy, picks.score.astype(float))}).mean["half_d"]
+    line = f"{found.recall:.0%} of {len(shown.xy)} particles found in a simulated micrograph, {found.precision:.0%} right"
+    if found.f1 < EXPECTED_F1:
+        raise ModelError(f"{line}: {EXPECTED_F1:.0%} of both are normal; install the package again")
+    yield line
 
 
 CHECKS: dict[str, Callable[[], Iterator[str]]] = {
