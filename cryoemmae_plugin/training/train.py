@@ -23,6 +23,7 @@ from cryoemmae_plugin.errors import CryoemmaeError, ImageError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
 from cryoemmae_plugin.report.loss import draw_loss_curve
 from cryoemmae_plugin.settings import Mode
+from cryoemmae_plugin.training.begun import Begun, begin, digits_of, size_of
 from cryoemmae_plugin.training.clusters import encode_tiles, find_particle_cluster, fit_clusters
 from cryoemmae_plugin.training.examples import FIRST_SEED, make_examples
 from cryoemmae_plugin.training.fit import FitSettings, Progress, fit
@@ -191,9 +192,20 @@ def train_model(
     -------
     Path
         The model folder.
+
+    Raises
+    ------
+    Interrupted
+        When `should_stop` says True.
+    OutputError
+        When a training with anything else was begun in the folder, or it cannot be written.
+    ImageError
+        When no micrograph can be used.
     """
     settings = settings or FitSettings()
     device = device or torch.device("cpu")
+    plan = head or (TUNED_HEAD if start and start.head else NEW_HEAD)
+    begin(folder / "training", _begun(micrographs, mode, start, settings, plan))
     images, diameters = prepare(micrographs, mode, on_stage)
     source = tile_source(images, mode, settings.seed)
     model = fit(
@@ -216,9 +228,7 @@ def train_model(
     draw_loss_curve(folder / "training" / "loss.csv", folder / "training" / "loss.png")
     trained = Trained(model.encoder, source.mean, source.std, torch.from_numpy(centroids), particle, {})
     if mode == "default":
-        begun = start.head if start else None
-        plan = head or (TUNED_HEAD if begun else NEW_HEAD)
-        made = make_head(trained, plan, folder / "training", begun, on_stage, should_stop)
+        made = make_head(trained, plan, folder / "training", start.head if start else None, on_stage, should_stop)
         trained.arrays.update(made.arrays())
     card = ModelCard(
         name=name,
@@ -237,6 +247,20 @@ def train_model(
     )
     save_model(folder, card, encoder, {"centroids": trained.centroids, **trained.arrays}, decoder)
     return folder
+
+
+def _begun(
+    micrographs: Sequence[TrainingMicrograph], mode: Mode, start: Start | None, settings: FitSettings, plan: HeadPlan
+) -> Begun:
+    """What this training depends on."""
+    states = [start.whole.state_dict(), start.head.state_dict() if start.head else {}] if start else []
+    return Begun(
+        micrographs=tuple((m.path.name, size_of(m.path), m.diameter_A, m.pixel_size_A, m.bright) for m in micrographs),
+        mode=mode,
+        start=digits_of(*states) if states else "",
+        settings=settings,
+        head=repr(plan) if mode == "default" else "",
+    )
 
 
 def make_head(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from cryoemmae_plugin.core.encoder import EncoderConfig
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import Picker
-from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.errors import ImageError, Interrupted, OutputError
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
@@ -119,6 +120,31 @@ def test_training_again_after_the_end_gives_the_same_model(
         load_model(train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=Start(tiny()), head=HEAD)).sha256
         == before
     )
+
+
+def test_a_training_does_not_go_on_with_anything_else(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
+    def train(used: list[TrainingMicrograph], start: MaskedAutoencoder | None, **options: Any) -> None:
+        train_model(
+            used, tmp_path, "mine", start=start and Start(start), **{"settings": SETTINGS, "head": HEAD} | options
+        )
+
+    with pytest.raises(Interrupted):
+        train(micrographs, tiny(), should_stop=lambda: True)
+    other = tiny()
+    next(iter(other.parameters())).data += 1
+    for what, begin in {
+        "micrographs": lambda: train(micrographs[:1], tiny()),
+        "start": lambda: train(micrographs, other),
+        "mode, head": lambda: train(micrographs, tiny(), mode="paper"),
+        "settings": lambda: train(micrographs, tiny(), settings=SETTINGS.model_copy(update={"seed": 3})),
+    }.items():
+        with pytest.raises(OutputError, match=rf"a training with other {what} was begun there; .* delete .*training"):
+            begin()
+    train(micrographs, tiny(), settings=SETTINGS.model_copy(update={"checkpoint_steps": 7}))
+    assert (tmp_path / "card.toml").exists()
+    (tmp_path / "training" / "begun.json").unlink()
+    with pytest.raises(OutputError, match="earlier release"):
+        train(micrographs, tiny())
 
 
 def test_a_bad_micrograph_is_named_and_left_out(

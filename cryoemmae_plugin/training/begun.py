@@ -1,0 +1,88 @@
+"""What a training was begun with, kept beside its checkpoints: it only goes on with the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from cryoemmae_plugin.errors import OutputError
+from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.settings import Mode
+from cryoemmae_plugin.training.fit import FitSettings
+
+BEGUN_FILE = "begun.json"
+
+
+class Begun(BaseModel):
+    """All that the weights depend on.
+
+    Attributes
+    ----------
+    micrographs : tuple of (name, bytes, diameter in Å, pixel size in Å, whether particles are bright)
+        Names without their folders, which may be mounted elsewhere by now.
+    mode
+    start : str
+        Digits of the weights that are trained further; empty for new ones.
+    settings : FitSettings
+    head : str
+        How the head is made.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    micrographs: tuple[tuple[str, int, float, float | None, bool], ...]
+    mode: Mode
+    start: str
+    settings: FitSettings
+    head: str
+
+    def differs_in(self, other: Begun) -> list[str]:
+        """Names of what is not the same; how often a checkpoint is written does not count."""
+        mine, theirs = (one.model_dump(exclude={"settings": {"checkpoint_steps"}}) for one in (self, other))
+        return [name for name in mine if mine[name] != theirs[name]]
+
+
+def begin(folder: Path, now: Begun) -> None:
+    """Write down what a training begins with, or make sure that the one in `folder` was begun with the same.
+
+    Raises
+    ------
+    OutputError
+        When it was begun with something else, or cannot be written.
+    """
+    path = folder / BEGUN_FILE
+    way_out = f"choose another name or --out, or delete {folder} to start over"
+    if path.exists():
+        try:
+            before = Begun.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeError, ValidationError) as err:
+            raise OutputError(f"{path}: cannot be read ({str(err).splitlines()[0]}); {way_out}") from err
+        if different := before.differs_in(now):
+            raise OutputError(f"{folder}: a training with other {', '.join(different)} was begun there; {way_out}")
+        return
+    if any(folder.glob("*.pt")):
+        raise OutputError(f"{folder}: a training was begun there by an earlier release; {way_out}")
+    with atomic_write(path) as file:
+        file.write(now.model_dump_json(indent=1) + "\n")
+
+
+def digits_of(*states: Mapping[str, Tensor]) -> str:
+    """Tell weights from others."""
+    digest = hashlib.sha256()
+    for state in states:
+        for name, tensor in sorted(state.items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
