@@ -22,6 +22,7 @@ from relion_wrapper.scheme import FOLDERS, RUN, SchemeValues, install_scheme
 
 DONE, NOTHING_DONE, USAGE, SOME_FAILED = 0, 1, 2, 3
 Version = Literal["auto", "3.1", "4", "5"]
+Adapt = Annotated[bool, Parameter(negative="--no-adapt")]
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -52,7 +53,10 @@ def make_job(
     contrast: str | None = None,
     pixel_size: float | None = None,
     gpu: str | None = None,
+    edge_distance: float | None = None,
+    adapt: Adapt = True,
     train_on: int = 0,
+    train_epochs: int | None = None,
     relion_version: Version = "auto",
     threads: int = 4,
     executable: str | None = None,
@@ -80,8 +84,14 @@ def make_job(
         Å per pixel, where the STAR has it wrong or not at all.
     gpu
         GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none.
+    edge_distance
+        Leave out picks nearer to the edge than so many diameters.
+    adapt
+        Adapt the model to the micrographs first.
     train_on
         First train on so many micrographs of the project.
+    train_epochs
+        Passes over the training tiles.
     relion_version
         Says how the output is written; auto finds out.
     threads
@@ -89,10 +99,20 @@ def make_job(
     executable
         Program that RELION starts. [default: this installation's]
     """
-    asked = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, pixel_size=pixel_size, gpu=gpu)
-    asked |= _parameters(**workers.model_dump(exclude_defaults=True))
-    asked |= {"train_on": str(train_on)} if train_on else {}
-    asked |= {"relion_version": relion_version} if relion_version != "auto" else {}
+    asked = _parameters(
+        model=model,
+        mode=mode,
+        threshold=threshold,
+        contrast=contrast,
+        pixel_size=pixel_size,
+        gpu=gpu,
+        edge_distance=edge_distance,
+        adapt=None if adapt else "no",
+        train_on=train_on or None,
+        train_epochs=train_epochs,
+        relion_version=None if relion_version == "auto" else relion_version,
+        **workers.model_dump(exclude_defaults=True),
+    )
     size = diameter if diameter == "auto" else f"{diameter:g}"
     text = external_job_star(in_mics, {"diameter": size, **asked}, threads=threads, executable=executable)
     if not out.name.endswith("job.star"):
@@ -132,7 +152,10 @@ def install(
     threshold: float | None = None,
     contrast: str | None = None,
     gpu: str | None = None,
+    edge_distance: float | None = None,
+    adapt: Adapt = True,
     train_on: int = 0,
+    train_epochs: int | None = None,
     executable: str | None = None,
     overwrite: Flag = False,
     workers: WorkerOptions = ONE_PROCESS,
@@ -187,13 +210,21 @@ def install(
         dark, or bright for inverted micrographs.
     gpu
         GPUs as RELION writes them; cpu for none.
+    edge_distance
+        Leave out picks nearer to the edge than so many diameters.
+    adapt
+        Adapt the model to the micrographs first.
     train_on
         First train on so many micrographs; the model stays the same in all passes.
+    train_epochs
+        Passes over the training tiles.
     executable
         Program that RELION starts. [default: this installation's]
     overwrite
         Replace a scheme of that name.
     """
+    if not project.is_dir():
+        raise InputError(f"{project}: no such folder; give the one that RELION is started in")
     version = relion_version if relion_version != "auto" else detect_version(project / PIPELINE)
     if version is None:
         raise InputError(f"{project / PIPELINE}: does not tell its version yet; give --relion-version 3.1, 4 or 5")
@@ -214,9 +245,18 @@ def install(
         passes=passes,
         threads=threads,
     )
-    parameters = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, gpu=gpu)
-    parameters |= _parameters(**workers.model_dump(exclude_defaults=True))
-    parameters |= {"train_on": str(train_on)} if train_on else {}
+    parameters = _parameters(
+        model=model,
+        mode=mode,
+        threshold=threshold,
+        contrast=contrast,
+        gpu=gpu,
+        edge_distance=edge_distance,
+        adapt=None if adapt else "no",
+        train_on=train_on or None,
+        train_epochs=train_epochs,
+        **workers.model_dump(exclude_defaults=True),
+    )
     folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
     kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
@@ -234,6 +274,8 @@ def repick(
     threshold: float | None = None,
     contrast: str | None = None,
     gpu: str | None = None,
+    edge_distance: float | None = None,
+    adapt: Adapt = True,
     threads: int = 4,
     executable: str | None = None,
     dry_run: Flag = False,
@@ -263,6 +305,10 @@ def repick(
         dark, or bright for inverted micrographs.
     gpu
         GPUs as RELION writes them; cpu for none.
+    edge_distance
+        Leave out picks nearer to the edge than so many diameters.
+    adapt
+        Adapt the model to the micrographs first.
     threads
         CPU threads.
     executable
@@ -270,8 +316,16 @@ def repick(
     dry_run
         Only say what would be done.
     """
-    parameters = _parameters(model=model, mode=mode, threshold=threshold, contrast=contrast, gpu=gpu)
-    parameters |= _parameters(**workers.model_dump(exclude_defaults=True))
+    parameters = _parameters(
+        model=model,
+        mode=mode,
+        threshold=threshold,
+        contrast=contrast,
+        gpu=gpu,
+        edge_distance=edge_distance,
+        adapt=None if adapt else "no",
+        **workers.model_dump(exclude_defaults=True),
+    )
     plans: list[Plan | Row] = []
     for folder in projects:
         try:

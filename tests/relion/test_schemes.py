@@ -31,7 +31,8 @@ def options(path: Path) -> dict[str, str]:
 
 def test_make_job_writes_what_the_job_takes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "make-job --in-mics CtfFind/job003/micrographs_ctf.star --diameter 160 --gpu 0,1 --train-on 5 --threads 8"
-    assert main([*words.split(), "--model", "emmae-base", "--threshold", "0.4"]) == 0
+    more = "--model emmae-base --threshold 0.4 --edge-distance 0.5 --no-adapt --train-epochs 30"
+    assert main([*words.split(), *more.split()]) == 0
     assert "relion_pipeliner --addJobFromStar pick.job.star" in capsys.readouterr().out
     head = read_blocks(Path("pick.job.star"))["job"][0]
     assert (head["rlnJobType"], head["rlnJobTypeLabel"]) == ("99", "relion.external")
@@ -39,13 +40,21 @@ def test_make_job_writes_what_the_job_takes(project: Path, capsys: pytest.Captur
     assert form["fn_exe"] == own_executable()
     assert Path(form["fn_exe"].split()[0]).is_absolute()
     words = ["--o", "External/job002/", "--in_mics", form["in_mic"]]
-    for number in range(1, 7):
-        if f"param{number}_label" in form:
+    for number in range(1, 11):
+        if form.get(f"param{number}_label"):
             words += [f"--{form[f'param{number}_label']}", form[f"param{number}_value"]]
     arguments = parse_arguments([*words, "--j", form["nr_threads"]])
     assert arguments.settings.diameter_A == 160
     assert arguments.settings.threshold == 0.4
+    assert (arguments.settings.edge_distance, arguments.settings.adapt, arguments.train_epochs) == (0.5, False, 30)
     assert (arguments.devices, arguments.train_on, arguments.threads) == (("cuda:0", "cuda:1"), 5, 8)
+
+
+def test_a_scheme_is_not_put_into_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "install-scheme typo --diameter 160 --pixel-size 3 --relion-version 5"
+    assert main(words.split()) == 1
+    assert "typo: no such folder; give the one that RELION is started in" in capsys.readouterr().err
+    assert not Path("typo").exists()
 
 
 def test_make_job_refuses_what_the_job_would_refuse(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
