@@ -71,6 +71,12 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many CPU threads in this process; 0 leaves it as it is."""
+    if count:
+        torch.set_num_threads(count)
+
+
 def limit_gpu_memory(device: torch.device, limit_GiB: float | None) -> int | None:  # noqa: N803
     """Keep this process to so much of a GPU's memory (beside the few hundred MiB of CUDA itself).
 

@@ -14,7 +14,7 @@ from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, Stor
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.adapting import settle_model
 from cryoemmae_plugin.run.diameter import settle_diameter
-from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.summary import RunLog, write_summary
 from cryoemmae_plugin.settings import PickerSettings
@@ -134,11 +134,24 @@ class PickJob:
         request, job = self.prepared.request, self.job
         watch = Watch(job, self.stop)
         job.log(sayings.greeting(self.prepared.exposures, request, self.folder))
+        with alone_in(self.folder / PICKS_FOLDER) as lock:
+            engine, settings = self._settle(watch)
+            job.log(sayings.engine(engine, settings))
+            job.checkpoint()
+            record = RunRecord(
+                version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
+            )
+            self._store = ResultStore.create(self.folder / PICKS_FOLDER, record, lock=lock)
+            self._pick(engine, watch)
+            job.checkpoint()
+            self._finish(engine)
+
+    def _settle(self, watch: Watch) -> tuple[AnyEngine, PickerSettings]:
+        """What picks, and by which settings: the diameter, the model trained, and adapted to the micrographs."""
+        request, job, folder = self.prepared.request, self.job, self.folder / PICKS_FOLDER
         files = self._files()
         micrographs = [self._micrograph(exposure) for exposure in self.prepared.exposures]
-        settings = settle_diameter(
-            request.settings, micrographs, self.folder / PICKS_FOLDER, tell=job.log, loader=files.load
-        )
+        settings = settle_diameter(request.settings, micrographs, folder, tell=job.log, loader=files.load)
         if request.train_on:
             job.checkpoint()
             sample = [self._micrograph(e) for e in spread(self.prepared.exposures, request.train_on)]
@@ -146,22 +159,13 @@ class PickJob:
         adapted = settle_model(
             settings,
             micrographs,
-            self.folder / PICKS_FOLDER,
+            folder,
             tell=job.log,
             progress=lambda done, total: job.progress(f"Adapting  {sayings.bar(done, total)}", now=done == total),
             loader=files.load,
             should_stop=watch,
         )
-        engine = self.build(adapted)
-        job.log(sayings.engine(engine, settings))
-        job.checkpoint()
-        record = RunRecord(
-            version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
-        )
-        self._store = ResultStore.create(self.folder / PICKS_FOLDER, record)
-        self._pick(engine, watch)
-        job.checkpoint()
-        self._finish(engine)
+        return self.build(adapted), settings
 
     def _micrograph(self, exposure: Exposure) -> Micrograph:
         return exposure.micrograph(self.prepared.project_dir, self.prepared.request.settings.pixel_size_A)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cryoemmae_plugin.cli.session import AnyEngine
+from cryoemmae_plugin.device import use_threads
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError, Interrupted
 from cryoemmae_plugin.images import read_header
 from cryoemmae_plugin.run.adapting import settle_model
 from cryoemmae_plugin.run.diameter import settle_diameter
 from cryoemmae_plugin.run.profile import Profile
-from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.version import release
 from relion_wrapper.arguments import AUTO, JobArguments
 from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
@@ -58,20 +59,22 @@ class PickJob:
         micrographs = read_job_micrographs(self._arguments.in_mics, self._arguments.settings.pixel_size_A)
         if self._should_stop():
             raise Interrupted("aborted before the first micrograph")
-        self._settings = settle_diameter(
-            self._arguments.settings, [m.micrograph for m in micrographs], self._work, tell=say_in_ascii
-        )
-        say(f"Picking particles of {self._settings.diameter_A:g} Angstrom in {self._arguments.in_mics}")
-        engine = self._build_engine(micrographs)
-        record = RunRecord(
-            version=release(),
-            model_name=engine.model_name,
-            model_sha256=engine.model_sha256,
-            settings=self._settings,
-        )
-        with ResultStore.create(self._work, record, renew=True) as store:
-            reasons = self._pick(micrographs, engine, store)
-            self._publish(micrographs, store, reasons)
+        use_threads(self._arguments.threads)
+        with alone_in(self._work) as lock:
+            self._settings = settle_diameter(
+                self._arguments.settings, [m.micrograph for m in micrographs], self._work, renew=True, tell=say_in_ascii
+            )
+            say(f"Picking particles of {self._settings.diameter_A:g} Angstrom in {self._arguments.in_mics}")
+            engine = self._build_engine(micrographs)
+            record = RunRecord(
+                version=release(),
+                model_name=engine.model_name,
+                model_sha256=engine.model_sha256,
+                settings=self._settings,
+            )
+            with ResultStore.create(self._work, record, renew=True, lock=lock) as store:
+                reasons = self._pick(micrographs, engine, store)
+                self._publish(micrographs, store, reasons)
 
     def _build_engine(self, micrographs: Sequence[JobMicrograph]) -> AnyEngine:
         """The model asked for, or the one that this job trains, adapted to the micrographs, on its devices."""

@@ -69,10 +69,11 @@ def pick(
     """
     from cryoemmae_plugin.cli.session import PickRun, RunOptions
     from cryoemmae_plugin.cli.signals import stop_on_signals
+    from cryoemmae_plugin.device import use_threads
     from cryoemmae_plugin.run.adapting import settle_model
     from cryoemmae_plugin.run.diameter import settle_diameter
     from cryoemmae_plugin.run.inputs import find_micrographs
-    from cryoemmae_plugin.run.store import ResultStore, RunRecord, stored_source
+    from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in, stored_source
 
     if jobs < 1 or threads < 0:
         raise SettingsError(f"--jobs is {jobs}, --threads is {threads}: give 1 or more")
@@ -85,31 +86,35 @@ def pick(
         owner=(lambda uid: None) if overwrite else partial(stored_source, out),
     )
     reporter = Reporter(dated=True)
-    chosen = settle_diameter(settings, micrographs, out, anew=overwrite, tell=reporter.say)
-    engine = choose_engine(chosen, device, threads, workers, compute)  # what it lacks, shows before a minute is spent
-    with stop_on_signals() as stop, Stages(reporter) as stages:
-        try:
-            adapted = settle_model(
-                chosen,
-                micrographs,
-                out,
-                anew=overwrite,
-                tell=reporter.say,
-                progress=lambda done, total: stages.show("Adapting", done, total),
-                should_stop=stop,
-            )
-            if stop():
-                raise Interrupted("stopped before the first micrograph; run the same command again")
-        except Interrupted as err:
-            reporter.warn(str(err))
-            return stop.exit_status
-    if adapted != chosen:
-        engine = choose_engine(adapted, device, threads, workers, compute)
-    record = RunRecord(
-        version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=chosen
-    )
-    with ResultStore.create(out, record, overwrite=overwrite) as store:
-        return PickRun(store, engine, options, reporter).over(micrographs)
+    use_threads(threads)
+    with alone_in(out, overwrite=overwrite) as lock:
+        chosen = settle_diameter(settings, micrographs, out, anew=overwrite, tell=reporter.say)
+        engine = choose_engine(
+            chosen, device, threads, workers, compute
+        )  # what it lacks, shows before a minute is spent
+        with stop_on_signals() as stop, Stages(reporter) as stages:
+            try:
+                adapted = settle_model(
+                    chosen,
+                    micrographs,
+                    out,
+                    anew=overwrite,
+                    tell=reporter.say,
+                    progress=lambda done, total: stages.show("Adapting", done, total),
+                    should_stop=stop,
+                )
+                if stop():
+                    raise Interrupted("stopped before the first micrograph; run the same command again")
+            except Interrupted as err:
+                reporter.warn(str(err))
+                return stop.exit_status
+        if adapted != chosen:
+            engine = choose_engine(adapted, device, threads, workers, compute)
+        record = RunRecord(
+            version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=chosen
+        )
+        with ResultStore.create(out, record, overwrite=overwrite, lock=lock) as store:
+            return PickRun(store, engine, options, reporter).over(micrographs)
 
 
 def choose_engine(
@@ -129,14 +134,11 @@ def choose_engine(
 
 def build_engine(settings: PickerSettings, device: str, threads: int, compute: ComputeOptions = AS_SUITS) -> Engine:
     """Load the model onto the device: what all micrographs would fail by fails here, before any is read."""
-    import torch
-
     from cryoemmae_plugin.cli.session import Engine
-    from cryoemmae_plugin.device import choose_device
+    from cryoemmae_plugin.device import choose_device, use_threads
     from cryoemmae_plugin.weights import load_model
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     chosen = choose_device(device)
     model = load_model(settings.model_name)
     from cryoemmae_plugin.core.picker import Picker

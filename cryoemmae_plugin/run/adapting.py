@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import Model, load_model, save_model
 from cryoemmae_plugin.weights.card import NAME_LIMIT
+from cryoemmae_plugin.weights.folder import remove_model
 from cryoemmae_plugin.weights.model import CENTROIDS
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ MODEL_FOLDER = "model"
 NOTE_FILE = "adapted.json"
 SAMPLE = 5
 """Micrographs that are looked at, evenly spread over the list; of fewer there is too little to learn."""
+SPARE = 3
+"""Where some of them cannot be looked at, others are, up to so many times as many in all."""
 SUFFIX = "-adapted"
 
 Tell = Callable[[str], None]
@@ -119,14 +121,16 @@ def settle_model(
         _forget(folder)
     if not settings.adapt or settings.mode != "default":
         return settings
-    from cryoemmae_plugin.run.store import SETTINGS_FILE
+    from cryoemmae_plugin.run.store import has_results
 
     model = load_model(settings.model_name)
     note = read_note(folder)
     if note is None or not note.holds_for(settings, model):
-        if (folder / SETTINGS_FILE).exists() and not (anew or renew):
+        if has_results(folder) and not (anew or renew):
             return settings  # of another run: whether this one may go on there, the store says
         note = _adapt(settings, model, micrographs, folder, tell, progress, loader, should_stop)
+        if note is None:
+            return settings  # picking is going to say why
     elif note.adapted:
         tell(f"Picking with the model that was adapted to these micrographs before: {folder / MODEL_FOLDER}")
     return settings.model_copy(update={"model": str((folder / MODEL_FOLDER).absolute())}) if note.adapted else settings
@@ -153,16 +157,23 @@ def _adapt(
     progress: Progress,
     loader: Callable[[Micrograph], Loaded],
     should_stop: Callable[[], bool],
-) -> AdaptationNote:
-    """Adapt the model, keep it in the folder, and write down what was decided."""
-    adapted, why = False, f"{len(micrographs)} micrographs, fewer than {SAMPLE}"
-    if len(micrographs) >= SAMPLE:
+) -> AdaptationNote | None:
+    """Adapt the model, keep it in the folder, and write down what was decided; None where nothing could be seen."""
+    adapted = False
+    if model.card.name.endswith(SUFFIX):
+        why = f"{model.card.name} has been adapted before"
+        tell(f"Not adapted: {why}")
+    elif len(micrographs) < SAMPLE:
+        why = f"{len(micrographs)} micrographs, fewer than {SAMPLE}"
+    else:
         from cryoemmae_plugin.training.adapt import adapt_head, judge_together
         from cryoemmae_plugin.training.specimen import count_sure
 
         tell(f"Adapting {model.card.name} to these micrographs; --no-adapt (in RELION: adapt no) leaves that out")
         head = load_head(model)
         seen = _look(settings, model, head, micrographs, loader, should_stop)
+        if not seen:
+            return None
         why = f"{count_sure(seen)} sure picks in {len(seen)} micrographs"
         trained = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
         better = judge_together(trained or head, seen) or trained
@@ -193,9 +204,11 @@ def _look(
     loader: Callable[[Micrograph], Loaded],
     should_stop: Callable[[], bool],
 ) -> list[Sighting]:
-    """See a sample of the micrographs; what cannot be picked, picking is going to report."""
-    sightings = []
-    for micrograph in evenly_spread(micrographs, SAMPLE):
+    """See a sample of the micrographs, others for those that cannot be seen: these, picking is going to report."""
+    sightings: list[Sighting] = []
+    for micrograph in dict.fromkeys([*evenly_spread(micrographs, SAMPLE), *evenly_spread(micrographs, SPARE * SAMPLE)]):
+        if len(sightings) == SAMPLE:
+            break
         if should_stop():
             raise Interrupted("stopped while adapting to the micrographs; run the same command again")
         try:
@@ -238,9 +251,10 @@ def _save(model: Model, head: dict[str, Tensor], why: str, recipe: str, folder: 
 
 def _forget(folder: Path) -> None:
     """Delete the note and the model that it tells of, and nothing else."""
+    if not (folder / NOTE_FILE).exists():
+        return
+    remove_model(folder / MODEL_FOLDER)
     try:
-        if (folder / NOTE_FILE).exists():
-            shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
-            (folder / NOTE_FILE).unlink()
+        (folder / NOTE_FILE).unlink()
     except OSError as err:
         raise output_error(folder, err) from err

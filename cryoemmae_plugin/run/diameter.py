@@ -91,6 +91,7 @@ def settle_diameter(
     folder: Path,
     *,
     anew: bool = False,
+    renew: bool = False,
     tell: Tell = logger.info,
     loader: Callable[[Micrograph], Loaded] = load,
 ) -> PickerSettings:
@@ -106,6 +107,8 @@ def settle_diameter(
         The result folder; keeps the estimate.
     anew : bool
         Forget what earlier runs have left there.
+    renew : bool
+        Estimate anew where earlier runs had another contrast or pixel size: their results are going to be thrown away.
     tell : callable
         Takes lines for the user.
     loader : callable
@@ -122,7 +125,7 @@ def settle_diameter(
         _forget(folder)
     if asked.diameter_A != "auto":
         return asked.with_diameter(asked.diameter_A)
-    known = _known(folder, asked)
+    known = _known(folder, asked, renew)
     if known is not None:
         tell(f"Diameter: {known:g} Å, as in {folder} before")
         return asked.with_diameter(known)
@@ -200,16 +203,20 @@ def evenly_spread(micrographs: Sequence[Micrograph], count: int) -> list[Microgr
     return [micrographs[place] for place in places]
 
 
-def _known(folder: Path, asked: RequestedSettings) -> float | None:
-    """The diameter that earlier runs in the folder have picked with."""
-    from cryoemmae_plugin.run.store import SETTINGS_FILE, ResultStore
+def _known(folder: Path, asked: RequestedSettings, renew: bool) -> float | None:
+    """The diameter that earlier runs in the folder have picked with, or have estimated."""
+    from cryoemmae_plugin.run.store import ResultStore, has_results
 
-    if (folder / SETTINGS_FILE).exists():
-        return ResultStore.open(folder).record.settings.diameter_A
+    if has_results(folder):
+        picked_with = ResultStore.open(folder).record.settings
+        return picked_with.diameter_A if not renew or _seen_alike(picked_with, asked) else None
     note = read_note(folder)
-    if note is None or (note.contrast, note.pixel_size_A) != (asked.contrast, asked.pixel_size_A):
-        return None
-    return note.diameter_A
+    return note.diameter_A if note is not None and _seen_alike(note, asked) else None
+
+
+def _seen_alike(before: PickerSettings | DiameterNote, asked: RequestedSettings) -> bool:
+    """Whether images were looked at as they would be now."""
+    return (before.contrast, before.pixel_size_A) == (asked.contrast, asked.pixel_size_A)
 
 
 def _note(

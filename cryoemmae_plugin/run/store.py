@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import StoreError
@@ -31,6 +31,7 @@ from cryoemmae_plugin.types import Micrograph, Picks
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
+LOCK_FILE = ".lock"
 _FINAL_FILES = ("picks.star", "picks.csv", "summary.json")
 
 
@@ -71,14 +72,22 @@ class ResultStore:
         Where relative paths of micrographs start: the present folder, or, in a worker, that of the run.
     """
 
-    def __init__(self, folder: Path, record: RunRecord, base: Path = Path()) -> None:
+    def __init__(self, folder: Path, record: RunRecord, base: Path = Path(), lock: BaseFileLock | None = None) -> None:
         self.folder = folder
         self.record = record
         self.base = base
-        self._lock = FileLock(folder / ".lock")
+        self._lock = lock or _lock_of(folder)
 
     @classmethod
-    def create(cls, folder: Path, record: RunRecord, *, overwrite: bool = False, renew: bool = False) -> ResultStore:
+    def create(
+        cls,
+        folder: Path,
+        record: RunRecord,
+        *,
+        overwrite: bool = False,
+        renew: bool = False,
+        lock: BaseFileLock | None = None,
+    ) -> ResultStore:
         """Start a result folder, or go on with one that was made with the same settings and model; locked already.
 
         Parameters
@@ -91,6 +100,8 @@ class ResultStore:
             Throw away what earlier runs have left.
         renew : bool
             Throw it away if it was made with other settings or another model, and go on with it otherwise.
+        lock : BaseFileLock, optional
+            The folder's, where this run holds it already, see :func:`alone_in`.
 
         Raises
         ------
@@ -100,18 +111,15 @@ class ResultStore:
         OutputError
             When the folder cannot be written.
         """
-        store = cls(folder, record)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise output_error(folder, err) from err
-        store._acquire()
+        store = cls(folder, record, lock=lock)
+        _make(folder)
+        _acquire(store._lock, folder)
         try:
             if overwrite or (renew and not store._continues()):
                 store._clear()
             store._claim()
         except BaseException:
-            store._lock.release(force=True)
+            store._lock.release()
             raise
         return store
 
@@ -127,27 +135,14 @@ class ResultStore:
         return cls(folder, _read_record(folder / SETTINGS_FILE))
 
     def __enter__(self) -> ResultStore:
-        self._acquire()
+        if not self._lock.is_locked:
+            _acquire(self._lock, self.folder)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.release(force=True)
-
-    def _acquire(self) -> None:
-        """Lock the folder; the system lifts the lock of a process that dies. Clear away what such a one was writing."""
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as err:
-            raise StoreError(
-                f"{self.folder}: another run is working in it; wait for it, or choose another --out"
-            ) from err
-        except OSError as err:
-            raise output_error(self.folder, err) from err
-        for left in (self.folder / "results").glob(f"**/.*{PARTIAL}"):
-            with suppress(OSError):
-                left.unlink()
+        self._lock.release()
 
     def path_of(self, uid: str) -> Path:
         """The result file of a micrograph."""
@@ -234,14 +229,11 @@ class ResultStore:
         """Make sure that the folder is this run's to write into, and say in it what it is for."""
         path = self.folder / SETTINGS_FILE
         if path.exists():
-            self._compare(_read_record(path))
-            return
-        foreign = [name for name in _FINAL_FILES if (self.folder / name).exists()]
-        if foreign:
-            raise StoreError(
-                f"{self.folder / foreign[0]}: there already, and not from a run that can be continued. "
-                "Choose another --out, or write over it with --overwrite."
-            )
+            before = _read_record(path)
+            if has_results(self.folder):
+                self._compare(before)
+                return
+        _refuse_foreign(self.folder)
         with atomic_write(path) as file:
             file.write(
                 json.dumps(self.record.model_dump(exclude={"settings": {"threshold"}}), indent=2, ensure_ascii=False)
@@ -278,6 +270,75 @@ class ResultStore:
             raise output_error(self.folder, err) from err
 
 
+@contextmanager
+def alone_in(folder: Path, *, overwrite: bool = False) -> Iterator[BaseFileLock]:
+    """Make a result folder, and keep other runs out of it from before a run has made up its mind, to its end.
+
+    One that was made for a run that has left nothing in it goes again.
+
+    Yields the lock that the run's own store takes over, see :meth:`ResultStore.create`.
+
+    Raises
+    ------
+    StoreError
+        When another run works in it, or, unless `overwrite`, it holds files that no run has put there.
+    OutputError
+        When the folder cannot be written.
+    """
+    lock, new = _lock_of(folder), not folder.exists()
+    _make(folder)
+    _acquire(lock, folder)
+    try:
+        if not overwrite:
+            _refuse_foreign(folder)
+        yield lock
+    finally:
+        with suppress(OSError):
+            if new and [path.name for path in folder.iterdir()] == [LOCK_FILE]:
+                (folder / LOCK_FILE).unlink()
+                folder.rmdir()
+        lock.release()
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a run has finished a micrograph in this folder."""
+    return any((folder / "results").glob("**/*.star"))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise output_error(folder, err) from err
+
+
+def _lock_of(folder: Path) -> FileLock:
+    return FileLock(folder / LOCK_FILE)
+
+
+def _acquire(lock: BaseFileLock, folder: Path) -> None:
+    """Lock a folder; the system lifts the lock of a process that dies. Clear away what such a one was writing."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as err:
+        raise StoreError(f"{folder}: another run is working in it; wait for it, or choose another --out") from err
+    except OSError as err:
+        raise output_error(folder, err) from err
+    for left in (folder / "results").glob(f"**/.*{PARTIAL}"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse final files in a folder that no run has started."""
+    foreign = [name for name in _FINAL_FILES if (folder / name).exists()]
+    if foreign and not (folder / SETTINGS_FILE).exists():
+        raise StoreError(
+            f"{folder / foreign[0]}: there already, and not from a run that can be continued. "
+            "Choose another --out, or write over it with --overwrite."
+        )
+
+
 def stored_source(folder: Path, uid: str) -> str | None:
     """The absolute path of the micrograph that `folder` has a result of under `uid`; None where it has none."""
     try:
@@ -298,6 +359,8 @@ def _read_record(path: Path) -> RunRecord:
     try:
         return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
+        if not path.parent.exists():
+            raise StoreError(f"{path.parent}: no such folder; give the --out of a `cryoemmae pick`") from err
         raise StoreError(f"{path.parent}: not a folder that `cryoemmae pick` has made (no {path.name} in it)") from err
     except (OSError, UnicodeError, ValidationError) as err:
         raise StoreError(

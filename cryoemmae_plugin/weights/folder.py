@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -141,6 +142,23 @@ def save_model(
     except (OSError, SafetensorError) as err:
         raise OutputError(f"{folder}: the model cannot be written ({err}); check permissions and free space") from err
     return card
+
+
+def remove_model(folder: Path) -> None:
+    """Delete what :func:`save_model` writes into a folder, and the folder where nothing else is in it.
+
+    Raises
+    ------
+    OutputError
+        Something cannot be deleted.
+    """
+    try:
+        for name in (CARD_FILE, ENCODER_FILE, CLUSTERS_FILE, DECODER_FILE):
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+    except OSError as err:
+        raise OutputError(f"{folder}: the model cannot be deleted ({err}); check permissions") from err
 
 
 def _identity(card: ModelCard) -> str:

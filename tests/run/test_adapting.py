@@ -22,6 +22,8 @@ from cryoemmae_plugin.training import adapt
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
 
+RECORD = RunRecord(version="0", model_name="m", model_sha256="0", settings=make_settings(diameter_A=40))
+
 
 def micrographs(count: int) -> list[Micrograph]:
     return [Micrograph(Path(f"m{i:02d}.mrc"), 2.0, f"m{i:02d}") for i in range(count)]
@@ -140,9 +142,9 @@ def test_it_is_left_out_on_request_and_in_paper_mode(lab: Laboratory, tmp_path: 
 
 def test_a_folder_of_another_run_is_not_adapted_in_unless_its_results_go(lab: Laboratory, tmp_path: Path) -> None:
     lab.settle(tmp_path)
-    record = RunRecord(version="0", model_name="m", model_sha256="0", settings=make_settings(diameter_A=40))
-    with ResultStore.create(tmp_path, record):
-        pass
+    with ResultStore.create(tmp_path, RECORD) as store:
+        store.path_of("m00").parent.mkdir()
+        store.path_of("m00").touch()
     other = lab.settings(contrast="bright")
     assert lab.settle(tmp_path, other) == str(lab.model)
     assert lab.trained == 1
@@ -151,6 +153,14 @@ def test_a_folder_of_another_run_is_not_adapted_in_unless_its_results_go(lab: La
     assert lab.signs == [7.0] * 5 + [-7.0] * 5  # bright particles are turned dark
     assert lab.settle(tmp_path, anew=True) == str(tmp_path / MODEL_FOLDER)
     assert lab.trained == 3
+
+
+def test_a_folder_without_any_result_is_nobodys(lab: Laboratory, tmp_path: Path) -> None:
+    lab.settle(tmp_path)
+    with ResultStore.create(tmp_path, RECORD):
+        pass
+    assert lab.settle(tmp_path, lab.settings(contrast="bright")) == str(tmp_path / MODEL_FOLDER)
+    assert lab.trained == 2
 
 
 def test_starting_over_forgets_it(lab: Laboratory, tmp_path: Path) -> None:
@@ -164,18 +174,37 @@ def test_starting_over_forgets_it(lab: Laboratory, tmp_path: Path) -> None:
 def test_a_folder_called_model_that_is_not_ours_stays(lab: Laboratory, tmp_path: Path) -> None:
     (tmp_path / MODEL_FOLDER).mkdir()
     (tmp_path / MODEL_FOLDER / "thesis.txt").write_text("chapter 1")
-    lab.settle(tmp_path, count=1, anew=True)
-    assert (tmp_path / MODEL_FOLDER / "thesis.txt").exists()
+    for count in (1, 9, 1):  # the second is adapted to, and the last forgets it
+        lab.settle(tmp_path, count=count, anew=True)
+    assert [path.name for path in (tmp_path / MODEL_FOLDER).iterdir()] == ["thesis.txt"]
 
 
-def test_micrographs_that_cannot_be_read_or_hold_no_particle_of_that_size_are_left_out(
-    lab: Laboratory, tmp_path: Path
-) -> None:
-    lab.broken = ("m02",)
-    lab.settle(tmp_path / "broken")
-    assert lab.seen == 4
-    lab.settle(tmp_path / "huge", lab.settings(diameter_A=150.0))
-    assert lab.seen == 0
+def test_for_micrographs_that_cannot_be_read_others_are_looked_at(lab: Laboratory, tmp_path: Path) -> None:
+    lab.broken = ("m02", "m08")
+    lab.settle(tmp_path)
+    assert lab.seen == SAMPLE
+    assert lab.read == ["m00", "m04", "m06", "m01", "m03"]
+
+
+def test_where_none_can_be_read_nothing_is_decided_yet(lab: Laboratory, tmp_path: Path) -> None:
+    lab.broken = tuple(m.uid for m in micrographs(9))  # a disk that is not mounted
+    assert lab.settle(tmp_path) == str(lab.model)
+    assert not list(tmp_path.iterdir())
+    lab.broken = ()
+    assert lab.settle(tmp_path) == str(tmp_path / MODEL_FOLDER)
+
+
+def test_particles_that_the_frame_cannot_hold_are_not_looked_at(lab: Laboratory, tmp_path: Path) -> None:
+    assert lab.settle(tmp_path, lab.settings(diameter_A=150.0)) == str(lab.model)
+    assert lab.signs == []
+
+
+def test_an_adapted_model_is_taken_as_it_is(lab: Laboratory, tmp_path: Path) -> None:
+    adapted = lab.settle(tmp_path / "first")
+    told: list[str] = []
+    assert lab.settle(tmp_path / "second", lab.settings(model=adapted), tell=told.append) == adapted
+    assert told == ["Not adapted: tiny-adapted has been adapted before"]
+    assert lab.trained == 1
 
 
 def test_a_stop_leaves_nothing_behind(lab: Laboratory, tmp_path: Path) -> None:

@@ -102,10 +102,26 @@ def test_a_later_run_in_the_folder_keeps_the_number_also_when_other_micrographs_
 
 
 def test_the_number_that_results_were_made_with_goes_before_an_estimate(tmp_path: Path, answer: list[float]) -> None:
-    record = RunRecord(version="0", model_name="m", model_sha256="0", settings=make_settings(diameter_A=160))
-    with ResultStore.create(tmp_path, record):
-        pass
+    picked_with(tmp_path, 160.0)
     assert settle(tmp_path)[0] == 160.0
+    other = request_settings(diameter_A="auto", contrast="bright")
+    assert settle(tmp_path, other)[0] == 160.0  # the store is going to refuse
+    assert settle(tmp_path, other, renew=True)[0] == 187.0  # it is going to throw the results away
+    assert settle(tmp_path, renew=True)[0] == 160.0
+
+
+def picked_with(folder: Path, diameter_A: float) -> None:
+    """Leave a result of another run in a folder."""
+    record = RunRecord(version="0", model_name="m", model_sha256="0", settings=make_settings(diameter_A=diameter_A))
+    with ResultStore.create(folder, record) as store:
+        store.path_of("m00").parent.mkdir()
+        store.path_of("m00").touch()
+
+
+def test_settings_of_a_run_that_has_picked_nothing_do_not_count(tmp_path: Path, answer: list[float]) -> None:
+    picked_with(tmp_path, 160.0)
+    (tmp_path / "results" / "m00.star").unlink()
+    assert settle(tmp_path)[0] == 187.0
 
 
 def test_the_estimate_is_made_anew_on_request_or_when_contrast_or_pixel_size_are_others(

@@ -12,7 +12,7 @@ import pytest
 
 from cryoemmae_plugin.errors import OutputError, StoreError
 from cryoemmae_plugin.run.atomic import atomic_write
-from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.types import Micrograph, Picks
 
 PICKS = Picks(np.array([[1.23456, 2.0]]), np.array([0.7], np.float32), np.array([1.0], np.float32), (40, 60))
@@ -97,6 +97,14 @@ def test_other_settings_are_refused_by_name_and_overwrite_is_the_way_out(
     assert ResultStore.open(store.folder).record.fingerprint == other.fingerprint
 
 
+def test_settings_that_nothing_was_picked_with_are_nobodys(store: ResultStore, record: RunRecord) -> None:
+    with store:
+        (store.folder / "picks.star").write_text("")  # of a run in which every micrograph failed
+    other = record.model_copy(update={"settings": record.settings.model_copy(update={"diameter_A": 30.0})})
+    with ResultStore.create(store.folder, other):
+        assert ResultStore.open(store.folder).record.fingerprint == other.fingerprint
+
+
 def test_another_threshold_shares_the_folder(store: ResultStore, record: RunRecord) -> None:
     with store:
         pass
@@ -120,6 +128,30 @@ def test_two_runs_cannot_share_a_folder(store: ResultStore, record: RunRecord) -
             pass
     with ResultStore.create(store.folder, record):
         pass
+
+
+def test_a_run_is_alone_in_its_folder_from_before_its_store_to_its_end(
+    store: ResultStore, record: RunRecord, tmp_path: Path
+) -> None:
+    with store, pytest.raises(StoreError, match="another run"), alone_in(store.folder):
+        pass
+    with alone_in(tmp_path / "new") as lock:
+        with pytest.raises(StoreError, match="another run"), alone_in(tmp_path / "new", overwrite=True):
+            pass
+        with ResultStore.create(tmp_path / "new", record, lock=lock):
+            pass
+        with pytest.raises(StoreError, match="another run"):
+            ResultStore.create(tmp_path / "new", record)
+    with alone_in(tmp_path / "new"):
+        pass
+
+
+def test_files_of_someone_else_show_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "picks.star").write_text("precious")
+    with pytest.raises(StoreError, match=r"picks\.star: there already"), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path, overwrite=True):
+        assert (tmp_path / "picks.star").read_text() == "precious"
 
 
 def test_a_broken_settings_file_names_the_way_out(store: ResultStore, record: RunRecord) -> None:
