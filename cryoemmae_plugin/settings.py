@@ -138,6 +138,6 @@ def describe(err: ValidationError) -> str:
     for problem in err.errors():
         name = str(problem["loc"][0]) if problem["loc"] else "settings"
         option = f"--{name.removesuffix('_A').replace('_', '-')} is {problem['input']!r}"
-        reason = problem["msg"].lower()
+        reason = "say yes or no" if problem["type"] == "bool_parsing" else problem["msg"].lower()
         lines[option] = f"{lines[option]}, or {reason}" if option in lines else reason
     return "; ".join(f"{option}: {reason}" for option, reason in lines.items())

@@ -81,7 +81,7 @@ def _fail(markers: JobMarkers, err: BaseException) -> int:
     else:
         warn(f"ERROR: unexpected {type(err).__name__}: {err}; please report what follows")
         warn("".join(traceback.format_exception(type(err), err, err.__traceback__)))
-    say("Failed: see run.err")
+    say("Failed: see run.err, or above")
     with suppress(OSError):  # a folder that cannot be written has been named above
         markers.end("FAILURE")
     return FAILED

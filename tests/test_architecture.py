@@ -137,3 +137,10 @@ def test_modules_do_not_unpickle() -> None:
     unpickling = {"pickle", "dill", "cloudpickle", "joblib"}
     guilty = [dotted(path) for path in MODULES if unpickling & {name.split(".")[0] for name in imported_names(path)}]
     assert [name for name in guilty if name not in ALLOWED_TO_UNPICKLE] == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (REPOSITORY / "CITATION.cff").read_text("utf-8")
+    project = (REPOSITORY / "pyproject.toml").read_text("utf-8")
+    (version,) = re.findall(r'^version = "(.*)"', project, re.MULTILINE)
+    assert f"\nversion: {version}\n" in citation

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mrcfile
+import numpy as np
 import pytest
 
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.cli.console import Reporter
-from cryoemmae_plugin.errors import ImageError, ModelError
+from cryoemmae_plugin.errors import CannotTellError, ImageError, ModelError
 from cryoemmae_plugin.settings import RequestedSettings
 
 COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
@@ -84,7 +86,7 @@ def test_wrong_usage_is_one_message_and_status_2(
         (["pick", "nowhere", "--diameter", "9"], "nowhere: no such file or folder"),
         (["pick", "mic.mrc", "--diameter", "9", "--model", "nonesuch"], "no model 'nonesuch'"),
         (["pick", "mic.mrc", "--diameter", "9", "--device", "cuda:99"], "cuda:99"),
-        (["rethreshold", "nowhere", "--threshold", "0.5"], "nowhere: not a folder that"),
+        (["rethreshold", "nowhere", "--threshold", "0.5"], "nowhere: no such folder; give the --out"),
         (["models", "show", "nonesuch"], "no model 'nonesuch'"),
         (["evaluate", "nowhere.csv", "x.star"], "nowhere.csv"),
     ],
@@ -103,6 +105,34 @@ def test_what_cannot_be_done_is_one_message_and_status_1(
     assert message in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_micrographs_do_not_tell_is_no_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing_stands_out(*asked: object) -> None:
+        raise CannotTellError("nothing stands out; give --diameter")
+
+    monkeypatch.setattr("cryoemmae_plugin.run.diameter.estimate_from", nothing_stands_out)
+    (tmp_path / "mic.mrc").write_bytes(b"")
+    assert main(["pick", str(tmp_path / "mic.mrc"), "--diameter", "auto", "--out", str(tmp_path / "out")]) == 1
+    assert "nothing stands out" in capsys.readouterr().err
+
+
+def test_a_first_try_without_pixel_size_does_not_bar_the_next(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mrcfile.new(tmp_path / "mic.mrc") as mrc:
+        mrc.set_data(np.random.default_rng(0).normal(size=(240, 300)).astype(np.float32))
+    words = ["pick", str(tmp_path / "mic.mrc"), "--diameter", "60", "--model", str(tiny_model)]
+    words += ["--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "--pixel-size" in said
+    assert "Failed; put right what is said" in said
+    assert main([*words, "--pixel-size", "2"]) == 0
+    assert main([*words, "--pixel-size", "3"]) == 1  # now there is a result
+    assert "--pixel-size was 2.0, is 3.0" in capsys.readouterr().err
 
 
 def test_debug_shows_where_an_error_comes_from(
@@ -209,7 +239,7 @@ def test_doctor_finds_this_installation_sound(capsys: pytest.CaptureFixture[str]
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert "All is well." in said
-    assert "100% of 60 particles found in a simulated micrograph, 100% right" in said
+    assert "100% of 60 particles found in a simulated micrograph, 100% of the picks right" in said
 
 
 def test_doctor_says_what_a_model_that_picks_badly_reaches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,8 @@ def check_picking() -> Iterator[str]:
     picks = picker.pick(shown.image, scene.settings.pixel_size_A).above(settings.pick_threshold)
     known = {scene.name: Reference(shown.xy, shown.diameter_px)}
     found = evaluate(known, {scene.name: Scored(picks.xy, picks.score.astype(float))}).mean["half_d"]
-    line = f"{found.recall:.0%} of {len(shown.xy)} particles found in a simulated micrograph, {found.precision:.0%} right"
+    counted = f"{found.recall:.0%} of {len(shown.xy)} particles found"
+    line = f"{counted} in a simulated micrograph, {found.precision:.0%} of the picks right"
     if found.f1 < EXPECTED_F1:
         raise ModelError(f"{line}: {EXPECTED_F1:.0%} of both are normal; install the package again")
     yield line

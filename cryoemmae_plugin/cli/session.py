@@ -155,7 +155,7 @@ class PickRun:
         if self._log.profile.micrographs:
             self._reporter.say(f"{self._log.profile.line()}.")
         if counts.failed:
-            self._reporter.warn("Failed, and tried again when the same command is run once more:")
+            self._reporter.warn("Failed; put right what is said, and the same command tries these again:")
             for failure in self._log.failures:
                 self._reporter.warn(f"  {failure['reason']}")
 

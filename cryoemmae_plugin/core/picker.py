@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import cast
 
@@ -90,7 +91,7 @@ class Picker:
         Raises
         ------
         ImageError
-            If the image is not two-dimensional, or nothing but one value.
+            If the image is not two-dimensional, holds numbers that are not finite, or nothing but one value.
         SettingsError
             If the particle is larger than the micrograph, or too small to be seen.
         """
@@ -116,12 +117,14 @@ class Picker:
         if image.ndim != 2:
             raise ImageError(f"an image of {image.ndim} dimensions is not a micrograph; give one 2-D image per file")
         least, most = torch.stack(image.aminmax()).tolist()
+        if not math.isfinite(most - least):
+            raise ImageError("some pixels are not finite numbers; write the image anew, or put the mean in their place")
         if least == most:
             raise ImageError(f"every pixel is {least:g}: there is no image to pick")
         given = f"--diameter {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
         if diameter_px > min(image.shape):
             raise SettingsError(
-                f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)"
+                f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y); check both"
             )
         least_px = LEAST_PX
         if self._settings.mode == "paper":  # default mode brings every particle to the same number of cells

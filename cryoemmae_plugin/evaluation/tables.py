@@ -27,6 +27,8 @@ def read_reference(path: Path) -> dict[str, Reference]:
     """
     try:
         table = pd.read_csv(path)
+    except FileNotFoundError as err:
+        raise InputError(f"{path}: no such file; give a table of known positions") from err
     except (OSError, UnicodeError, ValueError) as err:
         raise InputError(f"{path}: cannot be read as a CSV table ({_first_line(err)})") from err
     missing = [column for column in REFERENCE_COLUMNS if column not in table]
