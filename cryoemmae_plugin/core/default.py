@@ -160,7 +160,7 @@ def away_from_smear(valid: Tensor, distance_px: float) -> Tensor:
 
 def darkness(conditioned: Conditioned, xy: NDArray[np.float64]) -> NDArray[np.float32]:
     """Mean darkness of the discs at grid positions (N, 2), in deviations of the background; shape (N,)."""
-    disc = correlate(conditioned.pixels, [disc_weights(conditioned.diameter_px)])[0]
+    (disc,) = correlate(conditioned.pixels, [disc_weights(conditioned.diameter_px)])
     return sample(disc, xy, 1).astype(np.float32)
 
 

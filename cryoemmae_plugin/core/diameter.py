@@ -61,7 +61,7 @@ class SizeScan:
     particles : ndarray, shape (sizes,)
         Picks, better than even, in that area.
     area : ndarray, shape (sizes,)
-        Square pixels of the micrograph that were looked at.
+        Of the micrograph that was looked at, in square Å.
     """
 
     sureness: NDArray[np.float64]
@@ -115,7 +115,7 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
         if can_be_seen(diameter_px, image.shape):
             piece = middle(pixels, round(FIELD_DIAMETERS * diameter_px))
             log_odds = _judge_blindly(piece, float(diameter_px), head)
-            sureness[at], particles[at], area[at] = (log_odds**2).sum(), len(log_odds), piece.numel()
+            sureness[at], particles[at], area[at] = (log_odds**2).sum(), len(log_odds), piece.numel() * pixel_size_A**2
     return SizeScan(sureness, particles, area)
 
 

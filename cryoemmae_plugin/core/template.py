@@ -6,6 +6,7 @@ users give. So a small bank of templates is tried, and the micrograph's own resp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,18 +122,19 @@ def disc_weights(diameter_px: float) -> Tensor:
     return disc / disc.sum()
 
 
-def correlate(pixels: Tensor, kernels: list[Tensor]) -> list[Tensor]:
-    """Correlate (rows, columns) with kernels of odd, equal sides, dark being positive; the mean beyond the frame."""
+def correlate(pixels: Tensor, kernels: list[Tensor]) -> Iterator[Tensor]:
+    """Correlate (rows, columns) with kernels of odd, equal sides, dark being positive; the mean beyond the frame.
+
+    One response after the other: all of a bank at once take more memory than all else.
+    """
     rows, columns = pixels.shape
     side = kernels[0].shape[0]
     shape = (rows + side - 1, columns + side - 1)
     spectrum = torch.fft.rfft2(pixels, s=shape)
     half = side // 2
-    out = []
     for kernel in kernels:
         product = spectrum * torch.fft.rfft2(kernel.flip(0, 1).to(pixels), s=shape)
-        out.append(-torch.fft.irfft2(product, s=shape)[half : half + rows, half : half + columns])
-    return out
+        yield -torch.fft.irfft2(product, s=shape)[half : half + rows, half : half + columns]
 
 
 def in_sigmas(response: Tensor, valid: Tensor) -> Tensor:
