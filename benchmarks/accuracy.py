@@ -55,7 +55,7 @@ def measure(picker: Picker, chosen: BenchmarkSet, work: Path) -> SetScore:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--mode", choices=("default", "paper", "none"), default="default", help="none: only the others")
     parser.add_argument("--model", help="instead of the mode's own")

@@ -35,7 +35,7 @@ RATE = 1e-3
 def main() -> int:
     """Print the figures of both heads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--set", dest="name", default="empiar-10017")
     parser.add_argument("--folds", type=int, default=4)

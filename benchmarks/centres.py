@@ -39,7 +39,7 @@ Centres = NDArray[np.float64]
 def main() -> int:
     """Print the scatter of each of the three, per set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument(
         "--only", nargs="+", default=["empiar-10017", "empiar-10146"], metavar="SET", help="with particles"

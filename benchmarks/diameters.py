@@ -28,7 +28,7 @@ HEADER = "| set | true Å | found Å | error | error it expects | CPU s |\n| ---
 def main() -> int:
     """Estimate every set's diameter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", nargs="+", default=[], metavar="SET")
     parser.add_argument("--no-simulated", dest="simulated", action="store_false")

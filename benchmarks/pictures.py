@@ -77,7 +77,7 @@ class Piece:
 def main() -> int:
     """Draw every chosen set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--mode", choices=("default", "paper"), default="default")
     parser.add_argument("--model")

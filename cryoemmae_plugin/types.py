@@ -43,8 +43,8 @@ class Picks:
     score : ndarray, shape (N,), float32
         Figure of merit in 0..1.
     power : ndarray, shape (N,), float32
-        Contrast of the candidate: mean darkness inside the particle's disc against the ring around it, in units of the
-        background's standard deviation on the model grid.
+        Contrast of the candidate: mean darkness inside the particle's disc, in standard deviations of the background on
+        the model's grid; in paper mode against the ring around it.
     shape : tuple of int
         (ny, nx) of the micrograph in pixels.
     """
