@@ -63,7 +63,7 @@ def triples(chosen: BenchmarkSet, model: Model, head: Head) -> list[Centres]:
             view = look(seen, model, StepTimer())
             log_odds, offset = judge_cells(head, view.pixels, view.cells, view.inside_cells)
             xy, score = find_centres(head.score(log_odds), offset, DEFAULT_THRESHOLD["default"])
-            maxima, _ = find_peaks(view.pixels[0, 1], LEAST_DISTANCE * seen.diameter_px, 0.0)
+            maxima, _ = find_peaks(view.sigmas, LEAST_DISTANCE * seen.diameter_px, 0.0)
         xy = xy[drop_close(xy, score, LEAST_DISTANCE * seen.diameter_px)]
         at, template = (seen.frame.to_micrograph(centres) for centres in (xy, maxima))
         near = [cKDTree(centres).query(at) for centres in (template, reference.xy)]

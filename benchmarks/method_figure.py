@@ -56,7 +56,7 @@ def main() -> int:
     panels = (
         ("Micrograph", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),
         ("1  Same size, flat ice", conditioned.pixels, {"cmap": "gray", "vmin": -4, "vmax": 4}),
-        ("2  Answer to the stencil", view.pixels[0, 1], {"cmap": "magma", "vmin": -1, "vmax": 3}),
+        ("2  Answer to the stencil", view.sigmas, {"cmap": "magma", "vmin": -3, "vmax": 9}),
         ("3  Embedding: its three strongest directions", _colours(view.cells[0, CLUSTER_LAYERS:]), {}),
         ("4  Figure of merit of each cell", score, {"cmap": "magma", "vmin": 0, "vmax": 1}),
         (f"5  {len(picks)} picks", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),

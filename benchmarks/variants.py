@@ -19,7 +19,7 @@ from pickers import Variant
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, View, drop_close, judge, look
-from cryoemmae_plugin.core.head import CLUSTER_LAYERS, RESPONSE_SCALE, Head
+from cryoemmae_plugin.core.head import CLUSTER_LAYERS, Head
 from cryoemmae_plugin.core.template import find_peaks
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
@@ -78,23 +78,21 @@ def without_balance(image: NDArray[np.float32], model: Model, diameter_px: float
 
 def hide(view: View, hidden: Hidden) -> View:
     """Set some of what the head reads to zero."""
-    pixels, cells = view.pixels.clone(), view.cells.clone()
+    pixels, cells, sigmas = view.pixels.clone(), view.cells.clone(), view.sigmas
     if hidden == "embedding":
         cells.zero_()
     elif hidden == "clusters":
         cells[:, :CLUSTER_LAYERS] = 0
     elif hidden == "template":
-        pixels[:, 1] = 0
+        pixels[:, 1], sigmas = 0, torch.zeros_like(sigmas)
     inside = torch.ones_like(view.inside) if hidden == "smear" else view.inside
-    return replace(view, pixels=pixels, cells=cells, inside=inside)
+    return replace(view, pixels=pixels, cells=cells, inside=inside, sigmas=sigmas)
 
 
 def matched_filter(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Rank the maxima of the template's response by it: no embedding, no head."""
     conditioned, view = LOOKS.at(image, model, diameter_px)
-    height, width = conditioned.pixels.shape
-    sigmas = RESPONSE_SCALE * view.pixels[0, 1, :height, :width] * view.inside
-    xy, response = find_peaks(sigmas, GRID_DIAMETER_PX, 1.0)
+    xy, response = find_peaks(view.sigmas * view.inside, GRID_DIAMETER_PX, 1.0)
     score = (1 / (1 + np.exp(MATCHED_SIGMAS - response))).astype(np.float32)
     keep = drop_close(xy, score, LEAST_DISTANCE * GRID_DIAMETER_PX)
     at = conditioned.frame.to_micrograph(xy[keep])

@@ -35,7 +35,10 @@ LEAST_SCORE = 0.02
 LEAST_DISTANCE = 0.5
 """Of two candidates closer than this, in diameters, the one with the lower score is dropped."""
 CENTRE_DISTANCE, CENTRE_SHARE = 0.2, 0.35
-"""A maximum of the template's response within this distance, in diameters, draws a centre towards it by this share."""
+"""A maximum of the template's response within this distance, in diameters, draws a centre to it by this share..."""
+CENTRE_SCATTER = (0.04, 0.06)
+"""...where head and template differ by no more than the first on average, along an axis, in diameters; from the second
+on they do not at all: the template is no likeness of such particles."""
 SMEAR_DISTANCE = 0.5
 """Least distance of a centre from smeared or padded borders, in diameters: half of such a particle is not image."""
 
@@ -50,11 +53,14 @@ class View:
         The head's input, see :func:`cryoemmae_plugin.core.head.head_layers`.
     inside : Tensor, shape (rows, columns), bool
         Grid pixels that may be a particle's centre.
+    sigmas : Tensor, shape (rows, columns)
+        The matched filter's response, in deviations; the head's input has it within limits.
     """
 
     pixels: Tensor
     cells: Tensor
     inside: Tensor
+    sigmas: Tensor
 
     @property
     def inside_cells(self) -> Tensor:
@@ -95,11 +101,11 @@ def pick_default(
 def judge(view: View, conditioned: Conditioned, head: Head, *, balanced: bool = True) -> Picks:
     """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
     xy, score = find_candidates(view, conditioned, head)
+    xy = draw_to_maxima(xy, score, view.sigmas, conditioned.diameter_px)
     if score.sum() < head.least_density * conditioned.area:
         score = doubt(score, head.least_evidence)
     if balanced:
         score = balance(score)
-    xy = draw_to_maxima(xy, view.pixels[0, 1], conditioned.diameter_px)
     power = darkness(conditioned, xy)
     ny, nx = conditioned.frame.shape
     at = np.clip(conditioned.frame.to_micrograph(xy), 0, (nx - 1, ny - 1))  # a centre may be seen just outside
@@ -118,14 +124,35 @@ def find_candidates(
     return xy[keep], score[keep]
 
 
-def draw_to_maxima(xy: NDArray[np.float64], response: Tensor, diameter_px: float) -> NDArray[np.float64]:
-    """Draw centres (N, 2) towards the response's maxima beside them: two opinions, the errors of which differ."""
-    maxima, _ = find_peaks(response, diameter_px * LEAST_DISTANCE, 0.0)
+def draw_to_maxima(
+    xy: NDArray[np.float64], chance: NDArray[np.float32], sigmas: Tensor, diameter_px: float
+) -> NDArray[np.float64]:
+    """Draw centres towards the response's maxima beside them: two opinions, the errors of which differ.
+
+    Parameters
+    ----------
+    xy : ndarray, shape (N, 2)
+        Centres as the head sees them, in grid pixels.
+    chance : ndarray, shape (N,)
+        Of each to be a particle: the more, the more it counts where it is asked how far the two agree.
+    sigmas : Tensor, shape (rows, columns)
+        The matched filter's response.
+    diameter_px : float
+        In grid pixels.
+    """
+    maxima, _ = find_peaks(sigmas, diameter_px * LEAST_DISTANCE, 0.0)
     if not len(xy) or not len(maxima):
         return xy
     distance, nearest = cKDTree(maxima).query(xy)
-    share = np.where(distance < CENTRE_DISTANCE * diameter_px, CENTRE_SHARE, 0.0)[:, None]
-    drawn: NDArray[np.float64] = (1 - share) * xy + share * maxima[nearest]
+    distance = distance / diameter_px
+    beside = distance < CENTRE_DISTANCE
+    if not beside.any():
+        return xy
+    scatter = np.average(distance[beside] ** 2, weights=chance[beside]) / 2
+    agreed, strange = np.square(CENTRE_SCATTER)
+    share = CENTRE_SHARE * float(np.clip((strange - scatter) / (strange - agreed), 0, 1))
+    shares = np.where(beside, share, 0.0)[:, None]
+    drawn: NDArray[np.float64] = (1 - shares) * xy + shares * maxima[nearest]
     return drawn
 
 
@@ -139,7 +166,7 @@ def look(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> Vie
     with timer.step("cluster"):
         cluster = particle_clusters(tokens, valid, model.centroids, model.particle_cluster, CELL_PX)
     layers = head_layers(pixels, sigmas, tokens, cluster)
-    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px))
+    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px), sigmas)
 
 
 def look_without_embedding(conditioned: Conditioned, head: Head) -> View:
@@ -147,8 +174,9 @@ def look_without_embedding(conditioned: Conditioned, head: Head) -> View:
     pixels, valid, diameter_px = conditioned.pixels, conditioned.valid, conditioned.diameter_px
     rows, columns = (-(-n // CELL_PX) for n in pixels.shape)
     tokens, cluster = pixels.new_zeros(rows, columns, head.embed_dim), pixels.new_full((rows, columns), 0.5)
-    layers = head_layers(pixels, match_templates(pixels, valid, diameter_px).sigmas, tokens, cluster)
-    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px))
+    sigmas = match_templates(pixels, valid, diameter_px).sigmas
+    layers = head_layers(pixels, sigmas, tokens, cluster)
+    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px), sigmas)
 
 
 def away_from_smear(valid: Tensor, distance_px: float) -> Tensor:

@@ -83,7 +83,8 @@ def sight(image: Tensor, diameter_px: float, head: Head, model: PickingModel | N
         seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
         view = look(seen, model, StepTimer()) if model else look_without_embedding(seen, head)
         xy, chance = find_candidates(view, seen, head)
-    return Sighting(seen.pixels.numpy(), seen.area, draw_to_maxima(xy, view.pixels[0, 1], seen.diameter_px), chance)
+    xy = draw_to_maxima(xy, chance, view.sigmas, seen.diameter_px)
+    return Sighting(seen.pixels.numpy(), seen.area, xy, chance)
 
 
 def can_be_seen(diameter_px: float, shape: tuple[int, ...]) -> bool:
