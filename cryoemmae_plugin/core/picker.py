@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
-from cryoemmae_plugin.core.default import pick_default
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, pick_default
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.head import CELL_PX, PREFIX, Head
 from cryoemmae_plugin.core.paper import pick_paper
@@ -29,6 +29,8 @@ LEAST_CELLS = 2
 """A particle smaller than so many of the model's cells cannot be seen."""
 LEAST_PX = 4.0
 """Nor can one of fewer micrograph pixels."""
+MOST_GRID_PX = 1e8
+"""Pixels of the micrograph on the default mode's grid, at most: some 10 GB."""
 
 
 class Picker:
@@ -126,12 +128,16 @@ class Picker:
             raise SettingsError(
                 f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y); check both"
             )
-        least_px = LEAST_PX
-        if self._settings.mode == "paper":  # default mode brings every particle to the same number of cells
-            cell_px = self._model.encoder.config.patch_px * max(image.shape) / PAPER_GRID_PX
-            least_px = max(LEAST_CELLS * cell_px, LEAST_PX)
+        if self._settings.mode == "paper":
+            least_px = LEAST_CELLS * self._model.encoder.config.patch_px * max(image.shape) / PAPER_GRID_PX
+        else:
+            least_px = GRID_DIAMETER_PX * math.sqrt(image.numel() / MOST_GRID_PX)
+        least_px = max(least_px, LEAST_PX)
         if diameter_px < least_px:
-            raise SettingsError(f"{given}, too small to be seen: at least {least_px:.1f} px; check both")
+            raise SettingsError(
+                f"{given}, too small for a micrograph of {image.shape[1]} x {image.shape[0]} px (x × y): at least "
+                f"{least_px:.1f} px; check both (in Å, not in nm)"
+            )
 
 
 def load_head(model: Model) -> Head:

@@ -142,6 +142,13 @@ def test_a_constant_image_is_refused() -> None:
         shipped(150.0).pick(np.full((300, 300), 7, np.float32), 3.0)
 
 
+def test_an_image_with_numbers_that_are_not_finite_is_refused() -> None:
+    image = np.random.default_rng(0).normal(size=(300, 300)).astype(np.float32)
+    image[7, 9] = np.nan
+    with pytest.raises(ImageError, match="not finite"):
+        shipped(150.0).pick(image, 3.0)
+
+
 def test_a_particle_larger_than_the_micrograph_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"--diameter 1000 is 333\.3 px .* larger than the micrograph of 200 x 100"):
         shipped(1000.0).pick(np.random.default_rng(0).normal(size=(100, 200)).astype(np.float32), 3.0)
@@ -149,8 +156,14 @@ def test_a_particle_larger_than_the_micrograph_is_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["default", "paper"])
 def test_a_particle_too_small_to_be_seen_is_refused(mode: str) -> None:
-    with pytest.raises(SettingsError, match="too small to be seen"):
+    with pytest.raises(SettingsError, match="too small for a micrograph of 500 x 500"):
         shipped(9.0, mode=mode).pick(np.random.default_rng(0).normal(size=(500, 500)).astype(np.float32), 3.0)
+
+
+def test_a_diameter_in_nanometres_does_not_fill_the_memory() -> None:
+    image = np.random.default_rng(0).normal(size=(4096, 5000)).astype(np.float32)
+    with pytest.raises(SettingsError, match=r"--diameter 10 is 10.0 px .* 5000 x 4096 px .*: at least 10.9 px; .* nm"):
+        shipped(10.0).pick(image, 1.0)
 
 
 def test_what_the_frame_cuts_is_left_out_on_request() -> None:
