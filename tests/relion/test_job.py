@@ -92,7 +92,7 @@ def contents(job: str = JOB) -> dict[str, bytes]:
     return {str(path.relative_to(job)): path.read_bytes() for path in [*finals, *results]}
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until, "waited in vain"
@@ -205,7 +205,7 @@ def test_a_signal_ends_the_job_as_aborted(
     process = job_process("--o", JOB, "--in_mics", three_micrographs, "--diameter", 60, seconds=60)
     wait_for(lambda: Path(JOB, "cryoemmae", "settings.json").exists())
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 128 + number
     assert exits() == ["RELION_JOB_EXIT_ABORTED"]
     assert "Continue the job" in out
