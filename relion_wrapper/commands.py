@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from pydantic import BaseModel, ConfigDict, Field
 
-from cryoemmae_plugin.cli.options import Flag, WorkerOptions
+from cryoemmae_plugin.cli.app import usage_of
+from cryoemmae_plugin.cli.options import Flag, WorkerOptions, option_name
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from cryoemmae_plugin.settings import Auto
@@ -22,7 +24,39 @@ from relion_wrapper.scheme import FOLDERS, RUN, SchemeValues, install_scheme
 
 DONE, NOTHING_DONE, USAGE, SOME_FAILED = 0, 1, 2, 3
 Version = Literal["auto", "3.1", "4", "5"]
-Adapt = Annotated[bool, Parameter(negative="--no-adapt")]
+
+
+class JobChoices(BaseModel):
+    """What a picking job is told besides the particle's size; only what is given is passed on to it. Frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = Field(default=None, description="Name of an installed model, or a model folder.")
+    mode: str | None = Field(default=None, description="default or paper.")
+    threshold: float | None = Field(default=None, description="Figure of merit from which a candidate is a pick.")
+    contrast: str | None = Field(default=None, description="dark, or bright for inverted micrographs.")
+    gpu: str | None = Field(
+        default=None, description="GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none. [default: the first]"
+    )
+    edge_distance: float | None = Field(
+        default=None, description="Leave out picks nearer to the edge than so many diameters."
+    )
+    adapt: bool = Field(default=True, description="Adapt the model to the micrographs first.")
+
+
+class TrainingChoices(JobChoices):
+    """The same for a job that may train first. Frozen."""
+
+    train_on: int = Field(default=0, ge=0, description="First train on so many micrographs; the model stays the same.")
+    train_epochs: int | None = Field(default=None, ge=1, description="Passes over the training tiles.")
+
+
+JobOptions = Annotated[JobChoices, Parameter(name="*", name_transform=option_name)]
+TrainingJobOptions = Annotated[TrainingChoices, Parameter(name="*", name_transform=option_name)]
+
+
+AS_USUAL = JobChoices()
+UNTRAINED = TrainingChoices()
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -35,7 +69,7 @@ def run_command(words: Sequence[str]) -> int:
         command, bound, *_ = app.parse_args(list(words), exit_on_error=False, print_error=False)
         return int(command(*bound.args, **bound.kwargs) or DONE)
     except CycloptsError as err:
-        warn(f"ERROR: {err}\nSee: cryoemmae-relion {words[0]} --help")
+        warn(f"ERROR: {usage_of(err)}\nSee: cryoemmae-relion {words[0]} --help")
         return USAGE
     except CryoemmaeError as err:
         warn(f"ERROR: {err}")
@@ -47,19 +81,11 @@ def make_job(
     in_mics: str,
     diameter: float | Auto,
     out: Path = Path("pick.job.star"),
-    model: str | None = None,
-    mode: str | None = None,
-    threshold: float | None = None,
-    contrast: str | None = None,
     pixel_size: float | None = None,
-    gpu: str | None = None,
-    edge_distance: float | None = None,
-    adapt: Adapt = True,
-    train_on: int = 0,
-    train_epochs: int | None = None,
     relion_version: Version = "auto",
     threads: int = 4,
     executable: str | None = None,
+    choices: TrainingJobOptions = UNTRAINED,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
     """Write the job.star of a picking job, for RELION 3.1, 4 and 5.
@@ -72,26 +98,8 @@ def make_job(
         Longest extent of the particle, in Å; auto has the job estimate it.
     out
         File to write; its name has to end in job.star.
-    model
-        Name of an installed model, or a model folder.
-    mode
-        default or paper.
-    threshold
-        Figure of merit from which a candidate is a pick.
-    contrast
-        dark, or bright for inverted micrographs.
     pixel_size
         Å per pixel, where the STAR has it wrong or not at all.
-    gpu
-        GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none.
-    edge_distance
-        Leave out picks nearer to the edge than so many diameters.
-    adapt
-        Adapt the model to the micrographs first.
-    train_on
-        First train on so many micrographs of the project.
-    train_epochs
-        Passes over the training tiles.
     relion_version
         Says how the output is written; auto finds out.
     threads
@@ -99,20 +107,8 @@ def make_job(
     executable
         Program that RELION starts. [default: this installation's]
     """
-    asked = _parameters(
-        model=model,
-        mode=mode,
-        threshold=threshold,
-        contrast=contrast,
-        pixel_size=pixel_size,
-        gpu=gpu,
-        edge_distance=edge_distance,
-        adapt=None if adapt else "no",
-        train_on=train_on or None,
-        train_epochs=train_epochs,
-        relion_version=None if relion_version == "auto" else relion_version,
-        **workers.model_dump(exclude_defaults=True),
-    )
+    version = None if relion_version == "auto" else relion_version
+    asked = _parameters(choices, workers, pixel_size=pixel_size, relion_version=version)
     size = diameter if diameter == "auto" else f"{diameter:g}"
     text = external_job_star(in_mics, {"diameter": size, **asked}, threads=threads, executable=executable)
     if not out.name.endswith("job.star"):
@@ -147,17 +143,9 @@ def install(
     hours: int = 48,
     passes: int = 500,
     threads: int = 4,
-    model: str | None = None,
-    mode: str | None = None,
-    threshold: float | None = None,
-    contrast: str | None = None,
-    gpu: str | None = None,
-    edge_distance: float | None = None,
-    adapt: Adapt = True,
-    train_on: int = 0,
-    train_epochs: int | None = None,
     executable: str | None = None,
     overwrite: Flag = False,
+    choices: TrainingJobOptions = UNTRAINED,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
     """Put a Scheme (RELION 4 and 5) or a Schedule (3.1) into a project: import, pick, extract, classify, on the fly.
@@ -200,24 +188,6 @@ def install(
         After how many passes a Schedule ends.
     threads
         CPU threads of picking and classification.
-    model
-        Name of an installed model, or a model folder.
-    mode
-        default or paper.
-    threshold
-        Figure of merit from which a candidate is a pick.
-    contrast
-        dark, or bright for inverted micrographs.
-    gpu
-        GPUs as RELION writes them; cpu for none.
-    edge_distance
-        Leave out picks nearer to the edge than so many diameters.
-    adapt
-        Adapt the model to the micrographs first.
-    train_on
-        First train on so many micrographs; the model stays the same in all passes.
-    train_epochs
-        Passes over the training tiles.
     executable
         Program that RELION starts. [default: this installation's]
     overwrite
@@ -245,18 +215,7 @@ def install(
         passes=passes,
         threads=threads,
     )
-    parameters = _parameters(
-        model=model,
-        mode=mode,
-        threshold=threshold,
-        contrast=contrast,
-        gpu=gpu,
-        edge_distance=edge_distance,
-        adapt=None if adapt else "no",
-        train_on=train_on or None,
-        train_epochs=train_epochs,
-        **workers.model_dump(exclude_defaults=True),
-    )
+    parameters = _parameters(choices, workers)
     folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
     kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
@@ -269,16 +228,10 @@ def repick(
     *,
     job: str | None = None,
     diameter: float | None = None,
-    model: str | None = None,
-    mode: str | None = None,
-    threshold: float | None = None,
-    contrast: str | None = None,
-    gpu: str | None = None,
-    edge_distance: float | None = None,
-    adapt: Adapt = True,
     threads: int = 4,
     executable: str | None = None,
     dry_run: Flag = False,
+    choices: JobOptions = AS_USUAL,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> int:
     """Pick whole projects anew: one more External job in each, run by RELION's own pipeliner.
@@ -295,20 +248,6 @@ def repick(
         Whose micrographs to take. [default: the latest Select, else CtfFind, MotionCorr, Import]
     diameter
         Longest extent of the particle, in Å. [default: the project's own, from its display settings]
-    model
-        Name of an installed model, or a model folder.
-    mode
-        default or paper.
-    threshold
-        Figure of merit from which a candidate is a pick.
-    contrast
-        dark, or bright for inverted micrographs.
-    gpu
-        GPUs as RELION writes them; cpu for none.
-    edge_distance
-        Leave out picks nearer to the edge than so many diameters.
-    adapt
-        Adapt the model to the micrographs first.
     threads
         CPU threads.
     executable
@@ -316,16 +255,7 @@ def repick(
     dry_run
         Only say what would be done.
     """
-    parameters = _parameters(
-        model=model,
-        mode=mode,
-        threshold=threshold,
-        contrast=contrast,
-        gpu=gpu,
-        edge_distance=edge_distance,
-        adapt=None if adapt else "no",
-        **workers.model_dump(exclude_defaults=True),
-    )
+    parameters = _parameters(choices, workers)
     plans: list[Plan | Row] = []
     for folder in projects:
         try:
@@ -352,13 +282,16 @@ def _table(rows: Sequence[Row]) -> list[str]:
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
-def _parameters(**values: object) -> dict[str, str]:
+def _parameters(*options: BaseModel, **values: object) -> dict[str, str]:
     """Labels and values of those parameters that are given."""
-    return {
-        label: f"{value:g}" if isinstance(value, float) else str(value)
-        for label, value in values.items()
-        if value is not None
-    }
+    given = {key: value for one in options for key, value in one.model_dump(exclude_defaults=True).items()} | values
+    return {label: _text(value) for label, value in given.items() if value is not None}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _tell(*lines: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.cli.console import Reporter
-from cryoemmae_plugin.errors import CannotTellError, ImageError, ModelError
+from cryoemmae_plugin.errors import ImageError, ModelError
 from cryoemmae_plugin.settings import RequestedSettings
 
 COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
@@ -105,18 +105,6 @@ def test_what_cannot_be_done_is_one_message_and_status_1(
     assert message in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_the_micrographs_do_not_tell_is_no_wrong_usage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nothing_stands_out(*asked: object) -> None:
-        raise CannotTellError("nothing stands out; give --diameter")
-
-    monkeypatch.setattr("cryoemmae_plugin.run.diameter.estimate_from", nothing_stands_out)
-    (tmp_path / "mic.mrc").write_bytes(b"")
-    assert main(["pick", str(tmp_path / "mic.mrc"), "--diameter", "auto", "--out", str(tmp_path / "out")]) == 1
-    assert "nothing stands out" in capsys.readouterr().err
 
 
 def test_a_first_try_without_pixel_size_does_not_bar_the_next(

@@ -22,7 +22,7 @@ from cryoemmae_plugin.cli.models import models
 from cryoemmae_plugin.cli.pick import pick
 from cryoemmae_plugin.cli.rethreshold import rethreshold
 from cryoemmae_plugin.cli.train import train
-from cryoemmae_plugin.errors import CannotTellError, CryoemmaeError, SettingsError
+from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
 from cryoemmae_plugin.memory import use_huge_pages
 from cryoemmae_plugin.settings import describe
 
@@ -77,10 +77,8 @@ def run_app(app: App, argv: Sequence[str] | None, interrupted: str) -> int:
             return int(command(*bound.args, **bound.kwargs) or exits.ALL_DONE)
     except CycloptsError as err:
         named = [] if isinstance(err, UnknownCommandError) else tokens[:1]
-        reporter.error(f"{_usage(err)}\nSee: {' '.join([app.name[0], *named, '--help'])}")
+        reporter.error(f"{usage_of(err)}\nSee: {' '.join([app.name[0], *named, '--help'])}")
         return exits.USAGE
-    except CannotTellError as err:
-        return _fail(reporter, str(err), debug, exits.NOTHING_DONE)
     except SettingsError as err:
         return _fail(reporter, str(err), debug, exits.USAGE)
     except CryoemmaeError as err:
@@ -100,7 +98,7 @@ def _fail(reporter: Reporter, text: str, debug: bool, status: int) -> int:
     return status
 
 
-def _usage(err: CycloptsError) -> str:
+def usage_of(err: CycloptsError) -> str:
     """What is wrong with a command line, in a sentence."""
     if isinstance(err.__cause__, ValidationError):
         return describe(err.__cause__)
