@@ -1,7 +1,7 @@
 """Draw typical and worst pieces of micrographs, with found, missed and false picks.
 
     python benchmarks/pictures.py --data DATA --work DIR [--mode default|paper] [--model NAME|DIR] [--only SET ...]
-        [--per-scene N] [--out docs/images]
+        [--per-scene N] [--unadapted] [--out docs/images]
 
 Takes the picks that ``accuracy.py`` has left under DIR, or makes them. One PNG a set: the piece whose F1 is nearest to
 the set's, and the one with most errors. Found is what the benchmark calls found: centres within half a diameter, one to
@@ -83,9 +83,10 @@ def main() -> int:
     parser.add_argument("--model")
     parser.add_argument("--only", nargs="+", default=[], metavar="SET")
     parser.add_argument("--per-scene", type=int, help="simulated micrographs of each scene; adapting takes 5")
+    parser.add_argument("--unadapted", action="store_true", help="what is picked with --no-adapt")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
-    picker = CommandLine(options.mode, options.model)
+    picker = CommandLine(options.mode, options.model, adapt=not options.unadapted)
     options.out.mkdir(parents=True, exist_ok=True)
     for chosen in chosen_sets(options.data, options.work, options.only, per_scene=options.per_scene):
         found = pick_set(picker, chosen, options.work / "picks")
@@ -119,7 +120,13 @@ def cut(path: Path, shape: tuple[int, int], reference: Reference, picks: NDArray
 
 
 def typical_and_worst(pieces: list[Piece]) -> tuple[Piece, Piece]:
-    """The piece whose F1 is nearest to that of all together, the fullest of equals; and the one with most wrong."""
+    """The piece whose F1 is nearest to that of all together, the fullest of equals; and the one with most wrong.
+
+    Where nothing is to be found, the first is one with as many wrong picks as half of the pieces have at most.
+    """
+    if not any(len(piece.found) + len(piece.missed) for piece in pieces):
+        by_wrong = sorted(pieces, key=lambda piece: piece.wrong)
+        return by_wrong[len(pieces) // 2], by_wrong[-1]
     total = sum(len(piece.found) for piece in pieces)
     f1 = 2 * total / max(2 * total + sum(piece.wrong for piece in pieces), 1)
     typical = min(pieces, key=lambda piece: (round(abs(piece.f1 - f1), 2), -len(piece.found)))

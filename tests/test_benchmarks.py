@@ -236,6 +236,8 @@ class TestPictures:
         typical, worst = pictures.typical_and_worst(pieces)
         assert len(typical.found) == 18
         assert len(worst.false) == 8
+        typical, worst = pictures.typical_and_worst([piece(0, false) for false in (0, 3, 0, 9, 0)])
+        assert (len(typical.false), len(worst.false)) == (0, 9)
 
     def test_picture_is_small_and_keeps_the_marks_colours(self, script, tmp_path):
         from PIL import Image
