@@ -89,9 +89,8 @@ def pick(
     use_threads(threads)
     with alone_in(out, overwrite=overwrite) as lock:
         chosen = settle_diameter(settings, micrographs, out, anew=overwrite, tell=reporter.say)
-        engine = choose_engine(
-            chosen, device, threads, workers, compute
-        )  # what it lacks, shows before a minute is spent
+        # what the engine lacks, shows before a minute is spent on adapting
+        engine = choose_engine(chosen, device, threads, workers, compute)
         with stop_on_signals() as stop, Stages(reporter) as stages:
             try:
                 adapted = settle_model(
