@@ -15,6 +15,7 @@ import pytest
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.cli.console import Reporter
 from cryoemmae_plugin.errors import ImageError, ModelError
+from cryoemmae_plugin.run.store import alone_in
 from cryoemmae_plugin.settings import RequestedSettings
 
 COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
@@ -121,6 +122,22 @@ def test_a_first_try_without_pixel_size_does_not_bar_the_next(
     assert main([*words, "--pixel-size", "2"]) == 0
     assert main([*words, "--pixel-size", "3"]) == 1  # now there is a result
     assert "--pixel-size was 2.0, is 3.0" in capsys.readouterr().err
+
+
+def test_starting_over_in_a_folder_where_a_run_works_takes_nothing_from_it(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mic.mrc").touch()
+    out = tmp_path / "out"
+    (out / "model").mkdir(parents=True)
+    kept = {out / name: name.encode() for name in ("adapted.json", "model/card.toml", "diameter.json")}
+    for path, content in kept.items():
+        path.write_bytes(content)
+    words = ["pick", str(tmp_path / "mic.mrc"), "--diameter", "60", "--model", str(tiny_model), "--out", str(out)]
+    with alone_in(out):
+        assert main([*words, "--overwrite"]) == 1
+    assert "another run is working in it" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in kept} == kept
 
 
 def test_debug_shows_where_an_error_comes_from(
