@@ -1,4 +1,4 @@
-"""What a run settles before it picks, kept as a small JSON file in the result folder."""
+"""What a run or a training settles before its work, kept as a small JSON file in its folder."""
 
 from __future__ import annotations
 

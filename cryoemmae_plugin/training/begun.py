@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cryoemmae_plugin.errors import OutputError
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.run.notes import read_note, write_note
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.fit import FitSettings
 
@@ -56,18 +56,14 @@ def begin(folder: Path, now: Begun) -> None:
     """
     path = folder / BEGUN_FILE
     way_out = f"choose another name or --out, or delete {folder} to start over"
-    if path.exists():
-        try:
-            before = Begun.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeError, ValidationError) as err:
-            raise OutputError(f"{path}: cannot be read ({str(err).splitlines()[0]}); {way_out}") from err
+    before = read_note(path, Begun, way_out)
+    if before is not None:
         if different := before.differs_in(now):
             raise OutputError(f"{folder}: a training with other {', '.join(different)} was begun there; {way_out}")
         return
     if any(folder.glob("*.pt")):
         raise OutputError(f"{folder}: a training was begun there by an earlier release; {way_out}")
-    with atomic_write(path) as file:
-        file.write(now.model_dump_json(indent=1) + "\n")
+    write_note(path, now)
 
 
 def digits_of(*states: Mapping[str, Tensor]) -> str:
