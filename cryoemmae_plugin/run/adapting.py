@@ -10,6 +10,7 @@ import datetime
 import logging
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +19,7 @@ from torch import Tensor
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.core.sighting import Sighting, can_be_seen, sight, with_dark_particles
-from cryoemmae_plugin.errors import ImageError, Interrupted
+from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.run import notes
 from cryoemmae_plugin.run.ahead import Loaded, load
 from cryoemmae_plugin.run.atomic import output_error
@@ -235,7 +236,7 @@ def _account(why: str, *, trained: bool, adapted: bool) -> str:
 
 
 def _save(model: Model, head: dict[str, Tensor], why: str, recipe: str, folder: Path) -> None:
-    name = model.card.name.removesuffix(SUFFIX)[: NAME_LIMIT - len(SUFFIX)] + SUFFIX
+    name = model.card.name[: NAME_LIMIT - len(SUFFIX)] + SUFFIX
     card = model.card.model_copy(
         update={
             "name": name,
@@ -251,10 +252,11 @@ def _save(model: Model, head: dict[str, Tensor], why: str, recipe: str, folder: 
 
 def _forget(folder: Path) -> None:
     """Delete the note and the model that it tells of, and nothing else."""
-    if not (folder / NOTE_FILE).exists():
-        return
-    remove_model(folder / MODEL_FOLDER)
+    with suppress(StoreError):  # a note that cannot be read goes, and tells of nothing
+        note = read_note(folder)
+        if note is not None and note.adapted:
+            remove_model(folder / MODEL_FOLDER)
     try:
-        (folder / NOTE_FILE).unlink()
+        (folder / NOTE_FILE).unlink(missing_ok=True)
     except OSError as err:
         raise output_error(folder, err) from err

@@ -302,7 +302,7 @@ def alone_in(folder: Path, *, overwrite: bool = False) -> Iterator[BaseFileLock]
 
 def has_results(folder: Path) -> bool:
     """Whether a run has finished a micrograph in this folder."""
-    return any((folder / "results").glob("**/*.star"))
+    return (folder / SETTINGS_FILE).exists() and any((folder / "results").glob("**/*.star"))
 
 
 def _make(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,16 @@ def test_a_folder_called_model_that_is_not_ours_stays(lab: Laboratory, tmp_path:
     for count in (1, 9, 1):  # the second is adapted to, and the last forgets it
         lab.settle(tmp_path, count=count, anew=True)
     assert [path.name for path in (tmp_path / MODEL_FOLDER).iterdir()] == ["thesis.txt"]
+
+
+def test_a_model_of_ones_own_stays_where_nothing_was_adapted(lab: Laboratory, tmp_path: Path) -> None:
+    lab.settle(tmp_path, count=1)  # of one, nothing is learnt
+    shutil.copytree(lab.model, tmp_path / MODEL_FOLDER)
+    lab.settle(tmp_path, count=1, anew=True)
+    assert load_model(tmp_path / MODEL_FOLDER).card.name == "tiny"
+    (tmp_path / NOTE_FILE).write_text("{")
+    lab.settle(tmp_path, count=1, anew=True)
+    assert load_model(tmp_path / MODEL_FOLDER).card.name == "tiny"
 
 
 def test_for_micrographs_that_cannot_be_read_others_are_looked_at(lab: Laboratory, tmp_path: Path) -> None:

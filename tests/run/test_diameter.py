@@ -118,6 +118,12 @@ def picked_with(folder: Path, diameter_A: float) -> None:
         store.path_of("m00").touch()
 
 
+def test_results_of_something_else_do_not_count(tmp_path: Path, answer: list[float]) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine.star").write_text("data_mine\n")
+    assert settle(tmp_path)[0] == 187.0
+
+
 def test_settings_of_a_run_that_has_picked_nothing_do_not_count(tmp_path: Path, answer: list[float]) -> None:
     picked_with(tmp_path, 160.0)
     (tmp_path / "results" / "m00.star").unlink()
