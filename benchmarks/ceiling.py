@@ -25,7 +25,7 @@ from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.evaluation.metrics import Scored
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.settings import DEFAULT_THRESHOLD
-from cryoemmae_plugin.training.examples import view_example
+from cryoemmae_plugin.training.examples import Example, view_example
 from cryoemmae_plugin.training.head import HeadSettings, train_head
 from cryoemmae_plugin.weights import Model, load_model
 
@@ -49,11 +49,15 @@ def main() -> int:
             f"{options.name} in {options.data}: {options.folds} folds need as many micrographs, two at least"
         )
     shipped = Head.from_arrays(model.arrays)
-    stems = list(chosen.reference())
+    examples = {
+        stem: view_example(model, read_image(chosen.folder / f"{stem}.mrc"), chosen.diameter_px, reference.xy)
+        for stem, reference in chosen.reference().items()
+    }
+    stems = list(examples)
     pickers = {"as shipped": pick_with(shipped, stems, chosen, model), "with labels": {}}
     for fold in range(options.folds):
         tested = stems[fold :: options.folds]
-        taught = teach(shipped, [stem for stem in stems if stem not in tested], chosen, model, options.steps)
+        taught = teach(shipped, [examples[stem] for stem in stems if stem not in tested], options.steps)
         pickers["with labels"] |= pick_with(taught, tested, chosen, model)
         print(f"fold {fold + 1} of {options.folds} done", file=sys.stderr, flush=True)
     default = DEFAULT_THRESHOLD["default"]
@@ -65,13 +69,8 @@ def main() -> int:
     return 0
 
 
-def teach(start: Head, stems: list[str], chosen: BenchmarkSet, model: Model, steps: int) -> Head:
-    """Train a head further on the reference of some micrographs of a set."""
-    known = chosen.reference()
-    examples = [
-        view_example(model, read_image(chosen.folder / f"{stem}.mrc"), chosen.diameter_px, known[stem].xy)
-        for stem in stems
-    ]
+def teach(start: Head, examples: list[Example], steps: int) -> Head:
+    """Train a head further on micrographs with their reference."""
     taught = train_head(examples, HeadSettings(steps=steps, rate=RATE), start=start)
     taught.calibration.copy_(start.calibration)
     return taught
