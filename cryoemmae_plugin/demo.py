@@ -15,6 +15,7 @@ from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.evaluation.metrics import Evaluation, evaluate
 from cryoemmae_plugin.evaluation.tables import read_picks, read_reference
+from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.outputs import write_outputs
@@ -102,8 +103,7 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
     picks = outcome.result.picks.above(settings.pick_threshold)
     picture = draw_overlay(read_image(path), picks, scene.settings.diameter_px, settings.pick_threshold, scene.name)
     overlay = out / "overlays" / f"{scene.name}.png"
-    overlay.parent.mkdir(parents=True, exist_ok=True)
-    overlay.write_bytes(png_bytes(picture))
+    atomic_write_bytes(overlay, png_bytes(picture))
     return seconds
 
 

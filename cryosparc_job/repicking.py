@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, Interrupted, SettingsError
 from cryoemmae_plugin.evaluation.metrics import match
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import write_json
 from cryosparc_job.checks import prepare
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
@@ -161,8 +161,7 @@ class Repicking:
 
     def _note(self, request: PickRequest, report: JobReport) -> None:
         noted = {"job": report.job, "status": report.status, "micrographs": report.micrographs}
-        with atomic_write(self._state) as file:
-            file.write(json.dumps({**self._known(), _key(request): noted}, indent=2) + "\n")
+        write_json(self._state, {**self._known(), _key(request): noted})
 
     def _found_again(self, entry: PlanEntry, request: PickRequest, job: str) -> float | None:
         """Share of older particles that have a new pick within half a diameter, one to one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -12,7 +11,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import write_note
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions
 from cryoemmae_plugin.settings import RequestedSettings
 from cryosparc_job.account import Account
@@ -149,8 +148,7 @@ def find_work_folder(account: Account, project: str, job: str, job_dir: Path, ch
 
 def save_request(folder: Path, request: PickRequest) -> None:
     """Note what the job is made from."""
-    with atomic_write(folder / REQUEST_FILE) as file:
-        file.write(json.dumps(request.model_dump(), indent=2, ensure_ascii=False) + "\n")
+    write_note(folder / REQUEST_FILE, request)
 
 
 def load_request(folder: Path) -> PickRequest:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cryoemmae_plugin.cli.app import usage_of
 from cryoemmae_plugin.cli.options import Flag, WorkerOptions, option_name
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from cryoemmae_plugin.settings import Auto
 from relion_wrapper.dialect import detect_version
@@ -113,7 +114,7 @@ def make_job(
     text = external_job_star(in_mics, {"diameter": size, **asked}, threads=threads, executable=executable)
     if not out.name.endswith("job.star"):
         raise InputError(f"{out}: RELION reads a job's settings from a file whose name ends in job.star")
-    out.write_text(text, encoding="utf-8")
+    atomic_write_bytes(out, text.encode())
     _tell(
         f"Written: {out}. In the project folder:",
         f"  relion_pipeliner --addJobFromStar {out}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import atomic_write
 from relion_wrapper.star import Row, loop, read_blocks
 
 FILE = ".gui_manualpickjob.star"

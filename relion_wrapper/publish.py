@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import StoreError
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import atomic_write
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.types import Picks

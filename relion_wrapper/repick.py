@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.run.star import read_named_micrographs
 from relion_wrapper.comparison import compare_picks
 from relion_wrapper.display import FILE as DISPLAY_FILE
@@ -116,7 +117,7 @@ def carry_out(plan: Plan, tell: Callable[[str], None]) -> Row:
         job = project.job(plan.job.name)
     else:
         star = project.folder / JOB_STAR
-        star.write_text(plan.text, encoding="utf-8")
+        atomic_write_bytes(star, plan.text.encode())
         try:
             job = project.add(star)
         finally:

@@ -13,7 +13,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from cryoemmae_plugin.errors import OutputError, SettingsError
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import atomic_write
 from relion_wrapper.jobstar import external_job_star
 
 FOLDERS = {"3.1": "Schedules", "5": "Schemes"}

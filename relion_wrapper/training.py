@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryoemmae_plugin.errors import ModelError
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import write_json
 from cryoemmae_plugin.weights import CARD_FILE, read_card
 from relion_wrapper.arguments import JobArguments
 from relion_wrapper.engine import choose_devices
@@ -74,8 +74,7 @@ def _plan(arguments: JobArguments, micrographs: Sequence[JobMicrograph], path: P
         "contrast": arguments.settings.contrast,
         "micrographs": [[m.name, m.pixel_size_A] for m in chosen],
     }
-    with atomic_write(path) as file:
-        file.write(json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, plan)
     return plan
 
 

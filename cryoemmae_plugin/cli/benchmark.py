@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -200,7 +199,7 @@ def _write(out: Path, runs: Sequence[Measured], names: Sequence[str], device: to
     import torch
 
     from cryoemmae_plugin.evaluation.speed import median_seconds, paired_ratios
-    from cryoemmae_plugin.run.atomic import atomic_write
+    from cryoemmae_plugin.files import write_json
 
     plain: dict[str, Any] = _environment(device, torch.get_num_threads()) | {"runs": [asdict(run) for run in runs]}
     plain["median_seconds"] = {name: {clock: median_seconds(runs, name, clock) for clock in CLOCKS} for name in names}
@@ -212,5 +211,4 @@ def _write(out: Path, runs: Sequence[Measured], names: Sequence[str], device: to
         for name in names
         if "released" in names and name != "released"
     }
-    with atomic_write(out) as file:
-        file.write(json.dumps(plain, indent=1) + "\n")
+    write_json(out, plain)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
+
+from cryoemmae_plugin.files import atomic_write_bytes
 
 SMOOTHING_SHARE = 0.02
 """Width of the running mean, as a share of all steps."""
@@ -34,4 +37,6 @@ def draw_loss_curve(table: Path, figure: Path) -> None:
     axes.plot(step, loss, color="0.8", linewidth=0.7)
     axes.plot(step[width - 1 :], smooth, color="C0")
     axes.set(xlabel="step", ylabel="mean squared error of hidden patches", ylim=(0, None))
-    canvas.savefig(figure, dpi=120)
+    picture = io.BytesIO()
+    canvas.savefig(picture, dpi=120, format="png")
+    atomic_write_bytes(figure, picture.getvalue())

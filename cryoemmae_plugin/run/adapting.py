@@ -16,13 +16,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from cryoemmae_plugin import files
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.core.sighting import Sighting, can_be_seen, sight, with_dark_particles
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
-from cryoemmae_plugin.run import notes
+from cryoemmae_plugin.files import output_error
 from cryoemmae_plugin.run.ahead import Loaded, load
-from cryoemmae_plugin.run.atomic import output_error
 from cryoemmae_plugin.run.diameter import evenly_spread
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
@@ -146,7 +146,7 @@ def read_note(folder: Path) -> AdaptationNote | None:
         When the file is there and cannot be read.
     """
     way_out = "choose another --out, or start over with --overwrite"
-    return notes.read_note(folder / NOTE_FILE, AdaptationNote, way_out)
+    return files.read_note(folder / NOTE_FILE, AdaptationNote, way_out)
 
 
 def _adapt(
@@ -193,7 +193,7 @@ def _adapt(
         contrast=settings.contrast,
         pixel_size_A=settings.pixel_size_A,
     )
-    notes.write_note(folder / NOTE_FILE, note)
+    files.write_note(folder / NOTE_FILE, note)
     return note
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from cryoemmae_plugin import files
 from cryoemmae_plugin.core.diameter import (
     DiameterEstimate,
     SizeScan,
@@ -23,9 +24,8 @@ from cryoemmae_plugin.core.diameter import (
 )
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
-from cryoemmae_plugin.run import notes
+from cryoemmae_plugin.files import output_error
 from cryoemmae_plugin.run.ahead import Loaded, load
-from cryoemmae_plugin.run.atomic import output_error
 from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
@@ -130,7 +130,7 @@ def settle_diameter(
         tell(f"Diameter: {known:g} Å, as in {folder} before")
         return asked.with_diameter(known)
     note = estimate_from(micrographs, asked, loader)
-    notes.write_note(folder / NOTE_FILE, note)
+    files.write_note(folder / NOTE_FILE, note)
     tell(note.describe())
     return asked.with_diameter(note.diameter_A)
 
@@ -183,7 +183,7 @@ def read_note(folder: Path) -> DiameterNote | None:
     StoreError
         When the file is there and cannot be read.
     """
-    return notes.read_note(folder / NOTE_FILE, DiameterNote, "delete it to estimate the diameter anew")
+    return files.read_note(folder / NOTE_FILE, DiameterNote, "delete it to estimate the diameter anew")
 
 
 def account_for(folder: Path, diameter_A: float) -> dict[str, object]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cryoemmae_plugin.run.atomic import atomic_write, output_error
+from cryoemmae_plugin.files import atomic_write, output_error
 from cryoemmae_plugin.run.record import Result, quote
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.types import Picks

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
-from cryoemmae_plugin.run.atomic import atomic_write_bytes
 from cryoemmae_plugin.run.store import ResultStore
 
 OVERLAY_FOLDER = "overlays"

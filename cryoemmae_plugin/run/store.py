@@ -11,7 +11,6 @@ interrupted, or on the machine. A micrograph that failed leaves none, so that th
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import StoreError
-from cryoemmae_plugin.run.atomic import PARTIAL, atomic_write, output_error
+from cryoemmae_plugin.files import PARTIAL, atomic_write, output_error, write_json
 from cryoemmae_plugin.run.record import FORMAT, MAGIC, Result, format_result, parse_header, parse_result, rounded
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
@@ -234,11 +233,7 @@ class ResultStore:
                 self._compare(before)
                 return
         _refuse_foreign(self.folder)
-        with atomic_write(path) as file:
-            file.write(
-                json.dumps(self.record.model_dump(exclude={"settings": {"threshold"}}), indent=2, ensure_ascii=False)
-                + "\n"
-            )
+        write_json(path, self.record.model_dump(exclude={"settings": {"threshold"}}))
 
     def _continues(self) -> bool:
         """Whether what lies in the folder was made as this run makes it."""

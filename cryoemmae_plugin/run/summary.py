@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import read_bytes, write_json
 from cryoemmae_plugin.run.diameter import account_for
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.profile import Profile
@@ -174,12 +174,11 @@ def _now() -> str:
 def _read(folder: Path) -> dict[str, Any]:
     """The summary of an earlier run; empty where there is none that can be read."""
     try:
-        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = json.loads(read_bytes(folder / SUMMARY_FILE))
+    except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
 
 
 def _write(folder: Path, summary: dict[str, Any]) -> None:
-    with atomic_write(folder / SUMMARY_FILE) as file:
-        file.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / SUMMARY_FILE, summary)

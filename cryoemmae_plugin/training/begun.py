@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cryoemmae_plugin.errors import OutputError
-from cryoemmae_plugin.run.notes import read_note, write_note
+from cryoemmae_plugin.files import read_note, write_note
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.fit import FitSettings
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cryoemmae_plugin.core.condition import Conditioned, condition
@@ -25,6 +25,7 @@ from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.simulate import SimulationSettings, random_scene, simulate
+from cryoemmae_plugin.weights.tensors import write_tensors
 
 FIRST_SEED = 90_000
 SIDES = (9.0, 22.0)
@@ -162,10 +163,7 @@ def make_examples(
         else:
             example = make_example(model, training_scene(seed, sides), seed, side_px)
             if kept:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                partial = kept.with_suffix(".partial")
-                save_file(vars(example), partial)
-                partial.replace(kept)
+                write_tensors(kept, vars(example))
         examples.append(example)
         progress(at + 1, len(seeds))
     return examples

@@ -18,6 +18,7 @@ from torch import nn
 
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted, OutputError
+from cryoemmae_plugin.files import atomic_write, atomic_write_binary
 from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder
 from cryoemmae_plugin.training.tiles import TileSource
 
@@ -162,15 +163,8 @@ def write_checkpoint(path: Path, state: Mapping[str, object]) -> None:
     OutputError
         When it cannot be written.
     """
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(state), partial)
-        partial.replace(path)
-    except OSError as err:
-        raise OutputError(
-            f"{path}: the checkpoint cannot be written ({err}); free space or choose another --out"
-        ) from err
+    with atomic_write_binary(path) as file:
+        torch.save(dict(state), file)
 
 
 def _resume(
@@ -216,11 +210,8 @@ class _LossLog:
     def flush(self) -> None:
         if self._unread:
             self.last()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            csv.writer(file).writerows([("step", "rate", "loss"), *self._rows])
-        partial.replace(self._path)
+        with atomic_write(self._path) as file:
+            csv.writer(file, lineterminator="\r\n").writerows([("step", "rate", "loss"), *self._rows])
 
 
 class _Pace:

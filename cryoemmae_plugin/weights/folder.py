@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.errors import ModelError, OutputError
+from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.weights.card import CARD_FILE, ModelCard, read_card
 from cryoemmae_plugin.weights.installed import folder_of
 from cryoemmae_plugin.weights.model import CENTROIDS, Model
@@ -136,9 +137,7 @@ def save_model(
                 (folder / name).unlink(missing_ok=True)
         hashes = {name: sha256_of(folder / name) for name, tensors in parts.items() if tensors}
         card = card.model_copy(update={"files": hashes})
-        partial = folder / f".{CARD_FILE}.partial"
-        partial.write_text(card.to_toml(), "utf-8")
-        partial.replace(folder / CARD_FILE)
+        atomic_write_bytes(folder / CARD_FILE, card.to_toml().encode())
     except (OSError, SafetensorError) as err:
         raise OutputError(f"{folder}: the model cannot be written ({err}); check permissions and free space") from err
     return card

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cryoemmae_plugin.errors import ModelError
+from cryoemmae_plugin.files import atomic_write_bytes
 
 HASH_CHUNK_BYTES = 2**20
 
@@ -35,13 +36,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, which takes the place of `path` only once it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        # bytes, not save_file: that one makes files which nobody but their owner may read
-        partial.write_bytes(save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # bytes, not save_file: that one makes files which nobody but their owner may read
+    atomic_write_bytes(path, save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
 
 
 def check_tensors(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cryoemmae_plugin.errors import OutputError, StoreError
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import atomic_write
 from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.types import Micrograph, Picks
 

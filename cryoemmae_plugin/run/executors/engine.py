@@ -15,7 +15,7 @@ import torch
 from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.device import choose_device, split_devices
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.run.atomic import atomic_write
+from cryoemmae_plugin.files import atomic_write
 from cryoemmae_plugin.run.executors import clusters
 from cryoemmae_plugin.run.executors.driver import Driver
 from cryoemmae_plugin.run.executors.options import SLURM, ExecutorOptions

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cryoemmae_plugin.run.atomic import output_error
+from cryoemmae_plugin.files import output_error
 from cryoemmae_plugin.run.executors.recipe import host_name
 
 FOLDER = ".tries"

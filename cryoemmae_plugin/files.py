@@ -1,0 +1,156 @@
+"""Files on the disk: written as a whole or not at all, read up to a limit, and small JSON notes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cryoemmae_plugin.errors import OutputError, StoreError
+
+PARTIAL = ".partial"
+"""Suffix of a file that is still being written. When nothing runs, any file with this suffix may be deleted."""
+
+MAX_NOTE_BYTES = 2**26
+MAX_TABLE_BYTES = 2**31
+"""Largest notes and tables that are read; larger ones are something else."""
+
+_MAX_NAME_BYTES = 255
+
+Note = TypeVar("Note", bound=BaseModel)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[str]]:
+    """Open a text file that replaces `path` only once it is complete and on the disk.
+
+    The temporary file lies in the same folder, so that the last step is a rename. Only one writer at a time may write
+    the same path, because the name of the temporary file is fixed.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written; `path` is then what it was before.
+    """
+    with atomic_write_binary(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8", errors="surrogateescape", newline="\n")
+        yield file
+        file.detach()  # flushes, and leaves the file open
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by a file with `content`; raises as :func:`atomic_write` does."""
+    with atomic_write_binary(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_write_binary(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that replaces `path` only once it is complete; raises as :func:`atomic_write` does."""
+    partial = partial_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _open_new(partial) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)  # noqa: PTH105 (tests put a full disk in its place)
+    except OSError as err:
+        raise output_error(path, err) from err
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Return where `path` is written before it replaces the old file."""
+    name = f".{path.name}{PARTIAL}"
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{PARTIAL}"
+    return path.with_name(name)
+
+
+def _open_new(path: Path) -> IO[bytes]:
+    """Create a file. A leftover of that name goes first, so that a link there leads nowhere else."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
+def output_error(path: Path, err: OSError) -> OutputError:
+    """Say why `path` cannot be written, and what to do about it."""
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"{path}: no space left to write it. Free space and run the same command again: "
+            "it continues where this one stopped."
+        )
+    reason = err.strerror or str(err)
+    return OutputError(f"{path}: cannot be written ({reason}). Choose a folder that you may write to with --out.")
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> bytes:
+    """Read a file whole, but never more than `max_bytes`, and never a pipe or a device, which may not end.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read, is not a regular file, or is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if found.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"{found.st_size} bytes are too many", str(path))
+        return file.read(max_bytes)
+
+
+def read_text(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> str:
+    """Read a UTF-8 file as :func:`read_bytes` does; bytes that are not UTF-8 become surrogates, as in file names."""
+    return read_bytes(path, max_bytes).decode("utf-8", errors="surrogateescape")
+
+
+def read_note(path: Path, kind: type[Note], way_out: str) -> Note | None:
+    """Read a note; None where there is none.
+
+    Raises
+    ------
+    StoreError
+        When the file is there and cannot be read; the message ends in `way_out`.
+    """
+    try:
+        return kind.model_validate_json(read_bytes(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeError, ValidationError) as err:
+        raise StoreError(f"{path}: cannot be read ({reason_of(err)}); {way_out}") from err
+
+
+def write_note(path: Path, note: BaseModel) -> None:
+    """Write a note as JSON; raises as :func:`atomic_write` does."""
+    write_json(path, note.model_dump(mode="json"))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write `content` as indented JSON with a newline at the end; raises as :func:`atomic_write` does."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # of names that are not UTF-8
+        text = json.dumps(content, indent=2)
+    with atomic_write(path) as file:
+        file.write(text + "\n")
+
+
+def reason_of(err: BaseException) -> str:
+    """Return the first line of an error, short enough for a message."""
+    text = getattr(err, "strerror", None) or str(err) or type(err).__name__
+    first = str(text).splitlines()[0]
+    return first if len(first) <= 200 else first[:200] + "…"
