@@ -34,20 +34,27 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     asked = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
     if asked is None:
-        raise DeviceError(f"--device is {name!r}; give auto, cpu or cuda:N")
+        raise DeviceError(setting="device", value=name, remedy="give auto, cpu or cuda:N")
     index = int(asked[1] or 0)
     if not torch.cuda.is_available():
-        raise DeviceError(f"--device is {name!r}, but {_why_no_cuda()}; or give --device cpu")
+        why, remedy = _why_no_cuda()
+        raise DeviceError(why, setting="device", value=name, remedy=(remedy, "use the CPU with $device=cpu"))
     count = torch.cuda.device_count()
     if index >= count:
-        raise DeviceError(f"--device is {name!r}, but the GPUs here are cuda:0 to cuda:{count - 1}")
+        raise DeviceError(
+            f"this machine has the GPUs 0 to {count - 1}" if count > 1 else "this machine has GPU 0 only",
+            setting="device",
+            value=name,
+            remedy=("choose one of them", "use the CPU with $device=cpu"),
+        )
     return torch.device("cuda", index)
 
 
-def _why_no_cuda() -> str:
+def _why_no_cuda() -> tuple[str, str]:
+    """Why PyTorch cannot use a GPU, and what to do about it."""
     if torch.version.cuda is None:
-        return f"this PyTorch ({torch.__version__}) is built without CUDA; install one with it (pytorch.org)"
-    return f"PyTorch (CUDA {torch.version.cuda}) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        return f"this PyTorch ({torch.__version__}) is built without CUDA", "install one with it (pytorch.org)"
+    return f"PyTorch (CUDA {torch.version.cuda}) sees no GPU", "check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
 def split_devices(name: str) -> list[str]:
@@ -87,7 +94,7 @@ def limit_gpu_memory(device: torch.device, limit_GiB: float | None) -> int | Non
     """
     if device.type != "cuda":
         if limit_GiB is not None:
-            logger.info("--gpu-memory is ignored: picking on the CPU")
+            logger.info("The limit of GPU memory has no effect: picking on the CPU")
         return None
     free, total = torch.cuda.mem_get_info(device)
     if limit_GiB is None:
@@ -100,6 +107,7 @@ def limit_gpu_memory(device: torch.device, limit_GiB: float | None) -> int | Non
 def no_memory_left(device: torch.device) -> DeviceError:
     """The error that says that the memory of a GPU is used up."""
     return DeviceError(
-        f"{device}: no GPU memory left, not even for a single tile; see with nvidia-smi who uses it, and wait, raise "
-        "--gpu-memory, or give another --device. What is done is kept: the same command continues"
+        f"{device}: no GPU memory left, not even for a single tile. Finished micrographs are kept. See with nvidia-smi "
+        "who uses the memory",
+        remedy=("wait and run the same command again", "raise $gpu_memory", "choose another $device"),
     )

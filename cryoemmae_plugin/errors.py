@@ -1,15 +1,143 @@
-"""Every error that a user can meet, as a short tree.
+"""Every error that a user can meet, as a short tree, and the one place that turns an error into text.
 
-A message names the file, the value and the way out. Code that catches :class:`CryoemmaeError` has caught all of them.
+An error keeps its parts: what is wrong, the setting concerned, its value, and what to do about it. Texts name a setting
+as ``$field``, and a setting with a value as ``$field=value``. Each front end spells these in its own words with
+:func:`render`: ``--diameter`` on a command line, ``diameter`` in a job form. ``str(err)`` uses the keywords of Python.
+
+Examples
+--------
+>>> err = SettingsError(setting="device", value="gpu", remedy="give auto, cpu or cuda:N")
+>>> str(err)
+"device is 'gpu'; give auto, cpu or cuda:N"
+>>> options = ParameterNames(spell=lambda field: "--" + field.replace("_", "-"))
+>>> render(err, options)
+"--device is 'gpu'; give auto, cpu or cuda:N"
 """
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+_SETTING = re.compile(r"\$([a-z]\w*)(?:=(\w[\w.,:/=-]*\w|\w))?")
+
+
+def _assign_keyword(name: str, value: str) -> str:
+    words = {"yes": "True", "no": "False"}
+    return f"{name}={words[value] if value in words else repr(value)}"
+
+
+@dataclass(frozen=True)
+class ParameterNames:
+    """How one front end names the settings.
+
+    Attributes
+    ----------
+    spell : callable
+        Turns a settings field into the name of the parameter; None where this front end has no such parameter.
+    assign : callable
+        Turns the spelled name and a value ("yes" and "no" for switches) into what a user has to write.
+    instead : mapping
+        What to do where a remedy names a field that this front end does not have. Other such remedies are left out.
+    """
+
+    spell: Callable[[str], str | None] = lambda name: name
+    assign: Callable[[str, str], str] = _assign_keyword
+    instead: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, text: str) -> str:
+        """Spell every ``$field`` in a text; a field that this front end does not have keeps its plain name."""
+
+        def spelled(match: re.Match[str]) -> str:
+            name = self.spell(match[1])
+            if name is None:
+                return match[1] if match[2] is None else f"{match[1]} {match[2]}"
+            return name if match[2] is None else self.assign(name, match[2])
+
+        return _SETTING.sub(spelled, text)
+
+    def remedies(self, texts: Sequence[str]) -> list[str]:
+        """Spell the remedies that are possible in this front end."""
+        possible = []
+        for text in texts:
+            absent = [match[1] for match in _SETTING.finditer(text) if self.spell(match[1]) is None]
+            other = next((self.instead[name] for name in absent if name in self.instead), None)
+            possible.append(other if absent else self(text))
+        return list(dict.fromkeys(text for text in possible if text))
+
+
+PYTHON = ParameterNames()
+"""Settings as keywords of the Python API."""
 
 
 class CryoemmaeError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all errors raised on purpose by this package.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, with the file that it concerns. May be empty where setting and value say it.
+    setting : str, optional
+        Field of the settings that is wrong, such as "diameter_A".
+    value : object, optional
+        Its value.
+    remedy : str or sequence of str
+        What to do about it; several are alternatives.
+    """
+
+    def __init__(
+        self, what: str = "", *, setting: str | None = None, value: object = None, remedy: str | Sequence[str] = ()
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.setting = setting
+        self.value = value
+        self.remedies = (remedy,) if isinstance(remedy, str) else tuple(remedy)
+
+    def __str__(self) -> str:
+        return render(self, PYTHON)
+
+
+def render(err: BaseException, names: ParameterNames) -> str:
+    """The message of an error, with the settings named as one front end names them.
+
+    Errors that are not of this package are taken as they are.
+    """
+    if not isinstance(err, CryoemmaeError):
+        return str(err)
+    if isinstance(err, SettingsError) and err.problems:
+        return "; ".join(render(problem, names) for problem in err.problems)
+    parts = [names(err.what)] if err.what else []
+    if err.setting is not None:
+        name = names(f"${err.setting}")
+        parts.insert(0, name if err.value is None else f"{name} is {_shown(err.value)}")
+    return "; ".join([": ".join(parts), *filter(None, [", or ".join(names.remedies(err.remedies))])])
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 class SettingsError(CryoemmaeError):
-    """A setting is missing, out of range, or contradicts another."""
+    """A setting is missing, out of range, or contradicts another.
+
+    Attributes
+    ----------
+    problems : tuple of SettingsError
+        Where several settings are wrong, an error for each; else empty.
+    """
+
+    problems: tuple[SettingsError, ...] = ()
+
+    @classmethod
+    def together(cls, problems: Sequence[SettingsError]) -> SettingsError:
+        """One error for one or several problems."""
+        if len(problems) == 1:
+            return problems[0]
+        err = cls()
+        err.problems = tuple(problems)
+        return err
 
 
 class CannotTellError(SettingsError):

@@ -129,15 +129,16 @@ def _make(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
     try:
         return kind(**values)
     except ValidationError as err:
-        raise SettingsError(describe(err)) from err
+        raise settings_error(err) from err
 
 
-def describe(err: ValidationError) -> str:
-    """Say in one line which options are wrong, and why."""
-    lines: dict[str, str] = {}
+def settings_error(err: ValidationError) -> SettingsError:
+    """Say which settings are wrong, and why."""
+    problems: dict[str, SettingsError] = {}
     for problem in err.errors():
-        name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        option = f"--{name.removesuffix('_A').replace('_', '-')} is {problem['input']!r}"
+        name = str(problem["loc"][0]) if problem["loc"] else None
         reason = "say yes or no" if problem["type"] == "bool_parsing" else problem["msg"].lower()
-        lines[option] = f"{lines[option]}, or {reason}" if option in lines else reason
-    return "; ".join(f"{option}: {reason}" for option, reason in lines.items())
+        known = problems.get(name or "")
+        what = f"{known.what}, or {reason}" if known else reason
+        problems[name or ""] = SettingsError(what, setting=name, value=problem["input"] if name else None)
+    return SettingsError.together(list(problems.values()))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.run.executors.options import ExecutorOptions, make_executor_options
-from cryoemmae_plugin.settings import PickerSettings, describe, request_settings
+from cryoemmae_plugin.settings import PickerSettings, request_settings, settings_error
 from cryosparc_job.instance import Instance, JobInfo
 from cryosparc_job.request import PickRequest, make_request
 
@@ -96,7 +96,7 @@ def read_plan(path: Path) -> list[PlanEntry]:
         try:
             entries.append(PlanEntry(**named, values={**common, **table}))
         except ValidationError as err:
-            raise InputError(f"{path}: job {number}: {describe(err).replace('--', '')}") from err
+            raise InputError(f"{path}: job {number}: {settings_error(err)}") from err
     return entries
 
 

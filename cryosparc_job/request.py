@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.files import write_note
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions
-from cryoemmae_plugin.settings import RequestedSettings
+from cryoemmae_plugin.settings import RequestedSettings, settings_error
 from cryosparc_job.account import Account
 
 REQUEST_FILE = "job.json"
@@ -100,15 +100,17 @@ def check_request(request: PickRequest) -> PickRequest:
     for name, (pattern, example) in _NAMES.items():
         value = getattr(request, name)
         if not re.fullmatch(pattern, value):
-            raise SettingsError(f"--{name} is {value!r}: give something like {example}")
+            raise SettingsError(setting=name, value=value, remedy=f"give something like {example}")
     for name in ("limit", "train_on", "jobs"):
         value = getattr(request, name)
         if value is not None and value < 1:
-            raise SettingsError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
+            raise SettingsError(setting=name, value=value, remedy="give 1 or more")
     if request.overlays < 0:
-        raise SettingsError(f"--overlays is {request.overlays}: give 0 or more")
+        raise SettingsError(setting="overlays", value=request.overlays, remedy="give 0 or more")
     if not re.fullmatch(r"auto|none|cpu|(cuda:)?\d{1,3}(,\d{1,3})*", request.gpu):
-        raise SettingsError(f"--gpu is {request.gpu!r}: give auto, none, or numbers of GPUs, such as 0 or 0,1")
+        raise SettingsError(
+            setting="gpu", value=request.gpu, remedy="give auto, none, or numbers of GPUs, such as 0 or 0,1"
+        )
     return request
 
 
@@ -141,8 +143,8 @@ def find_work_folder(account: Account, project: str, job: str, job_dir: Path, ch
         if (place / REQUEST_FILE).is_file():
             return place
     raise InputError(
-        f"{project} {job}: nothing of it is kept here (looked into {' and '.join(map(str, places))}); go on where the "
-        "job was begun, or name its folder with --work"
+        f"{project} {job}: no results here (looked into {' and '.join(map(str, places))})",
+        remedy=("run it where the job was begun", "name its folder with $work"),
     )
 
 
@@ -171,6 +173,4 @@ def make_request(**values: Any) -> PickRequest:
     try:
         return check_request(PickRequest(**values))
     except ValidationError as err:
-        problem = err.errors()[0]
-        name = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise SettingsError(f"{name} is {problem['input']!r}: {problem['msg'].lower()}") from err
+        raise settings_error(err) from err

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.errors import ParameterNames, SettingsError
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import RequestedSettings, request_settings
 from relion_wrapper.dialect import DIALECTS
@@ -38,6 +38,21 @@ OTHER_INPUTS = {
     "in_mask": "a mask",
 }
 AUTO, CPU = "auto", "cpu"
+_CALLED = {"device": "gpu", "threads": "Number of threads"}
+
+
+def label_of(field: str) -> str | None:
+    """The Param label of a settings field; None where RELION's form has none."""
+    label = _CALLED.get(field, field.removesuffix("_A"))
+    return label if label in (*SETTINGS, *OWN, *WORKERS, *_CALLED.values()) else None
+
+
+PARAMETERS = ParameterNames(
+    spell=label_of,
+    assign=lambda label, value: f"{label} = {value}",
+    instead=dict.fromkeys(("out", "overwrite"), "start a new job"),
+)
+"""Settings as the Param labels of an External job."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cryoemmae_plugin.cli.app import usage_of
-from cryoemmae_plugin.cli.options import Flag, WorkerOptions, option_name
-from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from cryoemmae_plugin.cli.options import OPTIONS, Flag, WorkerOptions, option_name
+from cryoemmae_plugin.errors import CryoemmaeError, InputError, render
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS
 from cryoemmae_plugin.settings import Auto
@@ -73,7 +73,7 @@ def run_command(words: Sequence[str]) -> int:
         warn(f"ERROR: {usage_of(err)}\nSee: cryoemmae-relion {words[0]} --help")
         return USAGE
     except CryoemmaeError as err:
-        warn(f"ERROR: {err}")
+        warn(f"ERROR: {render(err, OPTIONS)}")
         return NOTHING_DONE
 
 

@@ -9,7 +9,6 @@ import torch
 from cryoemmae_plugin.cli.pick import build_engine as build_in_process
 from cryoemmae_plugin.cli.session import AnyEngine, Engine
 from cryoemmae_plugin.device import choose_device
-from cryoemmae_plugin.errors import DeviceError
 from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
 from cryoemmae_plugin.run.executors.options import ExecutorOptions
 from cryoemmae_plugin.settings import PickerSettings
@@ -69,10 +68,6 @@ def choose_devices(names: Sequence[str]) -> list[torch.device]:
     Raises
     ------
     DeviceError
-        One is not there; the message says what to change in the job.
+        One is not there.
     """
-    try:
-        return [choose_device(name) for name in names]
-    except DeviceError as err:
-        reason = str(err).partition("; ")[0].replace("--device is", "gpu asks for")
-        raise DeviceError(f"{reason}; change the parameter gpu, or leave its value empty for the CPU") from err
+    return [choose_device(name) for name in names]

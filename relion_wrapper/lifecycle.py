@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cryoemmae_plugin.errors import CryoemmaeError, Interrupted, OutputError
-from relion_wrapper.arguments import find_folder, parse_arguments
+from cryoemmae_plugin.errors import CryoemmaeError, Interrupted, OutputError, render
+from relion_wrapper.arguments import PARAMETERS, find_folder, parse_arguments
 from relion_wrapper.markers import JobMarkers, Stopped, stopped_by_signals
 from relion_wrapper.progress import say, warn
 
@@ -77,7 +77,7 @@ def _fail(markers: JobMarkers, err: BaseException) -> int:
     """Say what went wrong: in one line where it was foreseen, else in full."""
     say("")
     if isinstance(err, CryoemmaeError):
-        warn(f"ERROR: {err}")
+        warn(f"ERROR: {render(err, PARAMETERS)}")
     else:
         warn(f"ERROR: unexpected {type(err).__name__}: {err}; please report what follows")
         warn("".join(traceback.format_exception(type(err), err, err.__traceback__)))

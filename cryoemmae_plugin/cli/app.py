@@ -19,12 +19,13 @@ from cryoemmae_plugin.cli.demo import demo
 from cryoemmae_plugin.cli.doctor import doctor
 from cryoemmae_plugin.cli.evaluate import evaluate
 from cryoemmae_plugin.cli.models import models
+from cryoemmae_plugin.cli.options import OPTIONS
 from cryoemmae_plugin.cli.pick import pick
 from cryoemmae_plugin.cli.rethreshold import rethreshold
 from cryoemmae_plugin.cli.train import train
-from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
+from cryoemmae_plugin.errors import CryoemmaeError, SettingsError, render
 from cryoemmae_plugin.memory import use_huge_pages
-from cryoemmae_plugin.settings import describe
+from cryoemmae_plugin.settings import settings_error
 
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "CRYOEMMAE_DEBUG"
 
@@ -80,9 +81,9 @@ def run_app(app: App, argv: Sequence[str] | None, interrupted: str) -> int:
         reporter.error(f"{usage_of(err)}\nSee: {' '.join([app.name[0], *named, '--help'])}")
         return exits.USAGE
     except SettingsError as err:
-        return _fail(reporter, str(err), debug, exits.USAGE)
+        return _fail(reporter, render(err, OPTIONS), debug, exits.USAGE)
     except CryoemmaeError as err:
-        return _fail(reporter, str(err), debug, exits.NOTHING_DONE)
+        return _fail(reporter, render(err, OPTIONS), debug, exits.NOTHING_DONE)
     except KeyboardInterrupt:
         reporter.warn(interrupted)
         return exits.SIGNAL_BASE + signal.SIGINT
@@ -101,5 +102,5 @@ def _fail(reporter: Reporter, text: str, debug: bool, status: int) -> int:
 def usage_of(err: CycloptsError) -> str:
     """What is wrong with a command line, in a sentence."""
     if isinstance(err.__cause__, ValidationError):
-        return describe(err.__cause__)
+        return render(settings_error(err.__cause__), OPTIONS)
     return str(err)

@@ -11,7 +11,7 @@ from cryoemmae_plugin.cli.console import Reporter, Stages
 from cryoemmae_plugin.cli.options import Flag
 from cryoemmae_plugin.cli.signals import stop_on_signals
 from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.settings import Mode, describe
+from cryoemmae_plugin.settings import Mode, settings_error
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.training.fit import FitSettings
@@ -114,4 +114,4 @@ def _fit_settings(**values: int | None) -> FitSettings:
     try:
         return FitSettings.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as err:
-        raise SettingsError(describe(err)) from err
+        raise settings_error(err) from err

@@ -106,9 +106,9 @@ def test_a_model_that_is_not_there_is_told_before_a_job_is_made(world: Any) -> N
         {"settings": {"threshold": 2}},
     ],
 )
-def test_wrong_values_name_the_option(changes: dict[str, Any]) -> None:
-    name = next(iter(changes.get("settings", changes))).removesuffix("_A").replace("_", "-")
-    with pytest.raises(SettingsError, match=f"--{name}"):
+def test_wrong_values_name_the_setting(changes: dict[str, Any]) -> None:
+    name = next(iter(changes.get("settings", changes)))
+    with pytest.raises(SettingsError, match=f"^{name} is "):
         request(**changes)
 
 

@@ -86,7 +86,7 @@ def test_results_outside_of_the_project_are_found_again(world: Any, tmp_path: Pa
     before = interrupted(world, 1)
     assert resume_job(world.connect(), "P3", before.job, stub.StubEngines()).picks == 9
     before = interrupted(world, 1, work=tmp_path / "work")
-    with pytest.raises(InputError, match="--work"):
+    with pytest.raises(InputError, match="with work"):
         resume_job(world.connect(), "P3", before.job, stub.StubEngines())
     report = resume_job(world.connect(), "P3", before.job, stub.StubEngines(), work=tmp_path / "work")
     assert report.picks == 9
@@ -97,7 +97,7 @@ def test_what_cannot_be_resumed_is_told(world: Any) -> None:
     report, _ = pick(world)
     with pytest.raises(Refused, match="has completed"):
         resume_job(world.connect(), "P3", report.job, stub.StubEngines())
-    with pytest.raises(InputError, match="nothing of it is kept"):
+    with pytest.raises(InputError, match="no results here"):
         resume_job(world.connect(), "P3", "J2", stub.StubEngines())
     with pytest.raises(Refused, match="J77"):
         resume_job(world.connect(), "P3", "J77", stub.StubEngines())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cryoemmae_plugin.errors import SettingsError
-from relion_wrapper.arguments import parse_arguments, parse_gpu
+from cryoemmae_plugin.errors import SettingsError, render
+from relion_wrapper.arguments import PARAMETERS, parse_arguments, parse_gpu
 
 LEAST = ["--o", "External/job010/", "--in_mics", "mics.star", "--diameter", "120"]
 
@@ -67,12 +67,12 @@ def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) ->
         ([*LEAST, "--in_parts", "p.star"], "particles cannot be used"),
         ([*LEAST, "--in_movies", "p.star"], "movies cannot be used"),
         ([*LEAST, "--colour", "red"], "Param labels can be: diameter, pixel_size, mode, model, threshold"),
-        ([*LEAST, "--diameter", "-5"], "--diameter is '-5'"),
-        ([*LEAST, "--threshold", "high"], "--threshold is 'high'"),
-        ([*LEAST, "--mode", "fast"], "--mode is 'fast'"),
+        ([*LEAST, "--diameter", "-5"], "diameter is '-5'"),
+        ([*LEAST, "--threshold", "high"], "threshold is 'high'"),
+        ([*LEAST, "--mode", "fast"], "mode is 'fast'"),
         ([*LEAST, "--gpu", "all"], "write GPUs as 0, or 0,1"),
         ([*LEAST, "--train_on", "many"], "train_on is 'many'"),
-        ([*LEAST, "--workers", "some"], "--workers is 'some'"),
+        ([*LEAST, "--workers", "some"], "workers is 'some'"),
         ([*LEAST, "--scheduler", "slurm"], "needs --executor dask"),
         ([*LEAST, "--relion_version", "2"], "relion_version is '2'"),
         ([*LEAST, "--model", "my", "model"], "'model' on the command line belongs to no label"),
@@ -81,4 +81,4 @@ def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) ->
 def test_what_cannot_be_is_refused_with_a_way_out(words: list[str], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_arguments(words)
-    assert message in str(caught.value)
+    assert message in render(caught.value, PARAMETERS)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from cryoemmae_plugin.cli import main
+from cryoemmae_plugin.cli.options import OPTIONS
 from cryoemmae_plugin.device import split_devices
-from cryoemmae_plugin.errors import ClusterError, SettingsError
+from cryoemmae_plugin.errors import ClusterError, SettingsError, render
 from cryoemmae_plugin.run.executors import clusters, engine
 from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
 from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions, make_executor_options
@@ -36,7 +37,7 @@ from cryoemmae_plugin.settings import PickerSettings, make_settings
 def test_what_cannot_be_is_refused_with_a_way_out(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         make_executor_options(**values)
-    assert message in str(caught.value)
+    assert message in render(caught.value, OPTIONS)
 
 
 def test_options_of_sbatch_are_written_with_and_without_dashes() -> None:

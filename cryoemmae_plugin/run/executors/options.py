@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.settings import describe
+from cryoemmae_plugin.settings import settings_error
 
 SLURM = "slurm"
 
@@ -86,4 +86,4 @@ def make_executor_options(**values: Any) -> ExecutorOptions:
     try:
         return ExecutorOptions(**values)
     except ValidationError as err:
-        raise SettingsError(describe(err)) from err
+        raise settings_error(err) from err
