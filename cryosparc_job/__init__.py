@@ -2,9 +2,9 @@
 
 From Python::
 
-    from cryosparc_job import connect, find_account, pick
+    from cryosparc_job import connect, find_credentials, pick
 
-    instance = connect(find_account())
+    instance = connect(find_credentials())
     report = pick(instance, project="P3", workspace="W1", exposures="J12.exposures", diameter_A=150)
     print(report.job, report.picks)
 """
@@ -14,21 +14,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cryosparc_job.account import Account, find_account
+    from cryosparc_job.api import pick, resume
+    from cryosparc_job.credentials import Credentials, find_credentials
     from cryosparc_job.instance import Instance, connect
-    from cryosparc_job.library import pick, resume
     from cryosparc_job.picking import JobReport
 
-__all__ = ["Account", "Instance", "JobReport", "connect", "find_account", "pick", "resume"]
+__all__ = ["Credentials", "Instance", "JobReport", "connect", "find_credentials", "pick", "resume"]
 
 _HOMES = {
-    "Account": "account",
+    "Credentials": "credentials",
     "Instance": "instance",
     "JobReport": "picking",
     "connect": "instance",
-    "find_account": "account",
-    "pick": "library",
-    "resume": "library",
+    "find_credentials": "credentials",
+    "pick": "api",
+    "resume": "api",
 }
 
 

@@ -17,9 +17,9 @@ from cryoemmae_plugin.cli.console import Reporter
 from cryoemmae_plugin.cli.options import Flag, SettingsOptions, WorkerOptions
 from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.run.executors.options import ONE_PROCESS
+from cryoemmae_plugin.run.workers.options import ONE_PROCESS
 from cryoemmae_plugin.settings import Auto
-from cryosparc_job.shell import PROGRAM, Hangup, Teller, finish
+from cryosparc_job.terminal import PROGRAM, Hangup, Teller, finish
 
 if TYPE_CHECKING:
     from cryosparc_job.instance import Instance
@@ -57,11 +57,11 @@ class Connection:
 
     def open(self) -> Instance:
         """Log in."""
-        from cryosparc_job.account import find_account
-        from cryosparc_job.calls import Caller
+        from cryosparc_job.credentials import find_credentials
         from cryosparc_job.instance import connect
+        from cryosparc_job.retry import Caller
 
-        return connect(find_account(self.url, self.email, self.profile), Caller(patience_s=60 * self.wait))
+        return connect(find_credentials(self.url, self.email, self.profile), Caller(patience_s=60 * self.wait))
 
 
 ConnectionOptions = Annotated[Connection, Parameter(name="*")]
@@ -134,7 +134,7 @@ def pick(
     """
     from dataclasses import asdict
 
-    from cryosparc_job.making import begin
+    from cryosparc_job.create import begin
     from cryosparc_job.request import make_request
 
     values = asdict(making)
@@ -218,7 +218,7 @@ def repick(
     else:
         assert project is not None
         entries = find_all(instance, project)
-        state = (work or local_folder(instance.account, project, "repick")) / "done.json"
+        state = (work or local_folder(instance.credentials, project, "repick")) / "done.json"
     common = {name: value for name, value in (("diameter", diameter), ("threshold", threshold)) if value is not None}
     entries = [entry.model_copy(update={"values": {**common, **entry.values}}) for entry in entries]
     teller = Teller()

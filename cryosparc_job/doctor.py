@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryoemmae_plugin.errors import CryoemmaeError
-from cryosparc_job.account import Account, find_account, profile_path
+from cryosparc_job.credentials import Credentials, find_credentials, profile_path
 from cryosparc_job.instance import Instance, connect
-from cryosparc_job.probe import Server, check_client, client_version, probe
+from cryosparc_job.server_info import Server, check_client, client_version, probe
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Examination:
     email: str | None
     profile: str | None
     project: str | None
-    account: Account = field(default_factory=Account)
+    credentials: Credentials = field(default_factory=Credentials)
     server: Server | None = None
     instance: Instance | None = None
 
@@ -43,25 +43,25 @@ class Examination:
 
     def check_address(self) -> Iterator[str]:
         """Who answers."""
-        self.account = find_account(self.url, self.email, self.profile)
-        self.server = probe(self.account)
+        self.credentials = find_credentials(self.url, self.email, self.profile)
+        self.server = probe(self.credentials)
         version = self.server.version or f"{self.server.major} (its minor version shows after the login)"
-        yield f"CryoSPARC {version} answers at {self.account.url}"
+        yield f"CryoSPARC {version} answers at {self.credentials.url}"
 
     def check_client(self) -> Iterator[str]:
         """Whether the installed client is of the instance's version."""
         assert self.server is not None
         client = client_version()
-        check_client(self.account, self.server, client)
+        check_client(self.credentials, self.server, client)
         yield f"cryosparc-tools {client} fits"
 
     def check_login(self) -> Iterator[str]:
         """Whether the user can log in."""
-        self.instance = connect(self.account)
+        self.instance = connect(self.credentials)
         self.instance.caller.patience_s = 0
-        by = "password" if self.account.password else "stored token"
+        by = "password" if self.credentials.password else "stored token"
         yield f"{self.instance.user_name()}, by {by}; CryoSPARC {self.instance.version or '?'}"
-        if not self.account.password:
+        if not self.credentials.password:
             yield "a stored token runs out after some days: python -m cryosparc.tools login renews it"
         elif not os.environ.get("CRYOSPARC_PASSWORD"):
             yield f"from {profile_path()}"

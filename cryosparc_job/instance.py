@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryosparc_job.account import Account
-from cryosparc_job.calls import Caller, code_of, is_gone
+from cryosparc_job.credentials import Credentials
 from cryosparc_job.errors import LoginError, Refused, ServerGone
-from cryosparc_job.probe import check_client, client_version, probe
+from cryosparc_job.retry import Caller, code_of, is_gone
+from cryosparc_job.server_info import check_client, client_version, probe
 
 TIMEOUT_S = 300
 _LAST_GAP = 30
@@ -55,7 +55,7 @@ class Instance:
         Its major version, 4 or 5.
     version : str
         That of the instance, such as "5.0.3"; "" if it does not say.
-    account : Account
+    credentials : Credentials
         Address and user.
     caller : Caller
         Makes the calls.
@@ -64,7 +64,7 @@ class Instance:
     cs: Any
     major: int
     version: str
-    account: Account
+    credentials: Credentials
     caller: Caller = field(default_factory=Caller)
 
     def project_dir(self, project: str) -> Path:
@@ -143,10 +143,10 @@ class Instance:
 
     def user_name(self) -> str:
         """Who is logged in."""
-        return self.account.email or (str(self.cs.user.name) if self.major >= 5 else "")
+        return self.credentials.email or (str(self.cs.user.name) if self.major >= 5 else "")
 
 
-def connect(account: Account, caller: Caller | None = None) -> Instance:
+def connect(credentials: Credentials, caller: Caller | None = None) -> Instance:
     """Log in, after a look at who answers.
 
     Raises
@@ -159,25 +159,25 @@ def connect(account: Account, caller: Caller | None = None) -> Instance:
         When nobody answers.
     """
     client = client_version()
-    server = probe(account)
-    check_client(account, server, client)
+    server = probe(credentials)
+    check_client(credentials, server, client)
     major = int(client.split(".")[0])
-    cs = _log_in(account, major)
+    cs = _log_in(credentials, major)
     version = server.version or ""
     if not version and major >= 5:
         version = str(cs.api.config.get_version()).removeprefix("v")
-    instance = Instance(cs, major, version, account, caller or Caller())
+    instance = Instance(cs, major, version, credentials, caller or Caller())
     if version:
-        check_client(account, type(server)(major, version), client)
+        check_client(credentials, type(server)(major, version), client)
     return instance
 
 
-def _log_in(account: Account, major: int) -> Any:
+def _log_in(credentials: Credentials, major: int) -> Any:
     """The client, logged in. Its errors hold the password (4.x), so that they go no further than here."""
     from cryosparc.tools import CryoSPARC
 
     if major < 5:
-        missing = [name for name in ("license_id", "email", "password") if not getattr(account, name)]
+        missing = [name for name in ("license_id", "email", "password") if not getattr(credentials, name)]
         if missing:
             variables = {"license_id": "CRYOSPARC_LICENSE_ID", "email": "CRYOSPARC_EMAIL"}
             named = ", ".join(variables.get(name, "CRYOSPARC_PASSWORD") for name in missing)
@@ -188,42 +188,42 @@ def _log_in(account: Account, major: int) -> Any:
         try:
             if major >= 5:
                 return CryoSPARC(
-                    account.url,
+                    credentials.url,
                     host=None,
                     base_port=None,
-                    email=account.email,
-                    password=account.password,
+                    email=credentials.email,
+                    password=credentials.password,
                     timeout=TIMEOUT_S,
                 )
             return CryoSPARC(
-                license=account.license_id,
-                host=account.host,
-                base_port=account.base_port,
-                email=account.email,
-                password=account.password,
+                license=credentials.license_id,
+                host=credentials.host,
+                base_port=credentials.base_port,
+                email=credentials.email,
+                password=credentials.password,
                 timeout=TIMEOUT_S,
             )
         except Exception as err:
             gone = is_gone(err) or is_gone(err.__context__)
-            message = _why_no_login(account, major, err)
+            message = _why_no_login(credentials, major, err)
     # Outside of the except clause: the client's error, and what it may quote, is not even this one's context.
     raise ServerGone(message) if gone else LoginError(message)
 
 
-def _why_no_login(account: Account, major: int, err: Exception) -> str:
-    who = f"login as {account.email or 'the user of the stored token'} at {account.url}"
+def _why_no_login(credentials: Credentials, major: int, err: Exception) -> str:
+    who = f"login as {credentials.email or 'the user of the stored token'} at {credentials.url}"
     code = code_of(err.__cause__) if err.__cause__ is not None else None
     if isinstance(err, AssertionError):
         return f"{who}: the licence in CRYOSPARC_LICENSE_ID (or license_id of the profile) is not of the form of one"
-    if major >= 5 and isinstance(err, ValueError) and not account.password:
+    if major >= 5 and isinstance(err, ValueError) and not credentials.password:
         return (
             f"{who}: no password (CRYOSPARC_EMAIL and CRYOSPARC_PASSWORD, or a profile) and no stored token; "
-            f"get a token with: python -m cryosparc.tools login --url {account.url}"
+            f"get a token with: python -m cryosparc.tools login --url {credentials.url}"
         )
     if code in (400, 401, 403) or major < 5:
         licence = " or licence" if major < 5 else ""
         return f"{who} was refused: wrong email or password{licence}, or an expired token"
-    return f"{who} failed: {account.hide(str(err.__cause__ or err)).splitlines()[0][:200]}"
+    return f"{who} failed: {credentials.hide(str(err.__cause__ or err)).splitlines()[0][:200]}"
 
 
 def job_info(model: Any) -> JobInfo:

@@ -20,13 +20,13 @@ from cryoemmae_plugin.run.summary import RunLog, write_summary
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
 from cryoemmae_plugin.version import release
-from cryosparc_job import figures, sayings
-from cryosparc_job.checks import Prepared
+from cryosparc_job import figures, messages
 from cryosparc_job.errors import CryosparcError, JobStopped
 from cryosparc_job.files import ExposureFiles
 from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
-from cryosparc_job.life import Stop, Watch, running
+from cryosparc_job.lifecycle import Stop, Watch, running
+from cryosparc_job.preflight import Prepared
 from cryosparc_job.slots import Exposure, ParticleRows, spread
 from cryosparc_job.training import train
 
@@ -133,10 +133,10 @@ class PickJob:
     def _work(self) -> None:
         request, job = self.prepared.request, self.job
         watch = Watch(job, self.stop)
-        job.log(sayings.greeting(self.prepared.exposures, request, self.folder))
+        job.log(messages.greeting(self.prepared.exposures, request, self.folder))
         with alone_in(self.folder / PICKS_FOLDER) as lock:
             engine, settings = self._settle(watch)
-            job.log(sayings.engine(engine, settings))
+            job.log(messages.engine(engine, settings))
             job.checkpoint()
             record = RunRecord(
                 version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
@@ -161,7 +161,7 @@ class PickJob:
             micrographs,
             folder,
             tell=job.log,
-            progress=lambda done, total: job.progress(f"Adapting  {sayings.bar(done, total)}", now=done == total),
+            progress=lambda done, total: job.progress(f"Adapting  {messages.bar(done, total)}", now=done == total),
             loader=files.load,
             should_stop=watch,
         )
@@ -189,7 +189,7 @@ class PickJob:
         files = self._files()
         shown = {exposure.key for exposure in spread(self.prepared.exposures, self.prepared.request.overlays)}
         shown = shown if self.prepared.request.overlays else set()
-        progress = sayings.Progress(len(pending))
+        progress = messages.Progress(len(pending))
         timer = _SaveTimer()
         for outcome in self._outcomes(engine, pending, files, watch):
             self._note(outcome)
@@ -277,7 +277,7 @@ class PickJob:
             raise InputError(f"none of {counts.micrographs} micrographs could be picked; the reasons are above")
         self._draw()
         picks = list(self._counts.values())
-        self.job.log(sayings.summary(counts, self._saved, statistics.median(picks)))
+        self.job.log(messages.summary(counts, self._saved, statistics.median(picks)))
         if self._log.profile.micrographs:
             self.job.log(self._log.profile.line())
         self._summarise("done", str(engine.device))

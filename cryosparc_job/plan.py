@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
-from cryoemmae_plugin.run.executors.options import ExecutorOptions, make_executor_options
+from cryoemmae_plugin.run.workers.options import ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, request_settings, settings_error
 from cryosparc_job.instance import Instance, JobInfo
 from cryosparc_job.request import PickRequest, make_request

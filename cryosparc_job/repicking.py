@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, Interrupted, SettingsError
 from cryoemmae_plugin.evaluation.metrics import match
 from cryoemmae_plugin.files import write_json
-from cryosparc_job.checks import prepare
+from cryosparc_job.create import begin
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
-from cryosparc_job.making import begin
 from cryosparc_job.picking import BuildEngine, JobReport
 from cryosparc_job.plan import PlanEntry
+from cryosparc_job.preflight import prepare
 from cryosparc_job.request import PickRequest
 from cryosparc_job.resuming import resume_job
 from cryosparc_job.slots import Exposure, read_locations

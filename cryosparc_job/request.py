@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.files import write_note
-from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions
+from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions
 from cryoemmae_plugin.settings import RequestedSettings, settings_error
-from cryosparc_job.account import Account
+from cryosparc_job.credentials import Credentials
 
 REQUEST_FILE = "job.json"
 FOLDER_IN_JOB = "cryoemmae"
@@ -114,22 +114,24 @@ def check_request(request: PickRequest) -> PickRequest:
     return request
 
 
-def local_folder(account: Account, project: str, job: str) -> Path:
+def local_folder(credentials: Credentials, project: str, job: str) -> Path:
     """Where results are kept when the job's own folder cannot be seen or written from here."""
-    instance = re.sub(r"[^0-9A-Za-z.-]", "-", f"{account.host}-{account.base_port}")
+    instance = re.sub(r"[^0-9A-Za-z.-]", "-", f"{credentials.host}-{credentials.base_port}")
     return Path(platformdirs.user_data_dir("cryoemmae")) / "cryosparc" / instance / project / job
 
 
-def work_folder(account: Account, project: str, job: str, job_dir: Path, chosen: Path | None = None) -> Path:
+def work_folder(credentials: Credentials, project: str, job: str, job_dir: Path, chosen: Path | None = None) -> Path:
     """The folder of a new job's results: inside the job's own where that is possible."""
     if chosen is not None:
         return chosen / project / job
     if job_dir.is_dir() and os.access(job_dir, os.W_OK | os.X_OK):
         return job_dir / FOLDER_IN_JOB
-    return local_folder(account, project, job)
+    return local_folder(credentials, project, job)
 
 
-def find_work_folder(account: Account, project: str, job: str, job_dir: Path, chosen: Path | None = None) -> Path:
+def find_work_folder(
+    credentials: Credentials, project: str, job: str, job_dir: Path, chosen: Path | None = None
+) -> Path:
     """The folder with the results of an earlier run.
 
     Raises
@@ -137,7 +139,7 @@ def find_work_folder(account: Account, project: str, job: str, job_dir: Path, ch
     InputError
         When there is none.
     """
-    places = [job_dir / FOLDER_IN_JOB, local_folder(account, project, job)]
+    places = [job_dir / FOLDER_IN_JOB, local_folder(credentials, project, job)]
     places = [chosen / project / job] if chosen is not None else places
     for place in places:
         if (place / REQUEST_FILE).is_file():

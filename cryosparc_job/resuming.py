@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoemmae_plugin.errors import OutputError
+from cryosparc_job.create import begin, reopen
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
-from cryosparc_job.making import begin, reopen
 from cryosparc_job.picking import BuildEngine, JobReport, PickJob
 from cryosparc_job.request import find_work_folder, load_request
 
@@ -36,7 +36,7 @@ def resume_job(
         When the job has completed.
     """
     info = instance.job(project, uid)
-    folder = find_work_folder(instance.account, project, uid, instance.project_dir(project) / uid, work)
+    folder = find_work_folder(instance.credentials, project, uid, instance.project_dir(project) / uid, work)
     request = load_request(folder)
     if info.status == "completed":
         raise Refused(f"{project} {uid} has completed; there is nothing to go on with")

@@ -11,8 +11,8 @@ from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryosparc_job.files import ExposureFiles
 from cryosparc_job.job import ExternalJob
+from cryosparc_job.messages import bar
 from cryosparc_job.request import PickRequest
-from cryosparc_job.sayings import bar
 
 
 def train(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cryoemmae_plugin.errors import ParameterNames, SettingsError
-from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions, make_executor_options
+from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import RequestedSettings, request_settings
 from relion_wrapper.dialect import DIALECTS
 

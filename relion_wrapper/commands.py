@@ -14,7 +14,7 @@ from cryoemmae_plugin.cli.app import usage_of
 from cryoemmae_plugin.cli.options import OPTIONS, Flag, WorkerOptions, option_name
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, render
 from cryoemmae_plugin.files import atomic_write_bytes
-from cryoemmae_plugin.run.executors.options import ONE_PROCESS
+from cryoemmae_plugin.run.workers.options import ONE_PROCESS
 from cryoemmae_plugin.settings import Auto
 from relion_wrapper.dialect import detect_version
 from relion_wrapper.jobstar import external_job_star

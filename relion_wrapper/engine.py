@@ -9,8 +9,8 @@ import torch
 from cryoemmae_plugin.cli.pick import build_engine as build_in_process
 from cryoemmae_plugin.cli.session import AnyEngine, Engine
 from cryoemmae_plugin.device import choose_device
-from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
-from cryoemmae_plugin.run.executors.options import ExecutorOptions
+from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
+from cryoemmae_plugin.run.workers.options import ExecutorOptions
 from cryoemmae_plugin.settings import PickerSettings
 
 

@@ -33,7 +33,7 @@ FORBIDDEN = {
     "relion_wrapper": ("cryosparc_job", "cryosparc"),
     "cryosparc_job": ("relion_wrapper",),
 }
-ALLOWED_TO_UNPICKLE = {"cryoemmae_plugin.upstream"}  # published k-means, behind --allow-pickle
+ALLOWED_TO_UNPICKLE = {"cryoemmae_plugin.weights.upstream"}  # published k-means, behind --allow-pickle
 
 
 def dotted(path: Path) -> str:

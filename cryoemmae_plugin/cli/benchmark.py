@@ -40,14 +40,14 @@ def speed(
     mode: Literal["both", "default", "paper"] = "both",
     size: int = 4096,
     repeats: int = 1,
-    released: Path | None = None,
+    upstream: Path | None = None,
     device: str = "auto",
     threads: Annotated[int, Parameter(show_default=False)] = 0,
     out: Path | None = None,
 ) -> None:
     """Time the steps of picking, from the file to the stored result, in both modes.
 
-    With --released the released research code of the method is timed beside paper mode, on the same micrographs and
+    With --upstream the research code published with the method is timed beside paper mode, on the same micrographs and
     with the same weights, one right after the other. It is loaded from the folder that you give, and run: give one
     that you trust. It needs timm and joblib beside this package.
 
@@ -65,8 +65,8 @@ def speed(
         Side of the simulated micrograph, in pixels of 1.5 Å.
     repeats
         Turns of every micrograph.
-    released
-        Folder of a checkout of the released Cryo-EMMAE code.
+    upstream
+        Folder of a checkout of the published Cryo-EMMAE code.
     device
         auto (a GPU where there is one), cpu, or cuda:N.
     threads
@@ -88,9 +88,9 @@ def speed(
     with tempfile.TemporaryDirectory(prefix="cryoemmae-speed-") as folder:
         scratch = Path(folder)
         micrographs = _micrographs(paths, diameter, pixel_size, size, scratch)
-        contenders = _contenders(mode, diameter, pixel_size, released, chosen, scratch)
-        if released is not None:
-            from cryoemmae_plugin.evaluation.released import as_float_mrc
+        contenders = _contenders(mode, diameter, pixel_size, upstream, chosen, scratch)
+        if upstream is not None:
+            from cryoemmae_plugin.evaluation.upstream import as_float_mrc
 
             micrographs = [as_float_mrc(micrograph, scratch) for micrograph in micrographs]
         if chosen.type == "cuda":  # kernels are chosen, memory is claimed
@@ -137,7 +137,7 @@ def _contenders(
     mode: Mode | Literal["both"],
     diameter: float,
     pixel_size: float | None,
-    released: Path | None,
+    upstream: Path | None,
     device: torch.device,
     scratch: Path,
 ) -> list[Contender]:
@@ -146,12 +146,12 @@ def _contenders(
 
     modes: tuple[Mode, ...] = ("default", "paper") if mode == "both" else (mode,)
     contenders: list[Contender] = []
-    if released is not None:
-        from cryoemmae_plugin.evaluation.released import Released
+    if upstream is not None:
+        from cryoemmae_plugin.evaluation.upstream import UpstreamCode
 
         paper = make_settings(diameter_A=diameter, mode="paper")
-        folder = scratch / "released"
-        contenders.append(Released(released, load_model(paper.model_name), diameter, device, folder))
+        folder = scratch / "upstream"
+        contenders.append(UpstreamCode(upstream, load_model(paper.model_name), diameter, device, folder))
     for each in modes:
         settings = make_settings(diameter_A=diameter, pixel_size_A=pixel_size, mode=each)
         contenders.append(Ours(load_model(settings.model_name), settings, device, scratch / each))
@@ -164,17 +164,17 @@ def _line(run: Measured) -> str:
 
 
 def _table(runs: Sequence[Measured], names: Sequence[str]) -> Table:
-    """Median seconds by step, wall and processor; ratios of processor time where the released code was run."""
+    """Median seconds by step, wall and processor; ratios of processor time where the upstream code was run."""
     from cryoemmae_plugin.evaluation.speed import STEPS, TOTAL, median_seconds, paired_ratios
 
     table = Table("step", box=None, pad_edge=False, caption="median seconds: wall (processor)", caption_justify="left")
     medians = {(name, clock): median_seconds(runs, name, clock) for name in names for clock in CLOCKS}
-    ours = [name for name in names if name != "released"] if "released" in names else []
-    ratios = {name: paired_ratios(runs, "released", name, "cpu") for name in ours}
+    ours = [name for name in names if name != "upstream"] if "upstream" in names else []
+    ratios = {name: paired_ratios(runs, "upstream", name, "cpu") for name in ours}
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ours:
-        table.add_column(f"released / {name}", justify="right", no_wrap=True)
+        table.add_column(f"upstream / {name}", justify="right", no_wrap=True)
     for step in (*STEPS, TOTAL):
         cells = [f"{medians[name, 'wall'][step]:.2f} ({medians[name, 'cpu'][step]:.2f})" for name in names]
         for name in ours:
@@ -203,12 +203,12 @@ def _write(out: Path, runs: Sequence[Measured], names: Sequence[str], device: to
 
     plain: dict[str, Any] = _environment(device, torch.get_num_threads()) | {"runs": [asdict(run) for run in runs]}
     plain["median_seconds"] = {name: {clock: median_seconds(runs, name, clock) for clock in CLOCKS} for name in names}
-    plain["released_over"] = {
+    plain["upstream_over"] = {
         name: {
-            clock: {step: asdict(ratio) for step, ratio in paired_ratios(runs, "released", name, clock).items()}
+            clock: {step: asdict(ratio) for step, ratio in paired_ratios(runs, "upstream", name, clock).items()}
             for clock in CLOCKS
         }
         for name in names
-        if "released" in names and name != "released"
+        if "upstream" in names and name != "upstream"
     }
     write_json(out, plain)

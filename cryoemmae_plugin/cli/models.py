@@ -94,7 +94,7 @@ def import_upstream(
     Parameters
     ----------
     checkpoint
-        The released .pth.tar file. Nothing in it is run.
+        The published .pth.tar file. Nothing in it is run.
     mean
         Mean of the training set's pixels, scaled to 0..1.
     std
@@ -102,13 +102,23 @@ def import_upstream(
     name
         What to call the model.
     kmeans
-        Centroids of the training set's clusters: .npz, or the released pickle.
+        Centroids of the training set's clusters: .npz, or the published pickle.
     particle_cluster
         Number of the cluster that is particles. [default: found on simulated micrographs]
     allow_pickle
         Open a pickled --kmeans. It can run any code: only for files that you trust.
     """
-    from cryoemmae_plugin.upstream import import_upstream as convert
+    from cryoemmae_plugin.training.clusters import particle_cluster_by_simulation
+    from cryoemmae_plugin.weights.upstream import import_upstream as convert
 
-    folder = convert(checkpoint, kmeans, mean, std, particle_cluster, name, allow_pickle)
+    folder = convert(
+        checkpoint,
+        kmeans,
+        mean,
+        std,
+        particle_cluster,
+        name,
+        allow_pickle,
+        find_cluster=particle_cluster_by_simulation,
+    )
     Reporter().say(f"{folder}: pick with it by --mode paper --model {name}")

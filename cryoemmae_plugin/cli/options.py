@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.errors import ParameterNames
-from cryoemmae_plugin.run.executors.options import ExecutorOptions
+from cryoemmae_plugin.run.workers.options import ExecutorOptions
 from cryoemmae_plugin.settings import RequestedSettings
 
 

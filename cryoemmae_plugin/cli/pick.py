@@ -14,12 +14,12 @@ from cryoemmae_plugin.cli.console import Reporter, Stages
 from cryoemmae_plugin.cli.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions
 from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.run.executors.options import ONE_PROCESS
+from cryoemmae_plugin.run.workers.options import ONE_PROCESS
 from cryoemmae_plugin.version import release
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.cli.session import AnyEngine, Engine
-    from cryoemmae_plugin.run.executors.options import ExecutorOptions
+    from cryoemmae_plugin.run.workers.options import ExecutorOptions
     from cryoemmae_plugin.settings import PickerSettings
 
 
@@ -124,7 +124,7 @@ def choose_engine(
     compute: ComputeOptions = AS_SUITS,
 ) -> AnyEngine:
     """What picks as these options say: in this process, or on workers."""
-    from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
+    from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
 
     if needs_workers(workers, [device]):
         return replace(build_worker_engine(settings, [device], threads, workers), compute=compute)

@@ -23,7 +23,7 @@ from cryoemmae_plugin.types import Micrograph
 
 
 class AnyEngine(Protocol):
-    """What picks: :class:`Engine`, or :class:`cryoemmae_plugin.run.executors.engine.WorkerEngine`."""
+    """What picks: :class:`Engine`, or :class:`cryoemmae_plugin.run.workers.engine.WorkerEngine`."""
 
     @property
     def model_name(self) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.core.timing import StepTimer
-from cryoemmae_plugin.run.ahead import load
+from cryoemmae_plugin.run.prefetch import load
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph

@@ -22,8 +22,8 @@ from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.core.sighting import Sighting, can_be_seen, sight, with_dark_particles
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.files import output_error
-from cryoemmae_plugin.run.ahead import Loaded, load
 from cryoemmae_plugin.run.diameter import evenly_spread
+from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import Model, load_model, save_model

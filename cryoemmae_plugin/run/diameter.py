@@ -25,7 +25,7 @@ from cryoemmae_plugin.core.diameter import (
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.files import output_error
-from cryoemmae_plugin.run.ahead import Loaded, load
+from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model

@@ -13,12 +13,12 @@ import torch
 
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import CryoemmaeError, DeviceError, Interrupted, ModelError, OutputError
-from cryoemmae_plugin.run.ahead import Coming, ReadAhead
-from cryoemmae_plugin.run.ahead import Loaded as Loaded
-from cryoemmae_plugin.run.ahead import load as load
-from cryoemmae_plugin.run.lanes import Image, Lane, lane_to
+from cryoemmae_plugin.run.prefetch import Loaded as Loaded
+from cryoemmae_plugin.run.prefetch import Prefetched, Prefetcher
+from cryoemmae_plugin.run.prefetch import load as load
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.run.transfer import Image, Transfer, transfer_to
 from cryoemmae_plugin.run.writer import Writer
 from cryoemmae_plugin.types import Micrograph, Picks
 
@@ -72,7 +72,7 @@ def pick_micrographs(
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
     loader: Callable[[Micrograph], Loaded] = load,
-    lane: Lane | None = None,
+    transfer: Transfer | None = None,
 ) -> Iterator[MicrographResult]:
     """Pick micrographs one after the other and store each; yields, in the order given, what is stored.
 
@@ -92,7 +92,7 @@ def pick_micrographs(
         timed.
     loader : callable
         Reads a micrograph; called in the threads.
-    lane : Lane, optional
+    transfer : Transfer, optional
         How images get to the device; by default, as suits it.
 
     Raises
@@ -105,14 +105,14 @@ def pick_micrographs(
         When no micrograph could be picked any more.
     """
     fatal: CryoemmaeError | None = None
-    lane = lane or lane_to(device)
-    with ReadAhead(micrographs, loader, lane, jobs) as coming, Writer[MicrographResult]() as writer:
-        for one in coming:
+    transfer = transfer or transfer_to(device)
+    with Prefetcher(micrographs, loader, transfer, jobs) as prefetched, Writer[MicrographResult]() as writer:
+        for one in prefetched:
             if should_stop():
                 fatal = Interrupted("stopped before all micrographs were picked; run the same command again to go on")
                 break
             try:
-                finish, seconds = _pick_one(one, coming.next, picker, store, StepTimer(device))
+                finish, seconds = _pick_one(one, prefetched.next, picker, store, StepTimer(device))
             except _FATAL as err:
                 fatal = err
                 break
@@ -124,7 +124,7 @@ def pick_micrographs(
 
 
 def _pick_one(
-    one: Coming, following: Coming | None, picker: ImagePicker, store: ResultStore, timer: StepTimer
+    one: Prefetched, following: Prefetched | None, picker: ImagePicker, store: ResultStore, timer: StepTimer
 ) -> tuple[Callable[[], MicrographResult], dict[str, float]]:
     """Pick one micrograph; what is left to do for its result, and the seconds so far.
 
@@ -133,7 +133,7 @@ def _pick_one(
     start = time.perf_counter()
     seconds = {"wait": 0.0}
     try:
-        loaded = one.arrive()
+        loaded = one.receive()
         seconds |= {"read": loaded.seconds, "wait": time.perf_counter() - start}
         if following is not None:
             following.send()

@@ -30,7 +30,7 @@ def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("CRYOSPARC_COMMAND_RETRY_SECONDS", "0")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr("cryosparc_job.life.CHECK_EVERY_S", 0.05)
+    monkeypatch.setattr("cryosparc_job.lifecycle.CHECK_EVERY_S", 0.05)
 
 
 @dataclass
@@ -118,18 +118,18 @@ class World:
 
         return Dataset.load(self.project / self.state.jobs["P3", job].outputs[output].file)
 
-    def account(self, **changes: Any) -> Any:
+    def credentials(self, **changes: Any) -> Any:
         from testserver.state import EMAIL, LICENSE, PASSWORD
 
-        from cryosparc_job.account import Account
+        from cryosparc_job.credentials import Credentials
 
-        return Account(**{"url": self.url, "email": EMAIL, "password": PASSWORD, "license_id": LICENSE, **changes})
+        return Credentials(**{"url": self.url, "email": EMAIL, "password": PASSWORD, "license_id": LICENSE, **changes})
 
     def connect(self, patience_s: float = 5.0, **changes: Any) -> Any:
-        from cryosparc_job.calls import Caller
         from cryosparc_job.instance import connect
+        from cryosparc_job.retry import Caller
 
-        return connect(self.account(**changes), Caller(patience_s=patience_s))
+        return connect(self.credentials(**changes), Caller(patience_s=patience_s))
 
     def environment(self, **more: str) -> dict[str, str]:
         """Of a process that logs in to this instance."""

@@ -12,7 +12,7 @@ import pytest
 from testserver.state import EMAIL, LICENSE, PASSWORD
 
 from cryosparc_job import cli
-from cryosparc_job.account import Account, find_account
+from cryosparc_job.credentials import Credentials, find_credentials
 from cryosparc_job.errors import ClientError, LoginError, ServerGone
 from cryosparc_job.instance import connect
 
@@ -32,23 +32,25 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_given_wins_over_environment_and_profile(profiles: Path) -> None:
     write_profile(profiles, '[default]\nurl = "http://c:1"\nemail = "c@c"\npassword = "c"\nlicense_id = "l"\n')
     environment = {"CRYOSPARC_BASE_URL": "http://b:2/", "CRYOSPARC_EMAIL": "b@b"}
-    assert find_account("a:3", None, None, environment) == Account("http://a:3", "b@b", "c", "l")
-    assert find_account(None, "a@a", None, environment) == Account("http://b:2", "a@a", "c", "l")
-    assert find_account(None, None, None, {}) == Account("http://c:1", "c@c", "c", "l")
-    assert find_account(None, None, "default", environment).url == "http://c:1"
+    assert find_credentials("a:3", None, None, environment) == Credentials("http://a:3", "b@b", "c", "l")
+    assert find_credentials(None, "a@a", None, environment) == Credentials("http://b:2", "a@a", "c", "l")
+    assert find_credentials(None, None, None, {}) == Credentials("http://c:1", "c@c", "c", "l")
+    assert find_credentials(None, None, "default", environment).url == "http://c:1"
 
 
 def test_host_and_port_make_an_address() -> None:
-    account = find_account(None, None, None, {"CRYOSPARC_MASTER_HOSTNAME": "master", "CRYOSPARC_BASE_PORT": "61000"})
-    assert (account.url, account.host, account.base_port) == ("http://master:61000", "master", 61000)
+    credentials = find_credentials(
+        None, None, None, {"CRYOSPARC_MASTER_HOSTNAME": "master", "CRYOSPARC_BASE_PORT": "61000"}
+    )
+    assert (credentials.url, credentials.host, credentials.base_port) == ("http://master:61000", "master", 61000)
     with pytest.raises(LoginError, match="--url"):
-        find_account(None, None, None, {})
+        find_credentials(None, None, None, {})
 
 
 @pytest.mark.parametrize("url", ["http://", "ftp://a", "http://a:b", "http://user:secret@a:39000"])
 def test_addresses_that_are_none_are_refused(url: str) -> None:
     with pytest.raises(LoginError, match="must look like") as caught:
-        find_account(url, environment={})
+        find_credentials(url, environment={})
     assert "secret" not in str(caught.value)
 
 
@@ -64,13 +66,13 @@ def test_addresses_that_are_none_are_refused(url: str) -> None:
 def test_profiles_that_cannot_be_used_say_why(profiles: Path, text: str, mode: int, words: str) -> None:
     write_profile(profiles, text, mode)
     with pytest.raises(LoginError, match=words) as caught:
-        find_account(profile="lab", environment={})
+        find_credentials(profile="lab", environment={})
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_secrets_are_not_in_an_accounts_text(world: Any) -> None:
-    assert PASSWORD not in repr(world.account())
-    assert LICENSE not in repr(world.account())
+    assert PASSWORD not in repr(world.credentials())
+    assert LICENSE not in repr(world.credentials())
     assert PASSWORD not in repr(world.connect())
 
 
@@ -124,9 +126,9 @@ def test_an_older_instance_names_the_line_to_install(make_world: Callable[..., A
 
 
 def test_a_missing_client_names_the_line_to_install(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryosparc_job.probe.CLIENT_PACKAGE", "no-such-package")
+    monkeypatch.setattr("cryosparc_job.server_info.CLIENT_PACKAGE", "no-such-package")
     with pytest.raises(ClientError, match="is not installed"):
-        connect(world.account())
+        connect(world.credentials())
 
 
 def doctor(world: Any, monkeypatch: pytest.MonkeyPatch, *options: str, **more: str) -> int:

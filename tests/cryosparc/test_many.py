@@ -10,7 +10,7 @@ import numpy as np
 import stub
 from ask import request
 
-from cryosparc_job.making import begin
+from cryosparc_job.create import begin
 
 COUNT = 2000
 SIDE = 256  # an image of 256 KiB: were they kept, they would be 500 MiB

@@ -13,7 +13,7 @@ from ask import pick, request
 
 from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.errors import ImageError, ModelError
-from cryosparc_job.making import begin
+from cryosparc_job.create import begin
 
 
 def test_a_real_model_picks(world: Any, tiny_model: Path) -> None:

@@ -21,8 +21,8 @@ def test_notebook_picks(world: Any, tmp_path: Path) -> None:
     assert all(not cell.get("outputs") for cell in notebook.cells), "notebooks are kept without outputs"
     stand_in = (
         f"import sys; sys.path[:0] = [{str(HELPERS)!r}]\n"
-        "import stub, cryosparc_job.library as library\n"
-        "library.pick.__kwdefaults__['build'] = stub.StubEngines()"
+        "import stub, cryosparc_job.api as api\n"
+        "api.pick.__kwdefaults__['build'] = stub.StubEngines()"
     )
     notebook.cells.insert(0, nbformat.v4.new_code_cell(stand_in))
     client = nbclient.NotebookClient(

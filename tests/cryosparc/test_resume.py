@@ -12,8 +12,8 @@ import stub
 from ask import pick, request
 
 from cryoemmae_plugin.errors import InputError
+from cryosparc_job.create import begin
 from cryosparc_job.errors import Refused
-from cryosparc_job.making import begin
 from cryosparc_job.resuming import resume_job
 
 

@@ -1,4 +1,4 @@
-"""Measuring speed: clocks, turns and pairs, and the released code as a checkout that is loaded and called."""
+"""Measuring speed: clocks, turns and pairs, and the upstream code as a checkout that is loaded and called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.evaluation import released
+from cryoemmae_plugin.evaluation import upstream
 from cryoemmae_plugin.evaluation.speed import Measured, TwoClocks, measure, median_seconds, paired_ratios
 from cryoemmae_plugin.types import Micrograph
 
@@ -146,15 +146,15 @@ def test_ratios_are_of_pairs_not_of_medians() -> None:
     assert median_seconds(runs, "new", "wall")["total"] == 5.0
 
 
-def test_the_released_code_is_called_as_its_scripts_do_and_leaves_no_trace(
+def test_the_upstream_code_is_called_as_its_scripts_do_and_leaves_no_trace(
     checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, path, here = set(sys.modules), list(sys.path), Path.cwd()
-    contender = released.Released(checkout, FakeModel(), 20.0, torch.device("cpu"), tmp_path / "scratch")  # type: ignore[arg-type]
+    contender = upstream.UpstreamCode(checkout, FakeModel(), 20.0, torch.device("cpu"), tmp_path / "scratch")  # type: ignore[arg-type]
     timer = StepTimer()
     assert contender.run(ramp(tmp_path / "ramp.mrc"), timer) == 7
     assert list(timer.seconds) == ["read", "preprocess", "encode", "cluster", "locate"]
-    assert not [name for name in set(sys.modules) - before if name.split(".")[0] in released.PACKAGES]
+    assert not [name for name in set(sys.modules) - before if name.split(".")[0] in upstream.PACKAGES]
     assert (sys.path, Path.cwd()) == (path, here)
     assert capsys.readouterr().out == ""
     assert not list(checkout.rglob("__pycache__"))
@@ -163,45 +163,45 @@ def test_the_released_code_is_called_as_its_scripts_do_and_leaves_no_trace(
 def test_a_package_of_the_same_name_is_there_again_afterwards(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = type(sys)("utils")
     monkeypatch.setitem(sys.modules, "utils", ours)
-    preprocess, _, _ = released.load_released(checkout)
+    preprocess, _, _ = upstream.load_upstream(checkout)
     assert preprocess.__file__.startswith(str(checkout))
     assert sys.modules["utils"] is ours
 
 
-def test_a_folder_without_the_released_code_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_the_upstream_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"not a checkout.*preprocess_utils\.py"):
-        released.load_released(tmp_path)
+        upstream.load_upstream(tmp_path)
 
 
-def test_what_the_released_code_needs_is_named(checkout: Path) -> None:
+def test_what_the_upstream_code_needs_is_named(checkout: Path) -> None:
     (checkout / "model" / "mae_model.py").write_text("import no_such_package_here\n")
     with pytest.raises(SettingsError, match=r"needs no_such_package_here.*pip install"):
-        released.load_released(checkout)
+        upstream.load_upstream(checkout)
 
 
-def test_other_kinds_of_files_are_turned_into_what_the_released_code_reads(tmp_path: Path) -> None:
+def test_other_kinds_of_files_are_turned_into_what_the_upstream_code_reads(tmp_path: Path) -> None:
     whole = ramp(tmp_path / "whole.mrc", "int16")
-    copy = released.as_float_mrc(whole, tmp_path / "..")
+    copy = upstream.as_float_mrc(whole, tmp_path / "..")
     assert copy.path != whole.path
     assert (mrcfile.read(copy.path) == mrcfile.read(whole.path)).all()
     assert copy.pixel_size_A == 2.0
-    assert released.as_float_mrc(copy, tmp_path) == copy
+    assert upstream.as_float_mrc(copy, tmp_path) == copy
 
 
 def test_the_command_prints_a_table_and_writes_what_it_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    contenders = [Sleeper("released", 0.02, []), Sleeper("paper", 0.01, [])]
+    contenders = [Sleeper("upstream", 0.02, []), Sleeper("paper", 0.01, [])]
     monkeypatch.setattr(sys.modules["cryoemmae_plugin.cli.benchmark"], "_contenders", lambda *_: contenders)
     arguments = ["benchmark", "speed", "--diameter", "60", "--size", "64", "--repeats", "2"]
     assert main([*arguments, "--out", str(tmp_path / "speed.json")]) == 0
     said = capsys.readouterr().out
-    assert "released / paper" in said
+    assert "upstream / paper" in said
     assert "hardware: " in said
     found = json.loads((tmp_path / "speed.json").read_text())
     assert len(found["runs"]) == 4
-    assert 1.2 < found["released_over"]["paper"]["wall"]["encode"]["median"] < 3
+    assert 1.2 < found["upstream_over"]["paper"]["wall"]["encode"]["median"] < 3
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_the_command_prints_a_table_and_writes_what_it_measured(
     [
         (["--repeats", "0"], r"--repeats is 0"),
         (["--diameter", "-3"], "diameter"),
-        (["--released", "/no/such/folder"], "not a checkout"),
+        (["--upstream", "/no/such/folder"], "not a checkout"),
     ],
 )
 def test_wrong_requests_are_told_apart(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

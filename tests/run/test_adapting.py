@@ -16,7 +16,7 @@ from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.run import adapting
 from cryoemmae_plugin.run.adapting import MODEL_FOLDER, NOTE_FILE, SAMPLE, read_note, settle_model
-from cryoemmae_plugin.run.ahead import Loaded
+from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.settings import PickerSettings, make_settings
 from cryoemmae_plugin.training import adapt

@@ -12,8 +12,8 @@ import pytest
 from cryoemmae_plugin.core.diameter import DiameterEstimate
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run import diameter as module
-from cryoemmae_plugin.run.ahead import Loaded
 from cryoemmae_plugin.run.diameter import NOTE_FILE, SAMPLE, account_for, evenly_spread, read_note, settle_diameter
+from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.settings import RequestedSettings, make_settings, request_settings
 from cryoemmae_plugin.types import Micrograph

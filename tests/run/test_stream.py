@@ -237,7 +237,7 @@ def test_waiting_for_the_reader_and_for_the_disk_is_booked(
     assert sum(outcome.seconds["wait"] for outcome in writing) > 0.1
 
 
-class CountingLane:
+class CountingTransfer:
     """Stands in for the way to a GPU; counts the images on it, and notes what happens in which order."""
 
     def __init__(self) -> None:
@@ -257,43 +257,43 @@ class CountingLane:
 
     def _copy(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         copy = image.copy().view(OnDevice)
-        copy.lane = self
+        copy.transfer = self
         self.alive += 1
         self.most = max(self.most, self.alive)
         return copy
 
 
 class OnDevice(np.ndarray):
-    lane: CountingLane | None = None
+    transfer: CountingTransfer | None = None
 
     def __del__(self) -> None:
-        if self.lane is not None:
-            self.lane.alive -= 1
+        if self.transfer is not None:
+            self.transfer.alive -= 1
 
 
 def test_the_next_image_is_on_its_way_to_the_device_while_one_is_picked_but_no_more_than_that(
     store: ResultStore, fake_engine: ModuleType
 ) -> None:
-    lane = CountingLane()
+    transfer = CountingTransfer()
     micrographs = [Micrograph(Path(f"m{i}.mrc"), None, f"m{i}") for i in range(12)]
 
     class Picker:
         def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: object = None) -> Picks:
             assert isinstance(image, OnDevice)
-            lane.events.append(f"pick {image[0, 0]:.0f}")
+            transfer.events.append(f"pick {image[0, 0]:.0f}")
             time.sleep(0.05)  # so that the next one has been read
             return Picks.none((4, 4))
 
     def loader(micrograph: Micrograph) -> Loaded:
         return Loaded(np.full((4, 4), int(micrograph.uid[1:]), np.float32), 1.0, 1, 0.0)
 
-    list(pick_micrographs(micrographs, Picker(), store, jobs=4, loader=loader, lane=lane))
-    assert [event for event in lane.events if event.startswith("pick")] == [f"pick {i}" for i in range(12)]
+    list(pick_micrographs(micrographs, Picker(), store, jobs=4, loader=loader, transfer=transfer))
+    assert [event for event in transfer.events if event.startswith("pick")] == [f"pick {i}" for i in range(12)]
     for index in range(2, 12):
-        assert lane.events.index(f"send {index}") < lane.events.index(f"pick {index - 1}")
-        assert lane.events.index(f"send {index}") > lane.events.index(f"receive {index - 1}")
-    assert lane.most == 2
-    assert lane.alive == 0
+        assert transfer.events.index(f"send {index}") < transfer.events.index(f"pick {index - 1}")
+        assert transfer.events.index(f"send {index}") > transfer.events.index(f"receive {index - 1}")
+    assert transfer.most == 2
+    assert transfer.alive == 0
 
 
 def test_what_is_wrong_with_all_micrographs_ends_the_run(store: ResultStore) -> None:

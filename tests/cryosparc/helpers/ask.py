@@ -7,7 +7,7 @@ from typing import Any
 import stub
 
 from cryoemmae_plugin.settings import request_settings
-from cryosparc_job.making import begin
+from cryosparc_job.create import begin
 from cryosparc_job.picking import JobReport
 from cryosparc_job.request import PickRequest, make_request
 

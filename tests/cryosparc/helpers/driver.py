@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import stub
 
 import cryosparc_job.cli as cli
-from cryosparc_job import life, picking
+from cryosparc_job import lifecycle, picking
 
 if __name__ == "__main__":
     cli.build_engine = stub.StubEngines(float(os.environ.get("STUB_DELAY_S", "0")))  # type: ignore[assignment]
-    life.CHECK_EVERY_S = float(os.environ.get("STUB_CHECK_S", "0.2"))
+    lifecycle.CHECK_EVERY_S = float(os.environ.get("STUB_CHECK_S", "0.2"))
     picking.FIRST_SAVE_S = float(os.environ.get("STUB_SAVE_S", "60"))
     sys.exit(cli.main(sys.argv[1:]))

@@ -39,5 +39,5 @@ class WorkerPicker:
         return Picks(xy, score, rng.random(n).astype(np.float32), image.shape)  # type: ignore[arg-type]
 
 
-def make_worker_picker(recipe: Any) -> WorkerPicker:
+def make_worker_picker(spec: Any) -> WorkerPicker:
     return WorkerPicker()

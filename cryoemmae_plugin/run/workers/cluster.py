@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cryoemmae_plugin.errors import ClusterError
-from cryoemmae_plugin.run.executors.options import ExecutorOptions
+from cryoemmae_plugin.run.workers.options import ExecutorOptions
 
 if TYPE_CHECKING:
     from distributed import Client, Security
@@ -30,7 +30,7 @@ CONNECT_S = 15
 SLURM_MEMORY, SLURM_THREADS = "16GB", 4
 _HIDDEN = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """No dashboard: it would show the run to everybody, and take a port that somebody else may want."""
-_PRELOAD = "cryoemmae_plugin.run.executors.preload"
+_PRELOAD = "cryoemmae_plugin.run.workers.preload"
 
 
 def require_dask() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from cryosparc_job.account import Account
+from cryosparc_job.credentials import Credentials
 from cryosparc_job.errors import ClientError, ServerGone
 
 CLIENT_PACKAGE = "cryosparc-tools"
@@ -28,7 +28,7 @@ class Server:
     version: str | None
 
 
-def probe(account: Account) -> Server:
+def probe(credentials: Credentials) -> Server:
     """Ask an address what it is: 5.x answers with its interface's description, 4.x on the base port plus 2.
 
     Raises
@@ -36,18 +36,19 @@ def probe(account: Account) -> Server:
     ServerGone
         When no CryoSPARC answers.
     """
-    schema = _fetch(urllib.request.Request(f"{account.url}{_API}/openapi.json"))
+    schema = _fetch(urllib.request.Request(f"{credentials.url}{_API}/openapi.json"))
     if isinstance(schema, dict) and "paths" in schema:
-        return Server(5, _plain(schema.get("info", {}).get("version")) or _version_of_5(account, schema))
+        return Server(5, _plain(schema.get("info", {}).get("version")) or _version_of_5(credentials, schema))
     body = json.dumps({"jsonrpc": "2.0", "method": "get_running_version", "params": [], "id": "1"}).encode()
-    headers = {"Content-Type": "application/json", "License-ID": account.license_id or "", "Originator": "client"}
-    core = f"http://{account.host}:{account.base_port + 2}/api"
+    headers = {"Content-Type": "application/json", "License-ID": credentials.license_id or "", "Originator": "client"}
+    core = f"http://{credentials.host}:{credentials.base_port + 2}/api"
     answer = _fetch(urllib.request.Request(core, data=body, headers=headers))
     if answer is not None:
         return Server(4, _plain(answer.get("result")) if isinstance(answer, dict) else None)
     raise ServerGone(
-        f"no CryoSPARC answers at {account.url} (5.x), nor at port {account.base_port + 2} (4.x). Is it running "
-        "(cryosparcm status), and can this host reach it? From another host than the master give --url with its name."
+        f"no CryoSPARC answers at {credentials.url} (5.x), nor at port {credentials.base_port + 2} (4.x). "
+        "Is it running (cryosparcm status), and can this host reach it? From another host than the master give --url "
+        "with its name."
     )
 
 
@@ -74,7 +75,7 @@ def pip_line(wanted: str) -> str:
     return f"pip install {CLIENT_PACKAGE}~={major}.{minor}.0"
 
 
-def check_client(account: Account, server: Server, client: str) -> None:
+def check_client(credentials: Credentials, server: Server, client: str) -> None:
     """Make sure that client and instance are of the same minor version.
 
     Raises
@@ -95,16 +96,16 @@ def check_client(account: Account, server: Server, client: str) -> None:
     else:
         way_out = f"pip install '{CLIENT_PACKAGE}>={server.major},<{server.major + 1}' (or of its exact minor version)"
     raise ClientError(
-        f"CryoSPARC at {account.url} is version {found}, and the installed {CLIENT_PACKAGE} is {client}; "
+        f"CryoSPARC at {credentials.url} is version {found}, and the installed {CLIENT_PACKAGE} is {client}; "
         f"the first two numbers must be the same: {way_out}"
     )
 
 
-def _version_of_5(account: Account, schema: dict[str, Any]) -> str | None:
+def _version_of_5(credentials: Credentials, schema: dict[str, Any]) -> str | None:
     """Ask the operation that tells the version, in case it wants no login."""
     for path, methods in schema["paths"].items():
         if methods.get("get", {}).get("summary") == "config.get_version":
-            return _plain(_fetch(urllib.request.Request(f"{account.url}{_API}{path}")))
+            return _plain(_fetch(urllib.request.Request(f"{credentials.url}{_API}{path}")))
     return None
 
 

@@ -1,4 +1,4 @@
-"""Micrographs on their way to the picker: threads read them ahead of their turn."""
+"""Prefetch micrographs: threads read the next ones while one is picked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
-from cryoemmae_plugin.run.lanes import Image, Lane
+from cryoemmae_plugin.run.transfer import Image, Transfer
 from cryoemmae_plugin.types import Micrograph
 
 
@@ -30,7 +30,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Staged:
-    """The same on its way to the device: the image may be anywhere."""
+    """The same; the image may be in the host's memory or on the device."""
 
     image: Image
     pixel_size_A: float
@@ -53,39 +53,39 @@ def load(micrograph: Micrograph) -> Loaded:
     return Loaded(read_image(micrograph.path), pixel_size_A, source_bytes, time.perf_counter() - start)
 
 
-class Coming:
-    """A micrograph on its way from the file to the picker."""
+class Prefetched:
+    """A micrograph that is being read for the picker."""
 
-    def __init__(self, micrograph: Micrograph, staged: Future[Staged], lane: Lane) -> None:
+    def __init__(self, micrograph: Micrograph, staged: Future[Staged], transfer: Transfer) -> None:
         self.micrograph = micrograph
-        self._staged, self._lane = staged, lane
+        self._staged, self._transfer = staged, transfer
 
     def send(self) -> None:
-        """Start to copy the image to the device, if it has been read."""
+        """Start to copy the image to the device, if it is read already."""
         if self._staged.done() and self._staged.exception() is None:
             staged = self._staged.result()
             self._staged = Future()  # forget the image in the host's memory
-            self._staged.set_result(replace(staged, image=self._lane.send(staged.image)))
+            self._staged.set_result(replace(staged, image=self._transfer.send(staged.image)))
 
-    def arrive(self) -> Staged:
-        """Wait until it has been read, and hand it over; to be called once."""
+    def receive(self) -> Staged:
+        """Wait until it is read, and return it on the picker's device; call it once."""
         staged = self._staged.result()
-        del self._staged  # or the image outlives its turn
-        return replace(staged, image=self._lane.receive(staged.image))
+        del self._staged  # so that the image is freed after its turn
+        return replace(staged, image=self._transfer.receive(staged.image))
 
 
-class ReadAhead:
-    """Keeps `jobs` micrographs in the making ahead of the one that is handed out."""
+class Prefetcher:
+    """Iterates over micrographs, and keeps `jobs` of them read or being read beyond the present one."""
 
     def __init__(
-        self, micrographs: Iterable[Micrograph], loader: Callable[[Micrograph], Loaded], lane: Lane, jobs: int
+        self, micrographs: Iterable[Micrograph], loader: Callable[[Micrograph], Loaded], transfer: Transfer, jobs: int
     ) -> None:
-        self._loader, self._lane, self._jobs = loader, lane, max(1, jobs)
+        self._loader, self._transfer, self._jobs = loader, transfer, max(1, jobs)
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="read")
-        self._waiting = (Coming(m, self._pool.submit(self._read, m), lane) for m in micrographs)
-        self._ahead: deque[Coming] = deque()
+        self._rest = (Prefetched(m, self._pool.submit(self._read, m), transfer) for m in micrographs)
+        self._queue: deque[Prefetched] = deque()
 
-    def __enter__(self) -> ReadAhead:
+    def __enter__(self) -> Prefetcher:
         return self
 
     def __exit__(
@@ -93,17 +93,17 @@ class ReadAhead:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def __iter__(self) -> Iterator[Coming]:
-        self._ahead.extend(islice(self._waiting, self._jobs))
-        while self._ahead:
-            self._ahead.extend(islice(self._waiting, 1))
-            yield self._ahead.popleft()
+    def __iter__(self) -> Iterator[Prefetched]:
+        self._queue.extend(islice(self._rest, self._jobs))
+        while self._queue:
+            self._queue.extend(islice(self._rest, 1))
+            yield self._queue.popleft()
 
     @property
-    def next(self) -> Coming | None:
-        """The one after the one that was handed out last."""
-        return self._ahead[0] if self._ahead else None
+    def next(self) -> Prefetched | None:
+        """The micrograph that follows the present one."""
+        return self._queue[0] if self._queue else None
 
     def _read(self, micrograph: Micrograph) -> Staged:
         loaded = self._loader(micrograph)
-        return Staged(self._lane.stage(loaded.image), loaded.pixel_size_A, loaded.source_bytes, loaded.seconds)
+        return Staged(self._transfer.stage(loaded.image), loaded.pixel_size_A, loaded.source_bytes, loaded.seconds)

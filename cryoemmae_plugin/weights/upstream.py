@@ -1,4 +1,4 @@
-"""Checkpoints of the released research code, turned into model folders.
+"""Import the checkpoints that are published with the method ("upstream") as model folders.
 
 Such a checkpoint is a torch file ``{'model': state_dict, 'optimizer': …, 'epoch': …, 'scaler': …}``. Its encoder and
 decoder have the names and the mathematics of ours, so tensors are checked and copied; nothing is converted.
@@ -10,20 +10,21 @@ import datetime
 import math
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
 import joblib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig, sincos_positions
+from cryoemmae_plugin.core.encoder import Block, Encoder, EncoderConfig, sincos_positions
 from cryoemmae_plugin.errors import ModelError, OutputError
-from cryoemmae_plugin.training.mae import Decoder, DecoderConfig
-from cryoemmae_plugin.weights import is_model_name, list_models, save_model, user_models_dir
-from cryoemmae_plugin.weights.card import LIMITS, make_card
+from cryoemmae_plugin.weights.card import LIMITS, is_model_name, make_card
+from cryoemmae_plugin.weights.folder import save_model
+from cryoemmae_plugin.weights.installed import list_models, user_models_dir
 from cryoemmae_plugin.weights.model import CENTROIDS
 from cryoemmae_plugin.weights.tensors import check_tensors, sha256_of
 
@@ -56,6 +57,9 @@ UNPICKLING_ERRORS = (
 )
 """What torch, joblib and numpy raise for files that are damaged, or not theirs."""
 
+FindCluster = Callable[[Encoder, float, float, NDArray[np.float32]], "int | None"]
+"""Tells which centroid is particles, from an encoder, mean and std of its training set, and centroids (k, dim)."""
+
 
 def import_upstream(
     checkpoint: Path,
@@ -66,26 +70,29 @@ def import_upstream(
     name: str,
     allow_pickle: bool = False,
     encoder: EncoderConfig = PUBLISHED_ENCODER,
+    find_cluster: FindCluster | None = None,
 ) -> Path:
-    """Turn a released checkpoint into a model of the user's.
+    """Import a published checkpoint as a model of the user's.
 
     Parameters
     ----------
     checkpoint : Path
         Torch file; it is loaded without running any code of it.
     kmeans : Path or None
-        Centroids of the training set's clusters: an .npz file with `centroids` or `cluster_centers_`, or the released
+        Centroids of the training set's clusters: an .npz file with `centroids` or `cluster_centers_`, or the published
         joblib pickle. Without it the model has no clusters.
     mean, std : float
         Of the training set's pixels, scaled to 0..1.
     particle_cluster : int or None
-        Which centroid is particles; None finds it, on simulated micrographs.
+        Which centroid is particles; None asks `find_cluster`.
     name : str
         What the model will be called.
     allow_pickle : bool
         Whether `kmeans` may be a pickle, which can run any code when it is opened.
     encoder : EncoderConfig
         Dimensions that the checkpoint must have.
+    find_cluster : callable, optional
+        Finds the particles' centroid; without it, it stays unknown.
 
     Returns
     -------
@@ -105,8 +112,8 @@ def import_upstream(
     clusters = {} if kmeans is None else {CENTROIDS: read_centroids(kmeans, allow_pickle)}
     if particle_cluster is not None and kmeans is None:
         raise ModelError(f"--particle-cluster is {particle_cluster}, but there are no clusters; give --kmeans FILE too")
-    if particle_cluster is None and clusters:
-        particle_cluster = _find_particle_cluster(encoder_state, encoder, mean, std, clusters[CENTROIDS])
+    if particle_cluster is None and clusters and find_cluster is not None:
+        particle_cluster = _found_cluster(find_cluster, encoder_state, encoder, mean, std, clusters[CENTROIDS])
     card = make_card(
         f"model {name!r}",
         name=name,
@@ -132,7 +139,7 @@ def import_upstream(
 
 
 def read_checkpoint(path: Path, encoder: EncoderConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Read a released checkpoint.
+    """Read a published checkpoint.
 
     Returns
     -------
@@ -247,9 +254,27 @@ def _check_decoder(path: Path, state: Mapping[str, Tensor], encoder: EncoderConf
         raise ModelError(
             f"{path}: a decoder of {depth} blocks and {dim} dimensions (mask_token) is not one; get it again"
         )
+    check_tensors(path, state, _decoder_shapes(encoder, dim, depth))
+
+
+def _decoder_shapes(encoder: EncoderConfig, dim: int, depth: int) -> dict[str, torch.Size]:
+    """Shapes of a decoder's tensors by name."""
+    pixels = encoder.patch_px**2
+    outside = {
+        "decoder_embed.weight": (dim, encoder.embed_dim),
+        "decoder_embed.bias": (dim,),
+        "mask_token": (1, 1, dim),
+        "decoder_norm.weight": (dim,),
+        "decoder_norm.bias": (dim,),
+        "decoder_pred.weight": (pixels, dim),
+        "decoder_pred.bias": (pixels,),
+    }
     with torch.device("meta"):
-        decoder = Decoder(encoder, DecoderConfig(embed_dim=dim, depth=depth, num_heads=1, mlp_ratio=encoder.mlp_ratio))
-    check_tensors(path, state, {name: tensor.shape for name, tensor in decoder.state_dict().items()})
+        block = Block(dim, num_heads=1, mlp_ratio=encoder.mlp_ratio).state_dict()
+    blocks = {
+        f"decoder_blocks.{index}.{name}": tensor.shape for index in range(depth) for name, tensor in block.items()
+    }
+    return {name: torch.Size(shape) for name, shape in outside.items()} | blocks
 
 
 def _check_positions(path: Path, name: str, stored: Tensor, grid: int) -> None:
@@ -300,14 +325,12 @@ def _first_line(err: BaseException) -> str:
     return str(err).strip().split("\n")[0] or type(err).__name__
 
 
-def _find_particle_cluster(
-    state: Mapping[str, Tensor], config: EncoderConfig, mean: float, std: float, centroids: Tensor
+def _found_cluster(
+    find: FindCluster, state: Mapping[str, Tensor], config: EncoderConfig, mean: float, std: float, centroids: Tensor
 ) -> int | None:
-    """Name the particle cluster; None where the centroids do not fit the encoder, which saving the model will tell."""
-    from cryoemmae_plugin.training.clusters import particle_cluster_by_simulation
-
+    """Find the particle cluster; None where the centroids do not fit the encoder, which saving the model will tell."""
     if centroids.ndim != 2 or centroids.shape[1] != config.embed_dim:
         return None
     encoder = Encoder(config)
     encoder.load_state_dict(state)
-    return particle_cluster_by_simulation(encoder, mean, std, centroids.float().numpy())
+    return find(encoder, mean, std, centroids.float().numpy())

@@ -1,4 +1,4 @@
-"""The run's side and the worker's side of picking on workers, without the processes: order, bounds, tries, refusals."""
+"""Both sides of picking on workers, without the processes: order, bounds, attempts, refusals."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from cryoemmae_plugin.errors import ClusterError, Interrupted, ModelError
-from cryoemmae_plugin.run.executors import driver as driver_module
-from cryoemmae_plugin.run.executors.driver import BATCHES_PER_WORKER, Driver
-from cryoemmae_plugin.run.executors.recipe import PROBE_FILE, Batch, Recipe, build_picker, host_name
-from cryoemmae_plugin.run.executors.task import pick_batch
-from cryoemmae_plugin.run.executors.tries import Tries
 from cryoemmae_plugin.run.inputs import find_micrographs
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.run.workers import dispatcher as dispatcher_module
+from cryoemmae_plugin.run.workers.attempts import Attempts
+from cryoemmae_plugin.run.workers.dispatcher import BATCHES_PER_WORKER, Dispatcher
+from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, Batch, RunSpec, build_picker, host_name
+from cryoemmae_plugin.run.workers.task import pick_batch
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import package_version
 
@@ -85,8 +85,8 @@ def store(tmp_path: Path, record: RunRecord) -> Iterator[ResultStore]:
 
 
 @pytest.fixture
-def recipe(store: ResultStore) -> Recipe:
-    return Recipe(
+def spec(store: ResultStore) -> RunSpec:
+    return RunSpec(
         version=package_version(),
         host=host_name(),
         record=store.record,
@@ -101,13 +101,13 @@ def recipe(store: ResultStore) -> Recipe:
 
 
 @pytest.fixture
-def drive(store: ResultStore, recipe: Recipe) -> Callable[..., Iterator[MicrographResult]]:
-    def drive(
+def dispatch(store: ResultStore, spec: RunSpec) -> Callable[..., Iterator[MicrographResult]]:
+    def dispatch(
         micrographs: list[Micrograph], client: InThreads, should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[MicrographResult]:
-        return Driver(client, recipe, store, make_worker_picker, should_stop, 60.0).pick(micrographs)  # type: ignore[arg-type]
+        return Dispatcher(client, spec, store, make_worker_picker, should_stop, 60.0).pick(micrographs)  # type: ignore[arg-type]
 
-    return drive
+    return dispatch
 
 
 def many(folder: Path, make_micrograph: MakeMicrograph, count: int) -> list[Micrograph]:
@@ -118,10 +118,10 @@ def many(folder: Path, make_micrograph: MakeMicrograph, count: int) -> list[Micr
 
 
 def test_results_come_in_order_and_few_are_under_way(
-    drive: Any, tmp_path: Path, make_micrograph: MakeMicrograph
+    dispatch: Any, tmp_path: Path, make_micrograph: MakeMicrograph
 ) -> None:
     micrographs, client = many(tmp_path / "mics", make_micrograph, 150), InThreads()
-    outcomes = list(drive(micrographs, client))
+    outcomes = list(dispatch(micrographs, client))
     assert [outcome.micrograph for outcome in outcomes] == micrographs
     assert all(outcome.result is not None and len(outcome.result.picks) == 3 for outcome in outcomes)
     assert {"read", "fake", "write"} <= set(outcomes[-1].seconds)
@@ -129,7 +129,7 @@ def test_results_come_in_order_and_few_are_under_way(
     assert client.sent < 75, "many are handed out together once it is known how fast they are"
 
 
-def test_a_stop_is_heeded_while_workers_are_busy_or_missing(drive: Any, folder_of_six: Path) -> None:
+def test_a_stop_is_heeded_while_workers_are_busy_or_missing(dispatch: Any, folder_of_six: Path) -> None:
     class Empty(InThreads):
         def nthreads(self) -> dict[str, int]:
             return {}
@@ -137,48 +137,48 @@ def test_a_stop_is_heeded_while_workers_are_busy_or_missing(drive: Any, folder_o
     micrographs = find_micrographs([folder_of_six])
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
-        list(drive(micrographs, Empty(), lambda: next(asked)))
+        list(dispatch(micrographs, Empty(), lambda: next(asked)))
 
 
-def test_a_worker_of_another_version_is_refused_by_name(drive: Any, folder_of_six: Path) -> None:
+def test_a_worker_of_another_version_is_refused_by_name(dispatch: Any, folder_of_six: Path) -> None:
     client = InThreads(version="9.9.9")
     with pytest.raises(ClusterError, match=r"tcp://host0:1 has 9\.9\.9"):
-        list(drive(find_micrographs([folder_of_six]), client))
+        list(dispatch(find_micrographs([folder_of_six]), client))
     assert client.sent == 0
 
 
-def test_workers_that_only_die_end_the_run(drive: Any, folder_of_six: Path) -> None:
+def test_workers_that_only_die_end_the_run(dispatch: Any, folder_of_six: Path) -> None:
     from distributed import KilledWorker
 
     def die(*arguments: Any) -> None:
         raise KilledWorker("task", None, 4)
 
     with pytest.raises(ClusterError, match="die before they pick anything"):
-        list(drive(find_micrographs([folder_of_six]), InThreads(die)))
+        list(dispatch(find_micrographs([folder_of_six]), InThreads(die)))
 
 
-def test_what_is_wrong_with_the_package_on_a_worker_is_said(drive: Any, folder_of_six: Path) -> None:
+def test_what_is_wrong_with_the_package_on_a_worker_is_said(dispatch: Any, folder_of_six: Path) -> None:
     def broken(*arguments: Any) -> None:
         raise ImportError("libGL.so.1")
 
     with pytest.raises(ClusterError, match=r"unexpected ImportError: libGL\.so\.1"):
-        list(drive(find_micrographs([folder_of_six]), InThreads(broken)))
+        list(dispatch(find_micrographs([folder_of_six]), InThreads(broken)))
 
 
 def test_a_scheduler_that_falls_silent_ends_the_run(
-    drive: Any, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch
+    dispatch: Any, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Gone(InThreads):
         def nthreads(self) -> dict[str, int]:
             raise OSError("connection closed")
 
-    monkeypatch.setattr("cryoemmae_plugin.run.executors.crew.GONE_S", 0.1)
-    monkeypatch.setattr("cryoemmae_plugin.run.executors.crew.LOOK_S", 0.05)
+    monkeypatch.setattr("cryoemmae_plugin.run.workers.monitor.GONE_S", 0.1)
+    monkeypatch.setattr("cryoemmae_plugin.run.workers.monitor.LOOK_S", 0.05)
     with pytest.raises(ClusterError, match="does not answer any more"):
-        list(drive(find_micrographs([folder_of_six]), Gone()))
+        list(dispatch(find_micrographs([folder_of_six]), Gone()))
 
 
-def test_a_scheduler_that_closes_the_connection_ends_the_run(drive: Any, folder_of_six: Path) -> None:
+def test_a_scheduler_that_closes_the_connection_ends_the_run(dispatch: Any, folder_of_six: Path) -> None:
     class Closed(InThreads):
         def submit(self, function: Any, *arguments: Any, **options: Any) -> Any:
             self.status = "closed"
@@ -188,38 +188,38 @@ def test_a_scheduler_that_closes_the_connection_ends_the_run(drive: Any, folder_
             raise RuntimeError("Client is closed")
 
     with pytest.raises(ClusterError, match="does not answer any more"):
-        list(drive(find_micrographs([folder_of_six]), Closed()))
+        list(dispatch(find_micrographs([folder_of_six]), Closed()))
 
 
 def test_a_result_that_shows_late_is_waited_for(
-    drive: Any, store: ResultStore, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch
+    dispatch: Any, store: ResultStore, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import threading
 
-    def late(recipe: str, first: int, rows: Any, make: Any) -> Any:
-        answer = pick_batch(recipe, first, rows, make)
+    def late(spec: str, first: int, rows: Any, make: Any) -> Any:
+        answer = pick_batch(spec, first, rows, make)
         path = store.path_of("mic_2")
         if first == 2:
             path.rename(path.with_suffix(".hidden"))
             threading.Timer(0.5, lambda: path.with_suffix(".hidden").rename(path)).start()
         return answer
 
-    monkeypatch.setattr(driver_module, "POLL_S", 0.05)
-    outcomes = list(drive(find_micrographs([folder_of_six]), InThreads(late)))
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 0.05)
+    outcomes = list(dispatch(find_micrographs([folder_of_six]), InThreads(late)))
     assert len(outcomes[2].result.picks) == 20
 
 
-def answer_of(recipe: Recipe, micrographs: list[Micrograph], first: int = 0, make: Any = make_worker_picker) -> Any:
-    return pick_batch(recipe.model_dump_json(), first, Batch(first, micrographs).rows(), make)
+def answer_of(spec: RunSpec, micrographs: list[Micrograph], first: int = 0, make: Any = make_worker_picker) -> Any:
+    return pick_batch(spec.model_dump_json(), first, Batch(first, micrographs).rows(), make)
 
 
 def test_a_worker_elsewhere_writes_what_a_run_here_would(
-    store: ResultStore, recipe: Recipe, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    store: ResultStore, spec: RunSpec, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     relative = Micrograph(Path("mics/mic_2.mrc"), None, "mic_2")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    answer = answer_of(recipe.model_copy(update={"base": tmp_path}), [relative])
+    answer = answer_of(spec.model_copy(update={"base": tmp_path}), [relative])
     assert [(uid, reason) for uid, reason, _ in answer["outcomes"]] == [("mic_2", None)]
     assert store.load("mic_2").micrograph == "mics/mic_2.mrc"
     assert store.load("mic_2").source == str(folder_of_six / "mic_2.mrc")
@@ -236,38 +236,38 @@ def test_a_worker_elsewhere_writes_what_a_run_here_would(
     ],
 )
 def test_a_worker_that_cannot_do_its_part_says_why(
-    recipe: Recipe, folder_of_six: Path, change: dict[str, Any], kind: str, message: str
+    spec: RunSpec, folder_of_six: Path, change: dict[str, Any], kind: str, message: str
 ) -> None:
-    answer = answer_of(recipe.model_copy(update=change), find_micrographs([folder_of_six]))
+    answer = answer_of(spec.model_copy(update=change), find_micrographs([folder_of_six]))
     assert answer["error"] == kind
     assert message in answer["text"]
     assert answer["host"] == host_name()
 
 
-def test_a_model_that_is_another_one_or_absent_on_the_worker_is_refused(recipe: Recipe, tiny_model: Path) -> None:
+def test_a_model_that_is_another_one_or_absent_on_the_worker_is_refused(spec: RunSpec, tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="another model here"):
-        build_picker(recipe.model_copy(update={"model": str(tiny_model)}))
+        build_picker(spec.model_copy(update={"model": str(tiny_model)}))
     with pytest.raises(ModelError, match="where all workers see it"):
-        build_picker(recipe.model_copy(update={"model": "/nowhere/model"}))
+        build_picker(spec.model_copy(update={"model": "/nowhere/model"}))
 
 
 def test_what_a_process_has_died_over_is_picked_alone_and_given_up_after_three_tries(
-    store: ResultStore, recipe: Recipe, folder_of_six: Path
+    store: ResultStore, spec: RunSpec, folder_of_six: Path
 ) -> None:
-    micrographs, notes = find_micrographs([folder_of_six]), store.folder / ".tries"
+    micrographs, notes = find_micrographs([folder_of_six]), store.folder / ".attempts"
     notes.mkdir()
     (notes / "0-6").write_text("node1 77\n")  # a process died over the batch
     (notes / "2").write_text("node1 78\nnode2 79\nnode1 80\n")
     (notes / "4").write_text("node2 81\nnode2 82\n")
-    reasons = [reason for _, reason, _ in answer_of(recipe, micrographs)["outcomes"]]
+    reasons = [reason for _, reason, _ in answer_of(spec, micrographs)["outcomes"]]
     assert [reason is None for reason in reasons] == [True, True, False, True, True, True]
-    assert "mic_2.mrc: given up after 3 tries" in reasons[2]
+    assert "mic_2.mrc: given up after 3 attempts" in reasons[2]
     assert "node1, node2" in reasons[2]
     assert not (notes / "4").exists(), "what ends well leaves no note"
 
 
 def test_notes_of_tries_end_with_the_try(tmp_path: Path) -> None:
-    tries = Tries(tmp_path)
-    with tries.noted("1"):
-        assert tries.deaths("1") == [host_name()]
-    assert tries.deaths("1") == []
+    attempts = Attempts(tmp_path)
+    with attempts.noted("1"):
+        assert attempts.deaths("1") == [host_name()]
+    assert attempts.deaths("1") == []

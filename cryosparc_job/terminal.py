@@ -35,7 +35,7 @@ class Hangup:
     """Until a job lives and notes signals itself: each of them ends the program as Ctrl-C does."""
 
     def __enter__(self) -> None:
-        from cryosparc_job.life import SIGNALS
+        from cryosparc_job.lifecycle import SIGNALS
 
         self._before = {number: signal.signal(number, self._raise) for number in SIGNALS}
 

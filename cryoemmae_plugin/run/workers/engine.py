@@ -16,13 +16,13 @@ from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.device import choose_device, split_devices
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.files import atomic_write
-from cryoemmae_plugin.run.executors import clusters
-from cryoemmae_plugin.run.executors.driver import Driver
-from cryoemmae_plugin.run.executors.options import SLURM, ExecutorOptions
-from cryoemmae_plugin.run.executors.recipe import PROBE_FILE, MakePicker, Recipe, build_picker, host_name
-from cryoemmae_plugin.run.executors.tries import Tries
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.run.workers import cluster
+from cryoemmae_plugin.run.workers.attempts import Attempts
+from cryoemmae_plugin.run.workers.dispatcher import Dispatcher
+from cryoemmae_plugin.run.workers.options import SLURM, ExecutorOptions
+from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, MakePicker, RunSpec, build_picker, host_name
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import package_version
@@ -97,22 +97,22 @@ class WorkerEngine:
         """
         if not micrographs:
             return
-        recipe, tries = self._recipe(micrographs, store, jobs), Tries(store.folder)
+        spec, attempts = self._run_spec(micrographs, store, jobs), Attempts(store.folder)
         probe = store.folder / PROBE_FILE
-        tries.clear()
+        attempts.clear()
         try:
             with atomic_write(probe) as file:
-                file.write(recipe.token)
+                file.write(spec.token)
             with self._client(store.folder) as client:
                 wait_s = 60 * self.options.worker_wait
-                yield from Driver(client, recipe, store, self.make, should_stop, wait_s).pick(micrographs)
+                yield from Dispatcher(client, spec, store, self.make, should_stop, wait_s).pick(micrographs)
         finally:
             probe.unlink(missing_ok=True)
-            tries.clear()
+            attempts.clear()
 
-    def _recipe(self, micrographs: Sequence[Micrograph], store: ResultStore, jobs: int) -> Recipe:
+    def _run_spec(self, micrographs: Sequence[Micrograph], store: ResultStore, jobs: int) -> RunSpec:
         device = ("cpu" if self.gpus[0] is None else "cuda:0") if self.gpus else self.remote_device
-        return Recipe(
+        return RunSpec(
             version=package_version(),
             host=host_name(),
             record=store.record,
@@ -129,10 +129,10 @@ class WorkerEngine:
 
     def _client(self, folder: Path) -> AbstractContextManager[Client]:
         if self.gpus:
-            return clusters.local_workers(self.gpus, self.options.worker_memory)
+            return cluster.local_workers(self.gpus, self.options.worker_memory)
         if self.options.scheduler == SLURM:
-            return clusters.slurm_workers(self.options, self.threads, folder.absolute())
-        return clusters.workers_of(str(self.options.scheduler))
+            return cluster.slurm_workers(self.options, self.threads, folder.absolute())
+        return cluster.workers_of(str(self.options.scheduler))
 
 
 def needs_workers(options: ExecutorOptions, devices: Sequence[str]) -> bool:
@@ -159,7 +159,7 @@ def build_worker_engine(
     DeviceError, ModelError
         When a device or the model is not there.
     """
-    clusters.require_dask()
+    cluster.require_dask()
     names = _split(devices)
     gpus: list[int | None] = []
     if options.scheduler is None:

@@ -9,7 +9,7 @@ BATCH_S = 4.0
 MOST = 32
 
 
-class Pace:
+class BatchSizer:
     """Learns from batches how long a micrograph takes."""
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Pace:
         """Note a batch; recent ones weigh more."""
         self._micrographs, self._seconds = self._micrographs / 2 + micrographs, self._seconds / 2 + seconds
 
-    def batch_size(self, remaining: int, workers: int) -> int:
+    def next(self, remaining: int, workers: int) -> int:
         """Micrographs of the next batch: one at first, and fewer again towards the end, so that no worker is idle."""
         if not self._micrographs:
             return 1

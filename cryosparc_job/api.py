@@ -8,8 +8,8 @@ from typing import Any
 
 from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.settings import Auto, request_settings
+from cryosparc_job.create import begin
 from cryosparc_job.instance import Instance
-from cryosparc_job.making import begin
 from cryosparc_job.picking import BuildEngine, JobReport
 from cryosparc_job.request import make_request
 from cryosparc_job.resuming import resume_job

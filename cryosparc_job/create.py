@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoemmae_plugin.cli.session import AnyEngine
-from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
+from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
 from cryoemmae_plugin.settings import PickerSettings
-from cryosparc_job.checks import Prepared, prepare
 from cryosparc_job.errors import CryosparcError
 from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
 from cryosparc_job.picking import BuildEngine, ChooseEngine, PickJob
+from cryosparc_job.preflight import Prepared, prepare
 from cryosparc_job.request import PickRequest, save_request, work_folder
 from cryosparc_job.slots import PARTICLE_SLOTS, ParticleRows
 
@@ -45,7 +45,7 @@ def begin(
     job = ExternalJob.create(instance, request.project, request.workspace, request.title)
     try:
         rows = _furnish(job, prepared)
-        folder = work_folder(instance.account, request.project, job.uid, job.folder(), work)
+        folder = work_folder(instance.credentials, request.project, job.uid, job.folder(), work)
         save_request(folder, request)
     except BaseException as err:
         _give_up(job, str(err) or "stopped before it began")

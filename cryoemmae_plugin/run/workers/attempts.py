@@ -1,4 +1,4 @@
-"""Notes of tries under way, in the result folder: what kills its worker is found by the note that stays behind.
+"""Notes of attempts under way, in the result folder: what kills its worker is found by the note that stays behind.
 
 A note is a line with host and process. It is taken away when the try ends in any other way than the process's death.
 """
@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cryoemmae_plugin.files import output_error
-from cryoemmae_plugin.run.executors.recipe import host_name
+from cryoemmae_plugin.run.workers.run_spec import host_name
 
-FOLDER = ".tries"
+FOLDER = ".attempts"
 
 
-class Tries:
+class Attempts:
     """The notes of one run.
 
     Parameters

@@ -1,7 +1,7 @@
-"""The released research code of the method, as its user runs it: loaded from a checkout at run time, to be timed.
+"""The upstream code: the research code published with the method, loaded from a checkout and timed.
 
-It is imported from where the user says it lies, nothing of it is part of this package. It runs with the weights of a
-paper-mode model of ours, and without the mirroring of its preprocessing script, so that both sides do the same work.
+Nothing of it is part of this package: it is imported from the folder that the user names. It runs with the weights of
+one of our paper-mode models, and without the mirroring of its preprocessing script, so that both do the same work.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ HIERARCHY_FOLDER = "results/predicted_cluster_images"
 STAR_FOLDER = "results/star_files"
 
 
-class Released:
-    """The released code's steps on one micrograph after another, with the calls of its two main scripts.
+class UpstreamCode:
+    """The upstream code's steps, one micrograph at a time, with the calls of its two main scripts.
 
     Parameters
     ----------
     checkout : Path
-        Folder of the released code.
+        Folder of the upstream code.
     model : Model
         A paper-mode model of ours; its weights are used.
     diameter_A : float
@@ -61,10 +61,10 @@ class Released:
         If the folder holds no such code, or something that it needs is not installed.
     """
 
-    name = "released"
+    name = "upstream"
 
     def __init__(self, checkout: Path, model: Model, diameter_A: float, device: torch.device, scratch: Path) -> None:
-        self._preprocess, self._predict, network = load_released(checkout)
+        self._preprocess, self._predict, network = load_upstream(checkout)
         self._diameter_A, self._scratch = diameter_A, scratch.absolute()
         self._network = _with_our_weights(network, model).to(device)
         centroids = model.centroids.float().cpu().numpy()
@@ -118,8 +118,8 @@ class Released:
         return len(np.load(f"{at}micrograph.npy"))
 
 
-def load_released(checkout: Path) -> tuple[Any, Any, Any]:
-    """Import the released code's modules of preprocessing, prediction and network; nothing else sees them.
+def load_upstream(checkout: Path) -> tuple[Any, Any, Any]:
+    """Import the upstream code's modules of preprocessing, prediction and network; nothing else sees them.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def load_released(checkout: Path) -> tuple[Any, Any, Any]:
     missing = [name for name in MODULES if not (checkout / f"{name.replace('.', '/')}.py").is_file()]
     if missing:
         raise SettingsError(
-            f"--released is {checkout}: not a checkout of the released Cryo-EMMAE code (it has no "
+            f"--upstream is {checkout}: not a checkout of the Cryo-EMMAE code (it has no "
             f"{missing[0].replace('.', '/')}.py); clone github.com/azamanos/Cryo-EMMAE and give its folder"
         )
     try:
@@ -137,7 +137,7 @@ def load_released(checkout: Path) -> tuple[Any, Any, Any]:
             preprocess, predict, network = (importlib.import_module(name) for name in MODULES)
     except ImportError as err:
         raise SettingsError(
-            f"--released {checkout}: its code needs {err.name or 'a package'} ({err}); install what its README names "
+            f"--upstream {checkout}: its code needs {err.name or 'a package'} ({err}); install what its README names "
             "into this environment, for instance: pip install timm==1.0.3 joblib"
         ) from err
     return preprocess, predict, network
@@ -196,12 +196,12 @@ def _with_our_weights(network: ModuleType | Any, model: Model) -> torch.nn.Modul
     )
     refused = theirs.load_state_dict(model.encoder.state_dict(), strict=False).unexpected_keys
     if refused:
-        raise SettingsError(f"the released network does not know {', '.join(refused)}: is this another release of it?")
+        raise SettingsError(f"the upstream network does not know {', '.join(refused)}: is this another release of it?")
     return theirs.eval()
 
 
 def as_float_mrc(micrograph: Micrograph, folder: Path) -> Micrograph:
-    """Return a micrograph as the released code can read it, an MRC of 32-bit numbers; written to `folder` if it is not.
+    """Return a micrograph as the upstream code can read it, an MRC of 32-bit numbers; written to `folder` if it is not.
 
     Parameters
     ----------

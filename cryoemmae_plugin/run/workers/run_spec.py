@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from cryoemmae_plugin.run.stream import ImagePicker
 
 PROBE_FILE = ".probe"
-"""In the result folder while a run with workers goes on: holds the recipe's token."""
+"""In the result folder while a run with workers goes on: holds the spec's token."""
 
 Row = tuple[str, "float | None", str]
 """A micrograph on its way to a worker: path, Å per pixel, uid."""
 
 
-class Recipe(BaseModel):
+class RunSpec(BaseModel):
     """How a run picks, for its workers.
 
     Attributes
@@ -70,7 +70,7 @@ class Recipe(BaseModel):
     compute: ComputeOptions = AS_SUITS
 
 
-MakePicker = Callable[[Recipe], "ImagePicker"]
+MakePicker = Callable[[RunSpec], "ImagePicker"]
 """Makes what picks, on the worker; a function that workers can import."""
 
 
@@ -99,8 +99,8 @@ class Batch:
         return cls(first, [Micrograph(Path(path), pixel_size_A, uid) for path, pixel_size_A, uid in rows])
 
 
-def build_picker(recipe: Recipe) -> ImagePicker:
-    """Load the recipe's model onto the recipe's device.
+def build_picker(spec: RunSpec) -> ImagePicker:
+    """Load the spec's model onto the spec's device.
 
     Raises
     ------
@@ -111,17 +111,17 @@ def build_picker(recipe: Recipe) -> ImagePicker:
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.weights import load_model
 
-    device = choose_device(recipe.device)
+    device = choose_device(spec.device)
     try:
-        model = load_model(recipe.model)
+        model = load_model(spec.model)
     except ModelError as err:
         raise ModelError(f"{err}. Put it where all workers see it, and give its folder with --model") from err
-    if model.sha256 != recipe.record.model_sha256:
+    if model.sha256 != spec.record.model_sha256:
         raise ModelError(
-            f"{recipe.model}: another model here (sha256 {model.sha256[:12]}) than on {recipe.host} "
-            f"({recipe.record.model_sha256[:12]}); give a folder that all workers see with --model"
+            f"{spec.model}: another model here (sha256 {model.sha256[:12]}) than on {spec.host} "
+            f"({spec.record.model_sha256[:12]}); give a folder that all workers see with --model"
         )
-    return Picker(model, recipe.record.settings, device, recipe.compute)
+    return Picker(model, spec.record.settings, device, spec.compute)
 
 
 def host_name() -> str:

@@ -11,19 +11,19 @@ import time
 from collections.abc import Sequence
 
 from cryoemmae_plugin.errors import CryoemmaeError
-from cryoemmae_plugin.run.executors.recipe import Answer, Batch, MakePicker, Row, host_name
+from cryoemmae_plugin.run.workers.run_spec import Answer, Batch, MakePicker, Row, host_name
 
 _TURN = threading.Lock()
 """A worker picks one batch at a time, however many threads it has."""
 
 
-def pick_batch(recipe: str, first: int, rows: Sequence[Row], make: MakePicker) -> Answer:
+def pick_batch(spec: str, first: int, rows: Sequence[Row], make: MakePicker) -> Answer:
     """Pick some micrographs into the store.
 
     Parameters
     ----------
-    recipe : str
-        A :class:`Recipe` as JSON.
+    spec : str
+        A :class:`RunSpec` as JSON.
     first, rows : int, sequence
         A :class:`Batch`.
     make : callable
@@ -37,11 +37,11 @@ def pick_batch(recipe: str, first: int, rows: Sequence[Row], make: MakePicker) -
     answer: Answer = {"host": host_name()}
     try:
         with _TURN:
-            from cryoemmae_plugin.run.executors.worker import station_for
+            from cryoemmae_plugin.run.workers.worker import batch_picker_for
 
-            station = station_for(recipe, make)
+            picker = batch_picker_for(spec, make)
             start = time.perf_counter()
-            outcomes = station.pick(Batch.from_rows(first, rows))
+            outcomes = picker.pick(Batch.from_rows(first, rows))
     except CryoemmaeError as err:
         return answer | {"error": type(err).__name__, "text": str(err)}
     plain = [(outcome.micrograph.uid, outcome.reason, outcome.seconds) for outcome in outcomes]

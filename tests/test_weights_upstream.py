@@ -1,4 +1,4 @@
-"""Released checkpoints: read without running code, checked, and equal in what they compute."""
+"""Published checkpoints: read without running code, checked, and equal in what they compute."""
 
 import io
 import math
@@ -13,9 +13,10 @@ from sklearn.cluster import KMeans
 
 from cryoemmae_plugin.core.encoder import EncoderConfig
 from cryoemmae_plugin.errors import ModelError, OutputError
+from cryoemmae_plugin.training.clusters import particle_cluster_by_simulation
 from cryoemmae_plugin.training.mae import Decoder, DecoderConfig
-from cryoemmae_plugin.upstream import import_upstream, read_centroids, read_checkpoint
 from cryoemmae_plugin.weights import find_model, installed, load_decoder_state, load_model, user_models_dir
+from cryoemmae_plugin.weights.upstream import import_upstream, read_centroids, read_checkpoint
 
 TINY = EncoderConfig(tile_px=16, embed_dim=16, depth=2, num_heads=1)
 DECODER_DIM, DECODER_DEPTH = 8, 2
@@ -463,12 +464,11 @@ def test_a_particle_cluster_without_clusters_is_refused(tmp_path):
 
 def test_without_a_number_the_particle_cluster_is_found_on_simulated_micrographs(tmp_path):
     np.savez(tmp_path / "k.npz", centroids=fitted_kmeans().cluster_centers_)
-    do_import(checkpoint(tmp_path), tmp_path / "k.npz")
+    do_import(checkpoint(tmp_path), tmp_path / "k.npz", find_cluster=particle_cluster_by_simulation)
     assert 0 <= load_model("up").particle_cluster < len(fitted_kmeans().cluster_centers_)
 
 
-def test_an_open_particle_cluster_says_how_to_set_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoemmae_plugin.upstream._find_particle_cluster", lambda *_: None)
+def test_an_open_particle_cluster_says_how_to_set_it(tmp_path):
     np.savez(tmp_path / "k.npz", centroids=fitted_kmeans().cluster_centers_)
     folder = do_import(checkpoint(tmp_path), tmp_path / "k.npz")
     with pytest.raises(ModelError, match=r"particle_cluster = N.*card\.toml"):

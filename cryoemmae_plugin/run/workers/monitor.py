@@ -22,7 +22,7 @@ GONE_S = 30.0
 """A scheduler that has not answered for so long is gone."""
 
 
-class Crew:
+class WorkerMonitor:
     """The workers there are.
 
     Parameters

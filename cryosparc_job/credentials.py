@@ -35,7 +35,7 @@ _VARIABLES = {
 
 
 @dataclass(frozen=True)
-class Account:
+class Credentials:
     """An instance and a user of it.
 
     Attributes
@@ -78,13 +78,13 @@ def profile_path() -> Path:
     return Path(named) if named else Path(platformdirs.user_config_dir("cryoemmae")) / "cryosparc.toml"
 
 
-def find_account(
+def find_credentials(
     url: str | None = None,
     email: str | None = None,
     profile: str | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Account:
-    """Put an account together from several sources.
+) -> Credentials:
+    """Collect address and account from several sources.
 
     First what is given here, then a profile asked for by name, the environment, and the profile ``default``.
 
@@ -94,22 +94,22 @@ def find_account(
         When there is no address, or the profile cannot be used.
     """
     environment = os.environ if environment is None else environment
-    sources = [Account(url=complete_url(url) if url else "", email=email)]
+    sources = [Credentials(url=complete_url(url) if url else "", email=email)]
     if profile is not None:
         sources.append(_read_profile(profile_path(), profile))
     sources.append(_from_environment(environment))
     if profile is None and profile_path().is_file():
         sources.append(_read_profile(profile_path(), "default"))
-    account = Account()
+    credentials = Credentials()
     for source in sources:
-        missing = {f.name: getattr(source, f.name) for f in fields(Account) if not getattr(account, f.name)}
-        account = replace(account, **missing)
-    if not account.url:
+        missing = {f.name: getattr(source, f.name) for f in fields(Credentials) if not getattr(credentials, f.name)}
+        credentials = replace(credentials, **missing)
+    if not credentials.url:
         raise LoginError(
             "no address of CryoSPARC: give --url http://HOST:39000, set CRYOSPARC_BASE_URL "
             f"(or CRYOSPARC_MASTER_HOSTNAME and CRYOSPARC_BASE_PORT), or write a profile into {profile_path()}"
         )
-    return account
+    return credentials
 
 
 def complete_url(text: str) -> str:
@@ -131,16 +131,16 @@ def complete_url(text: str) -> str:
     return url
 
 
-def _from_environment(environment: Mapping[str, str]) -> Account:
+def _from_environment(environment: Mapping[str, str]) -> Credentials:
     url = environment.get("CRYOSPARC_BASE_URL", "")
     host, port = environment.get("CRYOSPARC_MASTER_HOSTNAME"), environment.get("CRYOSPARC_BASE_PORT")
     if not url and (host or port):
         url = f"http://{host or 'localhost'}:{port or DEFAULT_PORT}"
     values = {name: environment.get(variable) or None for name, variable in _VARIABLES.items()}
-    return Account(url=complete_url(url) if url else "", **values)
+    return Credentials(url=complete_url(url) if url else "", **values)
 
 
-def _read_profile(path: Path, name: str) -> Account:
+def _read_profile(path: Path, name: str) -> Credentials:
     """One table of the profile file."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -152,15 +152,15 @@ def _read_profile(path: Path, name: str) -> Account:
         raise LoginError(f"{path}: cannot be read as TOML{where}; see docs/cryosparc.md for an example") from None
     table = content.get(name)
     if table is None and name == "default":
-        return Account()
+        return Credentials()
     if not isinstance(table, dict):
         raise LoginError(f"{path}: no profile [{name}]; there are: {', '.join(content) or 'none'}")
-    unknown = set(table) - {f.name for f in fields(Account)}
+    unknown = set(table) - {f.name for f in fields(Credentials)}
     if unknown or not all(isinstance(value, str) for value in table.values()):
         raise LoginError(f"{path}: [{name}] may have url, email, password and license_id, all in quotes")
     _check_permissions(path, table)
     values: dict[str, Any] = {**table, "url": complete_url(table["url"]) if table.get("url") else ""}
-    return Account(**values)
+    return Credentials(**values)
 
 
 def _check_permissions(path: Path, table: Mapping[str, str]) -> None:

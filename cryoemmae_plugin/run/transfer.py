@@ -1,4 +1,4 @@
-"""The way of an image from the file to the device that picks it: beside the picking of the one before."""
+"""Transfer images from the host's memory to the device that picks, while the image before is picked."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Image = NDArray[np.float32] | Tensor
 """Pixels of shape (ny, nx), float32: in the host's memory, or on a device."""
 
 
-class Lane(Protocol):
-    """Takes an image from its reader to the picker; each step may hand over the same image in another place."""
+class Transfer(Protocol):
+    """Brings an image from its reader to the picker in three steps; each returns it, perhaps in other memory."""
 
     def stage(self, image: Image) -> Image:
-        """Make an image ready to be sent; called by the thread that has read it."""
+        """Prepare an image for sending; called by the thread that has read it."""
 
     def send(self, image: Image) -> Image:
-        """Start to copy an image, ahead of its turn, while another one is picked."""
+        """Start to copy an image before its turn, while another one is picked."""
 
     def receive(self, image: Image) -> Image:
-        """Give out an image whose turn has come, sent or not, where the picker wants it."""
+        """Return an image on the picker's device when its turn has come, whether it was sent before or not."""
 
 
-class HostLane:
-    """The lane to a picker that computes where images are read: nothing has to move."""
+class HostTransfer:
+    """For a picker on the CPU: images stay where they are."""
 
     def stage(self, image: Image) -> Image:
         """Return the same image."""
@@ -36,8 +36,8 @@ class HostLane:
     send = receive = stage
 
 
-class CudaLane:
-    """The lane to a GPU: through page-locked memory, in a stream of its own.
+class CudaTransfer:
+    """For a picker on a GPU: through page-locked memory, in a CUDA stream of its own.
 
     Parameters
     ----------
@@ -50,16 +50,16 @@ class CudaLane:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def stage(self, image: Image) -> Image:
-        """Put an image into page-locked memory, from which it is copied beside other work."""
+        """Copy an image to page-locked memory, from which the GPU can fetch it while it computes."""
         pixels = torch.as_tensor(image)
         try:
             with torch.cuda.device(self._device):
                 return pixels.pin_memory()
-        except RuntimeError:  # too much of it is locked already: copying is slower, but works
+        except RuntimeError:  # too much memory is locked already; copies from here are slower, but work
             return pixels
 
     def send(self, image: Image) -> Image:
-        """Start to copy an image; where the GPU has no room for two, it is copied when its turn comes."""
+        """Start to copy an image; if the GPU has no room for a second one, it is copied when its turn comes."""
         try:
             with torch.cuda.stream(self._stream):
                 return torch.as_tensor(image).to(self._device, non_blocking=True)
@@ -67,16 +67,16 @@ class CudaLane:
             return image
 
     def receive(self, image: Image) -> Image:
-        """Return the image on the GPU, ordered before whatever is asked of it next."""
+        """Return the image on the GPU; later work on the current stream waits for the copy."""
         pixels = torch.as_tensor(image)
         if not pixels.is_cuda:
             return pixels.to(self._device, non_blocking=True)
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
-        pixels.record_stream(current)  # its memory is free for others only when the picker's work is through
+        pixels.record_stream(current)  # reuse its memory only after the picker's work
         return pixels
 
 
-def lane_to(device: torch.device | None) -> Lane:
-    """Return the lane that leads to a device; None is the CPU."""
-    return CudaLane(device) if device is not None and device.type == "cuda" else HostLane()
+def transfer_to(device: torch.device | None) -> Transfer:
+    """Return how images get to a device; None is the CPU."""
+    return CudaTransfer(device) if device is not None and device.type == "cuda" else HostTransfer()

@@ -15,9 +15,9 @@ from types import FrameType
 
 from cryoemmae_plugin.cli.signals import handling
 from cryoemmae_plugin.errors import CryoemmaeError, Interrupted
-from cryosparc_job.calls import is_gone
 from cryosparc_job.errors import CryosparcError, JobStopped, Refused
 from cryosparc_job.job import ACTIVE, ExternalJob
+from cryosparc_job.retry import is_gone
 
 CHECK_EVERY_S = 15.0
 """Seconds between two looks at the job's status: a kill in the interface shows nowhere else."""

@@ -18,12 +18,12 @@ import pytest
 
 from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.errors import ClusterError, CryoemmaeError, DeviceError, OutputError
-from cryoemmae_plugin.run.executors import clusters
-from cryoemmae_plugin.run.executors.engine import WorkerEngine
-from cryoemmae_plugin.run.executors.options import ExecutorOptions
 from cryoemmae_plugin.run.inputs import find_micrographs
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult, pick_micrographs
+from cryoemmae_plugin.run.workers import cluster
+from cryoemmae_plugin.run.workers.engine import WorkerEngine
+from cryoemmae_plugin.run.workers.options import ExecutorOptions
 
 distributed = pytest.importorskip("distributed", reason="dask is not installed")
 HELPERS = Path(__file__).with_name("helpers")
@@ -45,9 +45,9 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     boss = {"cls": distributed.Scheduler, "options": HIDDEN | {"host": "127.0.0.1", "port": 0}}
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     try:
-        with clusters._quiet(), distributed.SpecCluster(workers={0: nanny, 1: nanny}, scheduler=boss) as cluster:
+        with cluster._quiet(), distributed.SpecCluster(workers={0: nanny, 1: nanny}, scheduler=boss) as started:
             os.chdir(here)
-            yield cluster.scheduler_address
+            yield started.scheduler_address
     finally:
         os.chdir(here)
 
@@ -123,7 +123,7 @@ def test_a_micrograph_that_kills_its_worker_is_given_up_and_the_others_are_done(
     make_micrograph(folder_of_six / "mic_4.mrc", BAD_IMAGE)
     reasons = [outcome.reason or "" for outcome in pick(folder_of_six, tmp_path / "out")]
     assert [bool(reason) for reason in reasons] == [False, False, True, False, True, False]
-    assert "mic_2.mrc: given up after 3 tries" in reasons[2]
+    assert "mic_2.mrc: given up after 3 attempts" in reasons[2]
     assert "ZeroDivisionError" in reasons[4]
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     for index in (2, 4):
@@ -166,7 +166,7 @@ def test_mixed_versions_are_refused_naming_worker_and_version(
 def test_a_scheduler_that_is_not_there_is_said_and_nothing_is_lost(
     folder_of_six: Path, tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "CONNECT_S", 1)
+    monkeypatch.setattr(cluster, "CONNECT_S", 1)
     with (
         ResultStore.create(tmp_path / "out", record) as store,
         pytest.raises(ClusterError, match="no Dask scheduler answers there"),
@@ -177,10 +177,10 @@ def test_a_scheduler_that_is_not_there_is_said_and_nothing_is_lost(
 def test_no_worker_within_the_wait_is_said(
     folder_of_six: Path, tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cryoemmae_plugin.run.executors.crew.LOOK_S", 0.1)
+    monkeypatch.setattr("cryoemmae_plugin.run.workers.monitor.LOOK_S", 0.1)
     boss = {"cls": distributed.Scheduler, "options": HIDDEN | {"host": "127.0.0.1", "port": 0}}
-    with clusters._quiet(), distributed.SpecCluster(scheduler=boss) as cluster:
-        options = ExecutorOptions(executor="dask", scheduler=cluster.scheduler_address, worker_wait=0.01)
+    with cluster._quiet(), distributed.SpecCluster(scheduler=boss) as started:
+        options = ExecutorOptions(executor="dask", scheduler=started.scheduler_address, worker_wait=0.01)
         engine = WorkerEngine(options, [], "cpu", 1, "fake", "fake", "f" * 64, make_worker_picker)
         with ResultStore.create(tmp_path / "out", record) as store, pytest.raises(ClusterError, match="no worker for"):
             list(engine.pick(find_micrographs([folder_of_six]), store))
@@ -284,6 +284,6 @@ def test_jobs_of_a_real_slurm_make_the_same_files(
 def test_a_folder_that_workers_cannot_reach_is_said(
     scheduler: str, folder_of_six: Path, tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cryoemmae_plugin.run.executors.engine.PROBE_FILE", ".another-probe")
+    monkeypatch.setattr("cryoemmae_plugin.run.workers.engine.PROBE_FILE", ".another-probe")
     with ResultStore.create(tmp_path / "out", record) as store, pytest.raises(CryoemmaeError, match="does not see the"):
         list(engine_at(scheduler).pick(find_micrographs([folder_of_six]), store))

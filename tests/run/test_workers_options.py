@@ -13,10 +13,10 @@ from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.cli.options import OPTIONS
 from cryoemmae_plugin.device import split_devices
 from cryoemmae_plugin.errors import ClusterError, SettingsError, render
-from cryoemmae_plugin.run.executors import clusters, engine
-from cryoemmae_plugin.run.executors.engine import build_worker_engine, needs_workers
-from cryoemmae_plugin.run.executors.options import ONE_PROCESS, ExecutorOptions, make_executor_options
-from cryoemmae_plugin.run.executors.pace import BATCH_S, MOST, Pace
+from cryoemmae_plugin.run.workers import cluster, engine
+from cryoemmae_plugin.run.workers.batch_size import BATCH_S, MOST, BatchSizer
+from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
+from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, make_settings
 
 
@@ -51,7 +51,7 @@ def test_a_job_of_slurm_asks_for_what_was_asked_for(tmp_path: Path) -> None:
     options = ExecutorOptions(
         executor="dask", scheduler="slurm", workers=2, worker_memory="8GB", slurm_partition="gpu", slurm_options="x=1"
     )
-    job = clusters._slurm_job(options, 6, tmp_path)
+    job = cluster._slurm_job(options, 6, tmp_path)
     job.pop("scheduler_options")
     script = dask_jobqueue.slurm.SLURMJob(scheduler="tls://host:1", name="0", **job).job_script()
     lines = {line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")}
@@ -113,10 +113,10 @@ def test_workers_are_spread_over_the_gpus(eight_cores: PickerSettings, monkeypat
 
 def test_a_worker_sees_its_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert clusters._visible(1) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert cluster._visible(1) == {"CUDA_VISIBLE_DEVICES": "1"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert clusters._visible(1) == {"CUDA_VISIBLE_DEVICES": "7"}
-    assert clusters._visible(None) == {}
+    assert cluster._visible(1) == {"CUDA_VISIBLE_DEVICES": "7"}
+    assert cluster._visible(None) == {}
 
 
 def test_without_dask_the_way_to_it_is_named(
@@ -126,7 +126,7 @@ def test_without_dask_the_way_to_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(clusters, "find_spec", lambda name: None)
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     words = ["--diameter", "20", "--workers", "2", "--model", str(tiny_model), "--out", str(tmp_path / "out")]
     assert main(["pick", str(folder_of_six), *words]) == 1
     assert "pip install 'cryoemmae[cluster]'" in capsys.readouterr().err
@@ -134,18 +134,18 @@ def test_without_dask_the_way_to_it_is_named(
 
 
 def test_slurm_needs_sbatch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(clusters.shutil, "which", lambda name: None)
+    monkeypatch.setattr(cluster.shutil, "which", lambda name: None)
     options = ExecutorOptions(executor="dask", scheduler="slurm", workers=1)
-    with pytest.raises(ClusterError, match="no sbatch here"), clusters.slurm_workers(options, 1, tmp_path):
+    with pytest.raises(ClusterError, match="no sbatch here"), cluster.slurm_workers(options, 1, tmp_path):
         pass
 
 
 def test_batches_grow_with_speed_and_shrink_towards_the_end() -> None:
     def sizes(seconds_each: float) -> Callable[[int], int]:
-        pace = Pace()
-        assert pace.batch_size(1000, 2) == 1
-        pace.add(2, 2 * seconds_each)
-        return lambda remaining: pace.batch_size(remaining, 2)
+        sizer = BatchSizer()
+        assert sizer.next(1000, 2) == 1
+        sizer.add(2, 2 * seconds_each)
+        return lambda remaining: sizer.next(remaining, 2)
 
     assert sizes(BATCH_S)(1000) == sizes(100)(1000) == 1
     assert sizes(BATCH_S / 8)(1000) == 8

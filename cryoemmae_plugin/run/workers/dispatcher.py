@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from cryoemmae_plugin import errors
 from cryoemmae_plugin.errors import ClusterError, CryoemmaeError, Interrupted, StoreError
-from cryoemmae_plugin.run.executors.crew import Crew, scheduler_gone
-from cryoemmae_plugin.run.executors.pace import Pace
-from cryoemmae_plugin.run.executors.recipe import Answer, Batch, MakePicker, Recipe
-from cryoemmae_plugin.run.executors.task import pick_batch
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.run.workers.batch_size import BatchSizer
+from cryoemmae_plugin.run.workers.monitor import WorkerMonitor, scheduler_gone
+from cryoemmae_plugin.run.workers.run_spec import Answer, Batch, MakePicker, RunSpec
+from cryoemmae_plugin.run.workers.task import pick_batch
 from cryoemmae_plugin.types import Micrograph
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ _MOST_DEATHS = 4
 """Deaths a worker without any result in between after which nothing will come of it."""
 
 
-class Driver:
+class Dispatcher:
     """Picks one list of micrographs on the workers of a Dask client.
 
     Parameters
     ----------
     client : distributed.Client
         Connected.
-    recipe : Recipe
+    spec : RunSpec
         How to pick.
     store : ResultStore
         Where workers put results.
@@ -58,15 +58,15 @@ class Driver:
     def __init__(
         self,
         client: Client,
-        recipe: Recipe,
+        spec: RunSpec,
         store: ResultStore,
         make: MakePicker,
         should_stop: Callable[[], bool],
         wait_s: float,
     ) -> None:
-        self._client, self._recipe, self._store, self._make = client, recipe.model_dump_json(), store, make
+        self._client, self._spec, self._store, self._make = client, spec.model_dump_json(), store, make
         self._should_stop = should_stop
-        self._crew = Crew(client, wait_s)
+        self._monitor = WorkerMonitor(client, wait_s)
         self._flying: dict[Future, Batch] = {}
         self._landed: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._deaths = 0
@@ -81,19 +81,19 @@ class Driver:
         CryoemmaeError
             When a worker cannot do its part, or the scheduler is gone.
         """
-        pace, taken, told = Pace(), 0, 0
+        sizer, taken, told = BatchSizer(), 0, 0
         outcomes: dict[int, MicrographResult] = {}
         try:
             while told < len(micrographs):
-                workers = self._crew.size()
+                workers = self._monitor.size()
                 while taken < len(micrographs) and len(self._flying) < BATCHES_PER_WORKER * workers:
-                    size = pace.batch_size(len(micrographs) - taken, workers)
+                    size = sizer.next(len(micrographs) - taken, workers)
                     self._send(Batch(taken, micrographs[taken : taken + size]))
                     taken += size
                 landed = self._next_landed()
                 if landed is not None:
                     batch, answer = landed
-                    pace.add(len(batch.micrographs), answer["seconds"])
+                    sizer.add(len(batch.micrographs), answer["seconds"])
                     outcomes |= self._outcomes(batch, answer)
                 while told in outcomes:
                     yield self._with_result(outcomes.pop(told))
@@ -108,7 +108,7 @@ class Driver:
 
     def _send(self, batch: Batch) -> None:
         future = self._client.submit(
-            pick_batch, self._recipe, batch.first, batch.rows(), self._make, pure=False, priority=-batch.first
+            pick_batch, self._spec, batch.first, batch.rows(), self._make, pure=False, priority=-batch.first
         )
         self._flying[future] = batch
         future.add_done_callback(self._landed.put)
@@ -138,12 +138,12 @@ class Driver:
         failure = future.exception() if future.status == "error" else None
         if isinstance(failure, KilledWorker):
             self._deaths += 1
-            if self._deaths > _MOST_DEATHS * max(1, self._crew.size()):
+            if self._deaths > _MOST_DEATHS * max(1, self._monitor.size()):
                 raise ClusterError(
                     "workers die before they pick anything; look at their logs, and at their memory (--worker-memory)"
                 )
         elif failure is not None:
-            self._crew.check_versions()
+            self._monitor.check_versions()
             raise ClusterError(f"a worker failed with an unexpected {type(failure).__name__}: {failure}") from failure
         self._send(batch)
 

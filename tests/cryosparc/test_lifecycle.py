@@ -17,9 +17,9 @@ import stub
 from ask import pick, request
 from testserver.state import Refusal
 
+from cryosparc_job.create import begin
 from cryosparc_job.errors import ServerGone
 from cryosparc_job.job import cut
-from cryosparc_job.making import begin
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:\*\*\* API client")
 
