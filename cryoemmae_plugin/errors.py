@@ -79,7 +79,7 @@ class CryoemmaeError(Exception):
     what : str
         What is wrong, with the file that it concerns. May be empty where setting and value say it.
     setting : str, optional
-        Field of the settings that is wrong, such as "diameter_A".
+        Field of the settings that is wrong, such as "diameter_A". The message begins with it, unless `what` names it.
     value : object, optional
         Its value.
     remedy : str or sequence of str
@@ -109,7 +109,7 @@ def render(err: BaseException, names: ParameterNames) -> str:
     if isinstance(err, SettingsError) and err.problems:
         return "; ".join(render(problem, names) for problem in err.problems)
     parts = [names(err.what)] if err.what else []
-    if err.setting is not None:
+    if err.setting is not None and f"${err.setting}" not in err.what:
         name = names(f"${err.setting}")
         parts.insert(0, name if err.value is None else f"{name} is {_shown(err.value)}")
     return "; ".join([": ".join(parts), *filter(None, [", or ".join(names.remedies(err.remedies))])])

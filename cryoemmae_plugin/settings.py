@@ -1,12 +1,19 @@
-"""What a user may choose about picking, and every default: the one place where a default lives."""
+"""Every setting that a user may choose, once: its label, help text, limits and default.
+
+Command lines, RELION's Param labels, CryoSPARC's options, plan files and the Python API derive from these fields. A
+help text names another setting by its plain name.
+"""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from cryoemmae_plugin.errors import SettingsError
 
@@ -23,13 +30,35 @@ DEFAULT_THRESHOLD: dict[str, float] = {"default": 0.5, "paper": 0.0}
 worth most on simulated micrographs, empty ones counted; the published method has no score to cut at."""
 
 
-class RequestedSettings(BaseModel):
-    """Settings as a user asks for them: the diameter may be left to the micrographs. Frozen; validated on construction.
+class Options(BaseModel):
+    """Base of all groups of settings. Frozen; an unknown name or a wrong value is a :class:`SettingsError`.
 
-    Command lines and job forms are derived from these fields: the title is the label, the description the help text.
+    The title of a field is its label, the description its help text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as err:
+            raise settings_error(err, type(self).model_fields) from err
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # files are validated without it
+
+
+class RequestedSettings(Options):
+    """Settings as a user asks for them: the diameter may be left to the micrographs.
+
+    Examples
+    --------
+    >>> RequestedSettings(diameter_A="auto").mode
+    'default'
+    >>> RequestedSettings(diameter=150)
+    Traceback (most recent call last):
+        ...
+    cryoemmae_plugin.errors.SettingsError: there is no setting 'diameter'; do you mean diameter_A?
+    """
 
     diameter_A: Diameter | Auto = Field(
         title="Particle diameter (Å)",
@@ -58,7 +87,7 @@ class RequestedSettings(BaseModel):
         ge=0,
         le=1,
         title="Figure of merit threshold",
-        description="Candidates below it are stored but not picked. Raise for purer, lower for more picks. "
+        description="Lowest score of a pick. Raise it for fewer, purer picks; lower it for more picks. "
         "[default: 0.5; 0 in paper mode]",
     )
     contrast: Literal["dark", "bright"] = Field(
@@ -69,8 +98,8 @@ class RequestedSettings(BaseModel):
     adapt: bool = Field(
         default=True,
         title="Adapt to the micrographs",
-        description="Of five micrographs or more, first learn from the surest picks what these particles and this "
-        "noise look like: a minute or two on a CPU, once a result folder. Default mode only.",
+        description="With five or more micrographs, fine-tune on the most confident picks: a minute or two on a CPU, "
+        "once per output folder. Default mode only.",
     )
     edge_distance: float = Field(
         default=0.0,
@@ -78,8 +107,8 @@ class RequestedSettings(BaseModel):
         le=5,
         allow_inf_nan=False,
         title="Distance from the edge (diameters)",
-        description="Picks nearer to the edge than so many particle diameters are left out: 0.5 leaves out "
-        "what the frame cuts, 0 leaves that to extraction.",
+        description="Leave out picks closer to the edge than this many particle diameters: 0.5 leaves out particles "
+        "that the edge cuts, 0 keeps all.",
     )
 
     @property
@@ -113,32 +142,62 @@ class PickerSettings(RequestedSettings):
 
 
 def make_settings(**values: Any) -> PickerSettings:
-    """Build settings, turning validation errors into one readable :class:`SettingsError`."""
-    return _make(PickerSettings, values)
+    """Build settings; errors as of :class:`Options`."""
+    return PickerSettings(**values)
 
 
 def request_settings(**values: Any) -> RequestedSettings:
-    """Build settings whose diameter may be "auto"; errors as of :func:`make_settings`."""
-    return _make(RequestedSettings, values)
+    """Build settings whose diameter may be "auto"; errors as of :class:`Options`."""
+    return RequestedSettings(**values)
 
 
-_Settings = TypeVar("_Settings", bound=RequestedSettings)
+_REASONS = {
+    "bool_parsing": "say yes or no",
+    "bool_type": "say yes or no",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_type": "must be a whole number",
+    "finite_number": "must be a finite number",
+}
+_WORDS = {"Input should be": "must be", "less than or equal to": "at most", "greater than or equal to": "at least"}
 
 
-def _make(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
-    try:
-        return kind(**values)
-    except ValidationError as err:
-        raise settings_error(err) from err
+def settings_error(err: ValidationError, names: Collection[str] = ()) -> SettingsError:
+    """Say which settings are wrong, and why.
 
-
-def settings_error(err: ValidationError) -> SettingsError:
-    """Say which settings are wrong, and why."""
+    Parameters
+    ----------
+    err : ValidationError
+    names : collection of str
+        The settings that there are, for a name that is none of them.
+    """
     problems: dict[str, SettingsError] = {}
-    for problem in err.errors():
-        name = str(problem["loc"][0]) if problem["loc"] else None
-        reason = "say yes or no" if problem["type"] == "bool_parsing" else problem["msg"].lower()
-        known = problems.get(name or "")
-        what = f"{known.what}, or {reason}" if known else reason
-        problems[name or ""] = SettingsError(what, setting=name, value=problem["input"] if name else None)
+    for problem in sorted(err.errors(), key=lambda problem: problem["type"] == "missing"):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        if problem["type"] == "extra_forbidden":
+            problems[name] = _unknown(name, names)
+        elif problem["type"] == "missing":
+            if not any(f"${name}" in remedy for other in problems.values() for remedy in other.remedies):
+                problems[name] = SettingsError(f"${name} is missing", setting=name)
+        elif name in problems:
+            problems[name].what += f", or {_reason(problem).removeprefix('must be ')}"
+        else:
+            value = problem["input"] if name else None
+            problems[name] = SettingsError(_reason(problem), setting=name or None, value=value)
     return SettingsError.together(list(problems.values()))
+
+
+def _reason(problem: ErrorDetails) -> str:
+    text = _REASONS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
+    return text
+
+
+def _unknown(name: str, names: Collection[str]) -> SettingsError:
+    """The error for a setting that does not exist, with the one that was meant."""
+    near = difflib.get_close_matches(name, names, n=1)
+    remedy = f"do you mean ${near[0]}?" if near else f"choose from {', '.join(f'${field}' for field in names)}"
+    return SettingsError(f"there is no setting {name!r}", remedy=remedy if names else ())

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from cryoemmae_plugin.cli.app import usage_of
 from cryoemmae_plugin.cli.options import OPTIONS, Flag, WorkerOptions, option_name
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, render
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS
-from cryoemmae_plugin.settings import Auto
+from cryoemmae_plugin.settings import Auto, Options
 from relion_wrapper.dialect import detect_version
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.progress import warn
@@ -27,10 +27,8 @@ DONE, NOTHING_DONE, USAGE, SOME_FAILED = 0, 1, 2, 3
 Version = Literal["auto", "3.1", "4", "5"]
 
 
-class JobChoices(BaseModel):
+class JobChoices(Options):
     """What a picking job is told besides the particle's size; only what is given is passed on to it. Frozen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str | None = Field(default=None, description="Name of an installed model, or a model folder.")
     mode: str | None = Field(default=None, description="default or paper.")

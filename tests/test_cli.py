@@ -61,7 +61,7 @@ def test_version_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["pick", "mic.mrc"], "--diameter"),
-        (["pick", "mic.mrc", "--diameter", "0"], "--diameter is '0': input should be greater than 0"),
+        (["pick", "mic.mrc", "--diameter", "0"], "--diameter is '0': must be greater than 0"),
         (["pick", "mic.mrc", "--diameter", "9", "--mode", "x"], "'default' or 'paper'"),
         (["pick", "mic.mrc", "--diameter", "9", "--threshold", "2"], "--threshold"),
         (["frobnicate"], "frobnicate"),

@@ -43,7 +43,9 @@ def test_on_a_cpu_the_limit_is_ignored_and_that_is_said(
     with caplog.at_level(logging.INFO):
         assert limit_gpu_memory(torch.device("cpu"), 4.0) is None
         assert limit_gpu_memory(torch.device("cpu"), None) is None
-    assert [record.getMessage() for record in caplog.records] == ["--gpu-memory is ignored: picking on the CPU"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "The limit of GPU memory has no effect: picking on the CPU"
+    ]
     assert not fractions
 
 

@@ -62,7 +62,7 @@ def test_make_job_refuses_what_the_job_would_refuse(project: Path, capsys: pytes
     assert "--mode is 'fast'" in capsys.readouterr().err
     assert main(["make-job", "--in-mics", "mics.star"]) == 2
     assert main(["make-job", "--in-mics", "mics.star", "--diameter", "160", "--train-on", "-1"]) == 2
-    assert "--train-on is '-1': input should be greater than or equal to 0" in capsys.readouterr().err
+    assert "--train-on is '-1': must be at least 0" in capsys.readouterr().err
     with pytest.raises(SettingsError, match="blank"):
         external_job_star("mics.star", {"diameter": "160", "model": "my model"})
     assert not Path("pick.job.star").exists()

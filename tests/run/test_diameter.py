@@ -198,4 +198,4 @@ def test_a_wrong_diameter_is_refused_with_both_ways_to_give_it(
     cryoemmae: Callable[..., int], folder_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cryoemmae("pick", folder_of_six, "--diameter", "-5", "--out", tmp_path / "out") == 2
-    assert "greater than 0, or input should be 'auto'" in " ".join(capsys.readouterr().err.split())
+    assert "must be greater than 0, or 'auto'" in " ".join(capsys.readouterr().err.split())

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.settings import settings_error
+from cryoemmae_plugin.settings import Options, settings_error
 
 SLURM = "slurm"
 
 
-class ExecutorOptions(BaseModel):
+class ExecutorOptions(Options):
     """Where and by how many processes micrographs are picked; without influence on what is picked. Frozen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     executor: Literal["local", "dask"] = Field(
         default="local", description="'local' picks on this machine, 'dask' on the workers of a Dask scheduler."
