@@ -9,6 +9,7 @@ import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import label
 from scipy.spatial.distance import pdist
 
 from cryoemmae_plugin.errors import OutputError, SettingsError
@@ -190,7 +191,20 @@ def test_thon_rings_vanish_where_the_contrast_transfer_does(defocus_um):
 
 
 @pytest.mark.parametrize(
-    "junk", [{}, {"frost": 6}, {"crystals": 4}, {"carbon": 1.0}, {"ice": "crystalline"}, {"aggregates": 2}]
+    "junk",
+    [
+        {},
+        {"frost": 6},
+        {"crystals": 4},
+        {"carbon": 1.0},
+        {"ice": "crystalline"},
+        {"ice": "leopard"},
+        {"aggregates": 2},
+        {"crystallites": 60},
+        {"specks": 20},
+        {"vesicles": 4},
+        {"gold": 5, "foil": 0.3},
+    ],
 )
 def test_micrograph_without_particles_is_possible(junk):
     micrograph = simulate(settings(n_particles=0, **junk), 1)
@@ -212,7 +226,7 @@ def test_carbon_is_darker_and_carries_no_particle():
     assert len(with_carbon.xy) > 5
 
 
-@pytest.mark.parametrize("kind", ["frost", "crystals"])
+@pytest.mark.parametrize("kind", ["frost", "crystals", "gold"])
 def test_contamination_is_dark_and_keeps_particles_away(kind):
     plain = settings(n_particles=0, noise=False, ice_gradient=0.0)
     dirty = simulate(plain.model_copy(update={kind: 3}), 6).image
@@ -229,6 +243,59 @@ def test_aggregates_and_debris_are_seen_but_not_in_the_reference():
     clean, dirty = simulate(plain, 8), simulate(plain.model_copy(update={"aggregates": 2, "debris": 20}), 8)
     np.testing.assert_array_equal(clean.xy, dirty.xy)
     assert (clean.image - dirty.image).max() > 0.01 * clean.image.mean()
+
+
+@pytest.mark.parametrize(("kind", "many"), [("crystallites", 40), ("specks", 40)])
+def test_small_junk_has_all_sizes(kind: str, many: int) -> None:
+    plain = settings(n_particles=0, noise=False, ice_gradient=0.0, shape=(800, 800))
+    dirty = simulate(plain.model_copy(update={kind: many}), 3).image
+    dark = dirty < 0.97 * np.median(dirty)
+    _, areas = np.unique(label(dark)[0], return_counts=True)
+    areas = areas[1:][areas[1:] > 4]
+    assert len(areas) > 10
+    assert np.quantile(areas, 0.9) > 4 * np.quantile(areas, 0.1)
+
+
+def test_gold_is_darkest_and_of_one_size() -> None:
+    plain = settings(n_particles=0, noise=False, ice_gradient=0.0, shape=(800, 800), pixel_size_A=2.0)
+    image = simulate(plain.model_copy(update={"gold": 24, "gold_A": 100.0}), 3).image
+    components, count = label(image < 0.5 * np.median(image))
+    areas = np.bincount(components.ravel())[1:]
+    assert count >= 8
+    assert np.median(areas) == pytest.approx(np.pi * 25**2, rel=0.3)
+
+
+def test_mottled_ice_is_dark_in_places_much_larger_than_noise() -> None:
+    plain = settings(n_particles=0, ice_gradient=0.0, shape=(800, 800))
+    spread = []
+    for ice in ("vitreous", "leopard"):
+        image = simulate(plain.model_copy(update={"ice": ice}), 5).image
+        spread.append(image.reshape(40, 20, 40, 20).mean((1, 3)).std() / image.mean())
+    assert spread[1] > 4 * spread[0]
+
+
+# --- viruses, vesicles, discs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", range(4))
+def test_full_capsids_have_a_core_and_empty_ones_do_not(variant: int) -> None:
+    inner = {}
+    for shape in ("full_capsid", "empty_capsid"):
+        model = particle_model(shape, variant)
+        inner[shape] = model.weights[np.linalg.norm(model.points, axis=1) < 0.3].sum() / model.weights.sum()
+    assert inner["full_capsid"] > 0.1
+    assert inner["empty_capsid"] == 0
+
+
+def test_sizes_vary_only_where_they_shall() -> None:
+    scene = settings(particle="liposome", n_particles=30, shape=(600, 600))
+    model, centres = particle_model("liposome"), np.array([[100.0, 100.0], [300.0, 100.0], [500.0, 100.0]])
+    image = project(model, centres, scene, (200, 600), np.random.default_rng(0), np.array([0.8, 1.0, 1.2]))
+    widths = [(image[:, x - 60 : x + 60].sum(0) > 0).sum() for x in (100, 300, 500)]
+    assert widths[0] < widths[1] < widths[2]
+    same, varied = simulate(scene, 4), simulate(scene.model_copy(update={"size_spread": 0.2}), 4)
+    np.testing.assert_array_equal(same.xy, varied.xy)
+    assert not np.array_equal(same.image, varied.image)
 
 
 # --- looks --------------------------------------------------------------------------------------------------------

@@ -7,11 +7,16 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
 from scipy.stats import qmc
 
-from cryoemmae_plugin.simulate.shapes import DENSITIES, PARTICLE_SHAPES, ParticleShape, Points
+from cryoemmae_plugin.simulate.shapes import DENSITIES, PARTICLE_SHAPES, ROUND_SHAPES, ParticleShape, Points
 
 N_BLOBS = 1200
+N_ROUND_BLOBS = 5000
+"""Of round shapes: what is even or thin must not look grainy."""
+ROUND_TEXTURE = 0.25
+"""Strength of the internal texture of round shapes, relative to that of the others."""
 BLOB_SIGMA = 0.016
 """Standard deviation of a blob, in particle diameters."""
 
@@ -42,12 +47,13 @@ def particle_model(shape: ParticleShape, variant: int = 0) -> ParticleModel:
     probe = _cube(4 * N_BLOBS, np.random.default_rng(0))
     filled = float(np.mean(DENSITIES[shape](probe, rng) != 0))
     rng.bit_generator.state = state
-    n_cube = int(N_BLOBS / max(filled, 0.01))
+    is_round = shape in ROUND_SHAPES
+    n_cube = int((N_ROUND_BLOBS if is_round else N_BLOBS) / max(filled, 0.01))
     points = _cube(n_cube, np.random.default_rng(variant))
     density = DENSITIES[shape](points, rng)
     inside = density != 0
     points, density = points[inside], density[inside]
-    density = density * _texture(points, rng)
+    density = density * _texture(points, rng) ** (ROUND_TEXTURE if is_round else 1.0)
     centre, radius = _bounding_sphere(points)
     points = (points - centre) / (2 * radius)
     weights = _balanced(points, density) / n_cube / radius**3
@@ -67,6 +73,7 @@ def _cube(count: int, rng: np.random.Generator) -> Points:
 def _bounding_sphere(points: Points) -> tuple[NDArray[np.float64], float]:
     """Return centre and radius of the smallest sphere that holds all points (Bădoiu and Clarkson's iteration)."""
     centre = points.mean(axis=0)
+    points = points[ConvexHull(points).vertices]
     for step in range(1, 2000):
         farthest = points[np.argmax(((points - centre) ** 2).sum(axis=1))]
         centre = centre + (farthest - centre) / (step + 1)

@@ -1,4 +1,4 @@
-"""What is not a particle: carbon, frost, ice crystals, crystalline ice, an uneven background."""
+"""What is not a particle: carbon, frost, ice crystals, crystalline and mottled ice, an uneven background."""
 
 from __future__ import annotations
 
@@ -62,6 +62,22 @@ def crystalline(settings: SimulationSettings, shape: tuple[int, int], rng: np.ra
     return np.asarray(np.exp(0.06 * mottles * patches - 0.10 * lines), np.float32)
 
 
+def leopard(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Image:
+    """Return the spots of ice of uneven thickness or with crystalline patches, as a transmission.
+
+    Spots have all sizes and outlines around a typical one; they are dark, light, or both, soft or sharp.
+    """
+    scale = np.exp(rng.uniform(np.log(90), np.log(700))) / settings.pixel_size_A
+    field = smooth_field(shape, scale, rng) + rng.uniform(0, 0.8) * smooth_field(shape, scale / 2.3, rng)
+    soft = rng.uniform(0.2, 1.2)
+    spots = np.tanh(np.maximum(field - rng.uniform(-0.5, 1.2), 0) / soft)
+    if rng.random() < 0.5:
+        spots -= rng.uniform(0.3, 1.2) * np.tanh(np.maximum(-field - rng.uniform(-0.5, 1.2), 0) / soft)
+    patches = np.clip(0.6 + rng.uniform(0, 0.8) * smooth_field(shape, 5 * scale, rng), 0.05, None)
+    strength = np.exp(rng.uniform(np.log(0.015), np.log(0.25)))
+    return np.asarray(np.exp(np.float32(-strength) * spots * patches), np.float32)
+
+
 def add_carbon(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Cover a share of the canvas with carbon film, outside a round hole with a slightly ragged edge."""
     shape = where.phase.shape
@@ -84,20 +100,20 @@ def add_carbon(where: Surroundings, settings: SimulationSettings, rng: np.random
 def add_frost(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Add one roundish, dark contamination of 0.5 to 4 diameters, thicker towards its middle."""
     radius = settings.diameter_px * np.exp(rng.uniform(np.log(0.35), np.log(2.0)))
-    window, dx, dy = _window(where, 1.5 * radius, rng)
+    window, dx, dy = random_window(where, 1.5 * radius, rng)
     angle = np.arctan2(dy, dx)
     order = np.arange(2, 6)
     wave = rng.normal(scale=0.16, size=4) / (order / 2)
     ripples = np.cos(order[:, None, None] * angle + rng.uniform(0, 2 * np.pi, (4, 1, 1)))
     outline = radius * (1 + np.tensordot(wave, ripples, 1))
     bulge = np.sqrt(np.clip(1 - (np.hypot(dx, dy) / outline) ** 2, 0, 1)).astype(np.float32)
-    _add_object(where, window, bulge**0.7, rng.uniform(0.1, 0.7), np.exp(rng.uniform(-3.5, -0.8)))
+    add_object(where, window, bulge**0.7, rng.uniform(0.1, 0.7), np.exp(rng.uniform(-3.5, -0.8)))
 
 
 def add_crystal(where: Surroundings, settings: SimulationSettings, rng: np.random.Generator) -> None:
     """Add one ice crystal: a convex polygon of even thickness."""
     radius = settings.diameter_px * np.exp(rng.uniform(np.log(0.4), np.log(2.0)))
-    window, dx, dy = _window(where, 1.1 * radius, rng)
+    window, dx, dy = random_window(where, 1.1 * radius, rng)
     angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 9))))
     corners = radius * rng.uniform(0.75, 1.0, (len(angles), 1)) * np.stack([np.cos(angles), np.sin(angles)], 1)
     hull = cv2.convexHull(corners.astype(np.float32))[:, 0]
@@ -105,10 +121,10 @@ def add_crystal(where: Surroundings, settings: SimulationSettings, rng: np.rando
     mask = np.zeros(dx.shape, np.uint8)
     cv2.fillPoly(mask, [np.rint(hull - origin).astype(np.int32)], 1)
     steps = 1 + 0.25 * np.sign(dx * np.cos(angles[0]) + dy * np.sin(angles[0]))
-    _add_object(where, window, (mask * steps).astype(np.float32), rng.uniform(0.15, 0.6), rng.uniform(0.05, 0.3))
+    add_object(where, window, (mask * steps).astype(np.float32), rng.uniform(0.15, 0.6), rng.uniform(0.05, 0.3))
 
 
-def _window(
+def random_window(
     where: Surroundings, reach: float, rng: np.random.Generator
 ) -> tuple[tuple[slice, slice], NDArray[np.float64], NDArray[np.float64]]:
     """Return a random place on the canvas: its window, and x and y from its centre."""
@@ -120,9 +136,10 @@ def _window(
     return (rows, columns), dx, dy
 
 
-def _add_object(
+def add_object(
     where: Surroundings, window: tuple[slice, slice], thickness: Image, phase: float, absorption: float
 ) -> None:
+    """Add an object of a `thickness` around 1, and the phase in rad and the absorption at thickness 1."""
     where.phase[window] += np.float32(phase) * thickness
     where.transmission[window] *= np.exp(-np.float32(absorption) * thickness)
     where.blocked[window] |= thickness > 0

@@ -33,7 +33,7 @@ class SimulatedMicrograph:
         is (0.0, 0.0). A particle's centre is that of its minimal bounding sphere, and its centre of mass: the models
         are made such that both coincide.
     diameter_A, pixel_size_A : float
-        Diameter of the bounding sphere, and size of a pixel.
+        Diameter of the bounding sphere (the typical one where sizes vary), and size of a pixel.
     settings : SimulationSettings
         What was asked for.
     seed : int
@@ -73,7 +73,7 @@ def simulate(settings: SimulationSettings, seed: int) -> SimulatedMicrograph:
     around = surroundings(settings, canvas, specimen)
     centres = _particle_centres(settings, pad, around.blocked, place)
     model = particle_model(settings.particle, settings.variant)
-    protein = project(model, centres, settings, canvas, place)
+    protein = project(model, centres, settings, canvas, place, _sizes(settings, len(centres), place))
     protein += unwanted_protein(settings, model, canvas, centres, place)
 
     k = frequencies(canvas, settings.pixel_size_A)
@@ -106,6 +106,13 @@ def _particle_centres(
     ny, nx = settings.shape
     low, high = (inset - 0.5, inset - 0.5), (2 * pad + nx - inset - 0.5, 2 * pad + ny - inset - 0.5)
     return place_centres(settings.n_particles, low, high, settings.min_distance * settings.diameter_px, blocked, rng)
+
+
+def _sizes(settings: SimulationSettings, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the particles' sizes relative to the settings' diameter; draws nothing where all are of one size."""
+    if not settings.size_spread:
+        return np.ones(count)
+    return np.asarray(np.exp(rng.normal(scale=settings.size_spread, size=count)).clip(0.5, 1.5))
 
 
 def _visible(xy: NDArray[np.float64], settings: SimulationSettings) -> NDArray[np.float64]:

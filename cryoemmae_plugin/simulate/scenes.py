@@ -75,11 +75,35 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
         coverage = 0.0
         drawn["ice"] = str(rng.choice(["vitreous", "crystalline"]))
         drawn |= {"grains": int(_sometimes(rng, 0.6, 5, 80)), "web": _sometimes(rng, 0.25, 0.2, 0.9)}
+    drawn |= _random_junk(rng, drawn["diameter_A"], emptier=coverage == 0.0)
+    if rng.random() < 0.2:
+        drawn["amplitude_contrast"] = float(np.exp(rng.uniform(np.log(0.07), np.log(0.5))))
+    drawn["size_spread"] = _sometimes(rng, 0.15, 0.01, 0.07)
     coverage = fixed.pop("coverage", coverage)
     drawn |= fixed
+    if drawn["particle"] == "liposome" and "size_spread" not in fixed:
+        drawn["size_spread"] = float(rng.uniform(0.02, 0.15))
     if "n_particles" not in drawn:
         drawn["n_particles"] = particles_for(coverage, drawn["shape"], drawn["diameter_A"] / drawn["pixel_size_A"])
     return SimulationSettings(**drawn)
+
+
+def _random_junk(rng: np.random.Generator, diameter_A: float, *, emptier: bool) -> dict[str, Any]:
+    """Draw the small junk, the gold and the mottles of a scene; `emptier` ones have more of it, and thicker ice."""
+    often = 3.0 if emptier else 1.0
+    drawn: dict[str, Any] = {
+        "crystallites": int(_sometimes(rng, 0.07 * often, 5, 400 if emptier else 80)),
+        "specks": int(_sometimes(rng, 0.15 * often, 2, 60 if emptier else 25)),
+        "vesicles": int(_sometimes(rng, 0.05 * often, 1, 12)),
+        "gold": int(_sometimes(rng, 0.05 * often, 1, 20)),
+        "gold_A": float(np.clip(diameter_A * rng.choice([rng.uniform(0.1, 0.5), rng.uniform(1.8, 2.5)]), 30, 500)),
+        "foil": _sometimes(rng, 0.05 * often, 0.05, 0.4),
+    }
+    if rng.random() < (0.3 if emptier else 0.08):
+        drawn["ice"] = "leopard"
+    if rng.random() < (0.3 if emptier else 0.05):
+        drawn["ice_thickness_A"] = float(rng.uniform(1200, 4000))
+    return drawn
 
 
 def _sometimes(rng: np.random.Generator, probability: float, low: float, high: float) -> float:

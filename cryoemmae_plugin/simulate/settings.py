@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.simulate.shapes import ParticleShape
 
-Ice = Literal["vitreous", "crystalline"]
+Ice = Literal["vitreous", "crystalline", "leopard"]
 
 
 class SimulationSettings(BaseModel):
@@ -32,6 +32,7 @@ class SimulationSettings(BaseModel):
     border: float = Field(
         default=-0.5, ge=-0.6, le=5, title="Strip along the frame without centres, in diameters; < 0: some are cut"
     )
+    size_spread: float = Field(default=0.0, ge=0, le=0.4, title="Deviation of the logarithm of the particles' sizes")
     contrast: float = Field(default=1.0, gt=0, le=10, title="Strength of the particles relative to protein in thin ice")
 
     defocus_um: float = Field(default=1.8, ge=0, le=10, title="Underfocus in µm")
@@ -52,6 +53,12 @@ class SimulationSettings(BaseModel):
     grains: int = Field(default=0, ge=0, le=2000, title="Grains of ice of every size, single and in chains")
     web: float = Field(default=0.0, ge=0, le=1, title="Fraction of the frame under a net of contamination")
     gap: float = Field(default=0.0, ge=0, le=0.6, title="Fraction of the frame without ice: vacuum, or the grid's bar")
+    crystallites: int = Field(default=0, ge=0, le=5000, title="Small ice crystals of all sizes and shades")
+    specks: int = Field(default=0, ge=0, le=2000, title="Small contaminations, each of its own size and look")
+    vesicles: int = Field(default=0, ge=0, le=500, title="Vesicles of all sizes, not in the reference")
+    gold: int = Field(default=0, ge=0, le=500, title="Gold beads of one size")
+    gold_A: float = Field(default=100.0, ge=10, le=2000, title="Diameter of the gold beads in Å")
+    foil: float = Field(default=0.0, ge=0, le=0.9, title="Fraction of the frame under gold foil, outside a round hole")
     aggregates: int = Field(default=0, ge=0, le=200, title="Clumps of aggregated protein, not in the reference")
     debris: int = Field(default=0, ge=0, le=5000, title="Protein fragments, not in the reference")
 

@@ -20,8 +20,16 @@ ParticleShape = Literal[
     "micelle",
     "two_subunits",
     "multidomain",
+    "sphere",
+    "full_capsid",
+    "empty_capsid",
+    "cored_shell",
+    "liposome",
 ]
 PARTICLE_SHAPES: tuple[ParticleShape, ...] = get_args(ParticleShape)
+
+ROUND_SHAPES: tuple[ParticleShape, ...] = ("sphere", "full_capsid", "empty_capsid", "cored_shell", "liposome")
+"""Those that look the same from all sides, or nearly so."""
 
 Points = NDArray[np.float64]
 Density = Callable[[Points, np.random.Generator], NDArray[np.float64]]
@@ -114,6 +122,64 @@ def _multidomain(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     return domains.astype(float)
 
 
+def _sphere(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a ball, denser or thinner towards its middle, or one whose projection is an even disc."""
+    profile = rng.choice([-0.5, 0.0, 0.0, 0.5, 1.0])  # the first one projects to an even disc
+    depth = 1 - (p**2).sum(axis=1)
+    return np.where(depth > 0.02, np.maximum(depth, 0.02) ** profile, 0.0)
+
+
+GOLDEN = (1 + 5**0.5) / 2
+ICOSAHEDRON_FACES = np.array(
+    [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+    + [np.roll((0, y / GOLDEN, z * GOLDEN), turn) for y in (-1, 1) for z in (-1, 1) for turn in range(3)]
+) / np.sqrt(3)  # fmt: skip
+"""Normals of its 20 faces."""
+ICOSAHEDRON_INSPHERE = 0.795
+"""Radius of the sphere that touches its faces, over that of the one through its corners."""
+
+
+def _capsid_radius(p: Points, faceted: float) -> NDArray[np.float64]:
+    """Return the distance from the middle in units of the capsid's radius there: from sphere (0) to icosahedron (1)."""
+    flat = (p @ ICOSAHEDRON_FACES.T).max(axis=1) / ICOSAHEDRON_INSPHERE
+    return np.asarray((1 - faceted) * np.linalg.norm(p, axis=1) + faceted * flat)
+
+
+def _capsomers(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a density around 1 that varies along a capsid's surface."""
+    waves = rng.normal(size=(12, 3))
+    waves *= rng.uniform(10, 22) / np.linalg.norm(waves, axis=1, keepdims=True)
+    return np.asarray(1 + 0.12 * np.cos(p @ waves.T + rng.uniform(0, 6, 12)).sum(axis=1)).clip(0.3, 1.7)
+
+
+def _full_capsid(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a virus with its genome: a protein shell, a gap, and a core that is denser or thinner than protein."""
+    r = _capsid_radius(p, rng.uniform(0, 0.9))
+    shell, gap, core = rng.uniform(0.08, 0.2), rng.uniform(0.0, 0.05), rng.uniform(0.6, 1.7)
+    wall = ((r < 1) & (r > 1 - shell)) * _capsomers(p, rng)
+    return np.asarray(wall + core * (r < 1 - shell - gap), float)
+
+
+def _empty_capsid(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    r = _capsid_radius(p, rng.uniform(0, 0.9))
+    return np.asarray(((r < 1) & (r > 1 - rng.uniform(0.08, 0.24))) * _capsomers(p, rng), float)
+
+
+def _cored_shell(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return ferritin with its mineral: a protein shell around a small core that is much denser."""
+    r = np.linalg.norm(p, axis=1)
+    core = rng.uniform(0.35, 0.62)
+    return np.asarray(((r < 1) & (r > 0.66)) + rng.uniform(1.5, 5) * (r < core), float)
+
+
+def _liposome(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a vesicle: a membrane of two leaflets around buffer."""
+    r, thickness = np.linalg.norm(p, axis=1), rng.uniform(0.09, 0.2)
+    depth = (1 - r) / thickness
+    membrane = np.where((depth > 0) & (depth < 1), np.where(np.abs(depth - 0.5) < 0.22, 0.1, 1.1), 0.0)
+    return np.asarray(membrane, float)
+
+
 DENSITIES: dict[ParticleShape, Density] = {
     "globular": _globular,
     "shell": _shell,
@@ -126,5 +192,10 @@ DENSITIES: dict[ParticleShape, Density] = {
     "micelle": _micelle,
     "two_subunits": _two_subunits,
     "multidomain": _multidomain,
+    "sphere": _sphere,
+    "full_capsid": _full_capsid,
+    "empty_capsid": _empty_capsid,
+    "cored_shell": _cored_shell,
+    "liposome": _liposome,
 }
 """Density of each shape relative to protein at points (M, 3) of the cube from -1 to 1; 0 outside the particle."""

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from cryoemmae_plugin.simulate.contamination import add_contamination
+from cryoemmae_plugin.simulate.gold import add_gold
 from cryoemmae_plugin.simulate.obstacles import (
     Surroundings,
     add_carbon,
@@ -13,8 +14,10 @@ from cryoemmae_plugin.simulate.obstacles import (
     add_frost,
     background,
     crystalline,
+    leopard,
 )
 from cryoemmae_plugin.simulate.settings import SimulationSettings
+from cryoemmae_plugin.simulate.small_junk import add_small_junk
 
 
 def surroundings(settings: SimulationSettings, shape: tuple[int, int], rng: np.random.Generator) -> Surroundings:
@@ -27,6 +30,8 @@ def surroundings(settings: SimulationSettings, shape: tuple[int, int], rng: np.r
     )
     if settings.ice == "crystalline":
         where.transmission[:] *= crystalline(settings, shape, rng)
+    if settings.ice == "leopard":
+        where.transmission[:] *= leopard(settings, shape, rng)
     if settings.carbon > 0:
         add_carbon(where, settings, rng)
     for _ in range(settings.frost):
@@ -34,6 +39,8 @@ def surroundings(settings: SimulationSettings, shape: tuple[int, int], rng: np.r
     for _ in range(settings.crystals):
         add_crystal(where, settings, rng)
     add_contamination(where, settings, rng)
+    add_small_junk(where, settings, rng)
+    add_gold(where, settings, rng)
     if where.blocked.any():
         reach = int(np.ceil(0.5 * settings.diameter_px))
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,20 +23,16 @@ from cryoemmae_plugin.core.head import CELL_PX
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import Interrupted
-from cryoemmae_plugin.simulate import SimulationSettings, random_scene, simulate
+from cryoemmae_plugin.simulate import simulate
+from cryoemmae_plugin.training.scenes import SIDES, training_scene
 from cryoemmae_plugin.weights.tensors import write_tensors
 
 FIRST_SEED = 90_000
-SIDES = (9.0, 22.0)
-"""Least and greatest side of the micrographs, in particle diameters."""
 WINDOW_PLAY = 3.0
 """Scenes of which a window is looked at are larger than that by up to so many diameters."""
-DIAMETERS_PX, DIAMETERS_A = (30.0, 80.0), (80.0, 400.0)
 SIZE_SPREAD = (-0.06, 0.1)
 """Mean and deviation of the logarithm of true over assumed diameter: users round up."""
 SIZE_LIMITS = (-0.3, 0.15)
-GRAINS = (0.05, 0.7)
-"""Grains of ice per squared particle diameter, where there is no other contamination."""
 HEAT_SIGMA = 0.9
 """Width of the target around a particle's centre, in cells."""
 HEAT_REACH = 5
@@ -68,59 +63,28 @@ class Example:
     xy: Tensor
 
 
-def training_scene(seed: int, sides: tuple[float, float] = SIDES) -> SimulationSettings:
-    """Draw the scene of a seed, its sides within limits in particle diameters.
+@dataclass(frozen=True)
+class SeenScene:
+    """A simulated micrograph, conditioned, and its answers: what of an example does not depend on an encoder.
 
-    Every third is of a shape of its own. Of twenty, six are filtered and faint, six crowded, four full of contamination
-    of every kind and two of grains of ice (half of these six without a particle), one is ice alone, and one shows
-    particles that are no blobs.
+    Attributes
+    ----------
+    pixels : Tensor, shape (rows, columns), float16
+    valid : Tensor, shape (rows, columns), bool
+        See :class:`cryoemmae_plugin.core.condition.Conditioned`.
+    xy : Tensor, shape (N, 2), float64
+        Centres of all particles in its pixels.
     """
-    rng = np.random.default_rng(seed)
-    diameter_px, diameter_A = (float(np.exp(rng.uniform(*np.log(limits)))) for limits in (DIAMETERS_PX, DIAMETERS_A))
-    fixed: dict[str, Any] = {
-        "shape": tuple(int(side * diameter_px) for side in rng.uniform(*sides, 2)),
-        "diameter_A": diameter_A,
-        "pixel_size_A": float(np.clip(diameter_A / diameter_px, 0.5, 8.0)),
-    }
-    if seed % 3 == 2:
-        fixed["particle"] = "multidomain"
-    if seed % 10 in (1, 4, 7):
-        fixed |= {
-            "contrast": float(rng.uniform(0.3, 0.9)),
-            "coverage": float(rng.uniform(0.05, 0.6)),
-            "min_distance": float(rng.choice([0.6, 0.8, 1.0])),
-            "lowpass_A": float(diameter_A * rng.uniform(0.1, 0.35)),
-            "highpass_A": float(diameter_A * rng.uniform(3, 8)),
-            "eight_bit": True,
-        }
-    if seed % 10 in (2, 6, 9):
-        fixed |= {
-            "coverage": float(rng.uniform(0.3, 0.8)),
-            "min_distance": float(rng.choice([0.82, 0.95, 1.05])),
-            "contrast": float(np.exp(rng.uniform(np.log(0.35), np.log(1.2)))),
-        }
-    if seed % 5 == 0:
-        fixed |= {
-            "grains": int(rng.integers(5, 90)),
-            "frost": int(rng.integers(0, 12)),
-            "crystals": int(rng.integers(0, 6)),
-            "aggregates": int(rng.integers(0, 6)),
-            "web": float(rng.uniform(0.1, 0.9)) if rng.random() < 0.3 else 0.0,
-        }
-        if seed % 10 == 0:
-            fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.25 else "vitreous"}
-    if seed % 10 == 8:
-        area = fixed["shape"][0] * fixed["shape"][1] / diameter_px**2
-        fixed["grains"] = round(area * float(np.exp(rng.uniform(*np.log(GRAINS)))))
-        if rng.random() < 0.5:
-            fixed |= {"n_particles": 0, "ice": "vitreous"}
-    if seed % 20 == 3:
-        fixed |= {"n_particles": 0, "ice": "crystalline" if rng.random() < 0.3 else "vitreous"}
-        fixed |= dict.fromkeys(("grains", "frost", "crystals", "aggregates", "debris"), 0)
-        fixed |= {"web": 0.0, "gap": 0.0, "carbon": 0.0}
-    if seed % 20 == 13:
-        fixed["particle"] = str(rng.choice(["rod", "l_shape", "micelle", "ring"]))
-    return random_scene(rng, **fixed)
+
+    pixels: Tensor
+    valid: Tensor
+    xy: Tensor
+
+    @property
+    def conditioned(self) -> Conditioned:
+        """The micrograph, of which the grid is the frame."""
+        shape = (self.pixels.shape[0], self.pixels.shape[1])
+        return Conditioned(self.pixels.float(), self.valid, MicrographFrame(shape, shape), GRID_DIAMETER_PX)
 
 
 def make_examples(
@@ -130,6 +94,7 @@ def make_examples(
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     side_px: int | None = None,
+    scenes: Path | None = None,
 ) -> list[Example]:
     """Simulate and examine the scenes of some seeds.
 
@@ -146,13 +111,14 @@ def make_examples(
         Asked before each.
     side_px : int, optional
         Examine only a window of so many grid pixels a side, of scenes hardly larger.
+    scenes : Path, optional
+        Keeps what does not depend on the model, for other models.
 
     Raises
     ------
     Interrupted
         When `should_stop` says True.
     """
-    sides = (side_px / GRID_DIAMETER_PX, side_px / GRID_DIAMETER_PX + WINDOW_PLAY) if side_px else SIDES
     examples = []
     for at, seed in enumerate(seeds):
         if should_stop():
@@ -161,7 +127,8 @@ def make_examples(
         if kept and kept.exists():
             example = Example(**load_file(kept))
         else:
-            example = make_example(model, training_scene(seed, sides), seed, side_px)
+            seen = see_scene(seed, side_px, scenes)
+            example = example_of(model, seen.conditioned, seen.xy.numpy())
             if kept:
                 write_tensors(kept, vars(example))
         examples.append(example)
@@ -169,18 +136,28 @@ def make_examples(
     return examples
 
 
-def make_example(model: PickingModel, scene: SimulationSettings, seed: int, side_px: int | None = None) -> Example:
-    """Simulate one micrograph, and look at it as the default mode does, with a diameter that is not quite right.
+def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None) -> SeenScene:
+    """Simulate the scene of a seed and condition it as the default mode does, or take what `folder` keeps of it.
 
-    Of one larger than `side_px` grid pixels a side, only a window of that size is looked at.
+    The diameter that it is conditioned for is not quite right. Of a scene larger than `side_px` grid pixels a side,
+    only a window of that size is taken.
     """
-    micrograph = simulate(scene, seed)
+    kept = folder / f"{seed}.safetensors" if folder else None
+    if kept and kept.exists():
+        return SeenScene(**load_file(kept))
+    sides = (side_px / GRID_DIAMETER_PX, side_px / GRID_DIAMETER_PX + WINDOW_PLAY) if side_px else SIDES
+    micrograph = simulate(training_scene(seed, sides), seed)
     rng = np.random.default_rng([seed, 1])
     wrong = float(np.exp(np.clip(rng.normal(*SIZE_SPREAD), *SIZE_LIMITS)))
     seen = condition(torch.from_numpy(micrograph.image), micrograph.diameter_px / wrong, GRID_DIAMETER_PX)
     if side_px is None:
-        return example_of(model, seen, micrograph.xy)
-    return example_of(model, *cut_window(seen, micrograph.xy, side_px, rng))
+        xy = seen.frame.to_grid(micrograph.xy) if len(micrograph.xy) else micrograph.xy
+    else:
+        seen, xy = cut_window(seen, micrograph.xy, side_px, rng)
+    scene = SeenScene(seen.pixels.half(), seen.valid, torch.from_numpy(xy))
+    if kept:
+        write_tensors(kept, vars(scene))
+    return scene
 
 
 def cut_window(

@@ -13,7 +13,7 @@ from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
-from cryoemmae_plugin.training.examples import Example, cut_window, draw_target, make_examples, training_scene
+from cryoemmae_plugin.training.examples import Example, cut_window, draw_target, make_examples
 from cryoemmae_plugin.training.head import (
     HeadSettings,
     answer,
@@ -24,6 +24,7 @@ from cryoemmae_plugin.training.head import (
     mean_head,
     train_head,
 )
+from cryoemmae_plugin.training.scenes import training_scene
 from cryoemmae_plugin.weights import load_model
 
 EMBED_DIM = 4
@@ -153,14 +154,6 @@ def test_a_window_has_its_particles_where_the_whole_has_them() -> None:
     narrow, all_of_them = cut_window(whole, made.xy, 300, np.random.default_rng(1))
     assert narrow.pixels.shape == (240, 300), "what is smaller than the window is taken whole"
     assert len(all_of_them) == len(made.xy)
-
-
-def test_the_scenes_hold_every_kind() -> None:
-    scenes = [training_scene(seed) for seed in range(90_000, 90_060)]
-    assert sum(scene.n_particles == 0 for scene in scenes) >= 6
-    assert sum(scene.eight_bit for scene in scenes) >= 18
-    assert sum(scene.grains > 4 for scene in scenes) >= 12
-    assert len({scene.particle for scene in scenes}) >= 8
 
 
 def test_a_micrograph_shows_nothing_below_the_evidence_that_tells_best() -> None:
