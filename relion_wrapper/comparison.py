@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.evaluation.metrics import match
+from cryoemmae_plugin.star import find_table, read_star
 from relion_wrapper.micrographs import root_of
 from relion_wrapper.project import Job, Project
-from relion_wrapper.star import read_blocks
+
+SUFFIX_LIST = "coords_suffix"
+"""How the file begins by which RELION 3.1 stands for all coordinates of a job."""
 
 
 @dataclass
@@ -53,16 +56,25 @@ def coordinate_files(project: Project, job: Job, names: Sequence[str]) -> dict[s
     """The coordinate file of each micrograph that a job has one of."""
     if job.coordinates is None:
         return {}
-    rows = read_blocks(project.folder / job.coordinates).get("coordinate_files", [])
-    if rows:
-        listed = {row["rlnMicrographName"]: project.folder / row["rlnMicrographCoordinates"] for row in rows}
+    listing = project.folder / job.coordinates
+    table = None if listing.name.startswith(SUFFIX_LIST) else find_table(read_star(listing), "coordinate_files")
+    if table:
+        files = [project.folder / path for path in table.column("rlnMicrographCoordinates")]
+        listed = dict(zip(table.column("rlnMicrographName"), files, strict=True))
     else:  # RELION 3.1: coords_suffix_autopick.star stands for all files in that folder that end in _autopick.star
-        suffix = Path(job.coordinates).name.removeprefix("coords_suffix")
+        suffix = listing.name.removeprefix(SUFFIX_LIST)
         listed = {name: project.folder / job.name / f"{root_of(name)}{suffix}" for name in names}
     return {name: path for name, path in listed.items() if path.is_file()}
 
 
 def read_xy(path: Path) -> NDArray[np.float64]:
-    """Coordinates in a STAR file, shape (N, 2)."""
-    rows = [row for block in read_blocks(path).values() for row in block if "rlnCoordinateX" in row]
-    return np.array([[float(row["rlnCoordinateX"]), float(row["rlnCoordinateY"])] for row in rows]).reshape(-1, 2)
+    """Coordinates in a STAR file, shape (N, 2).
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or a coordinate is not a number.
+    """
+    tables = [table for table in read_star(path) if "rlnCoordinateX" in table]
+    columns = [(table.numbers("rlnCoordinateX"), table.numbers("rlnCoordinateY")) for table in tables]
+    return np.concatenate([np.zeros((0, 2)), *(np.stack(xy, axis=1) for xy in columns)])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from relion_wrapper.star import read_blocks
+from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.star import records_of
 
 Version = Literal["3.1", "4", "5"]
 
@@ -51,11 +52,14 @@ _MICROGRAPHS_OF_4, _MICROGRAPHS_OF_5 = "MicrographsData", "MicrographGroupMetada
 
 
 def detect_version(pipeline: Path) -> Version | None:
-    """Tell which RELION wrote a pipeline file (``job_pipeline.star``, ``default_pipeline.star``); None if it is silent.
+    """Tell which RELION wrote a pipeline file (``job_pipeline.star``, ``default_pipeline.star``); None if unknown.
 
     RELION 3.1 numbers the types of nodes, 4 and 5 label them, and they label micrographs differently.
     """
-    nodes = read_blocks(pipeline).get("pipeline_nodes", [])
+    try:
+        nodes = records_of(pipeline, "pipeline_nodes")
+    except InputError:
+        return None
     labels = " ".join(row.get(_LABEL, "") for row in nodes)
     if _MICROGRAPHS_OF_5 in labels:
         return "5"

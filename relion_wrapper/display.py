@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryoemmae_plugin.files import atomic_write
-from relion_wrapper.star import Row, loop, read_blocks
+from cryoemmae_plugin.star import Table, find_table, format_pairs, format_table, read_star
+from relion_wrapper.project import options_in
 
 FILE = ".gui_manualpickjob.star"
 SCREEN_PX = 1000
@@ -62,13 +63,14 @@ def write_display_settings(project: Path, diameter_A: float, pixel_sizes_A: Sequ
 
     Raises
     ------
+    InputError
+        When the settings that are there cannot be read.
     OutputError
         When the file cannot be written.
     """
     path = project / FILE
-    saved = read_blocks(path)
-    rows = saved.get("joboptions_values", [])
-    options = {row[_COLUMNS[0]]: row.get(_COLUMNS[1], "") for row in rows if _COLUMNS[0] in row}
+    saved = read_star(path) if path.exists() else []
+    options = options_in(saved)
     if not options:
         options = _DEFAULTS | {"micscale": f"{min(1.0, SCREEN_PX / max(width_px, 1)):.2f}"}
     wanted = {"diameter": f"{diameter_A:g}"}
@@ -76,14 +78,13 @@ def write_display_settings(project: Path, diameter_A: float, pixel_sizes_A: Sequ
         wanted["angpix"] = f"{pixel_sizes_A[0]:g}"
     if options == options | wanted:
         return
-    table = loop("joboptions_values", _COLUMNS, sorted((options | wanted).items()))
+    table = format_table("joboptions_values", _COLUMNS, sorted((options | wanted).items()))
     with atomic_write(path) as file:
-        file.write(_head(saved.get("job", [])) + table)
+        file.write(_head(find_table(saved, "job")) + table)
 
 
-def _head(saved: list[Row]) -> str:
+def _head(saved: Table | None) -> str:
     """The block about the job's type: the one that is there, since versions write it differently."""
     if not saved:
         return _HEAD
-    lines = [f"_{name} {value}" for name, value in saved[0].items()]
-    return "\n".join(["", "# version 30001", "", "data_job", "", *lines, "", "", "# version 30001", "", ""])
+    return "\n# version 30001\n\n" + format_pairs("job", saved.records()[0]) + "\n# version 30001\n\n"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.star import format_table
 from relion_wrapper.arguments import FROM_RELION, parse_arguments
-from relion_wrapper.star import loop
 
 MAX_PARAMETERS = 10
 PROGRAM = "cryoemmae-relion"
@@ -65,7 +65,7 @@ def external_job_star(
     for number, (label, value) in enumerate(parameters.items(), 1):
         options |= {f"param{number}_label": label, f"param{number}_value": value}
     columns = ("rlnJobOptionVariable", "rlnJobOptionValue")
-    return _HEAD + loop("joboptions_values", columns, options.items())
+    return _HEAD + format_table("joboptions_values", columns, options.items())
 
 
 def check_parameters(in_mics: str, parameters: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.run.star import read_named_micrographs
+from cryoemmae_plugin.run.micrograph_table import read_named_micrographs
 from cryoemmae_plugin.types import Micrograph
 
 COORDINATES_SUFFIX = "_autopick.star"

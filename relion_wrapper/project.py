@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError, OutputError
+from cryoemmae_plugin.star import Row, Table, find_table, read_star
 from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
-from relion_wrapper.star import Row, read_blocks
 
 PIPELINE = "default_pipeline.star"
 STATUS_OF_3 = {"0": "Running", "1": "Scheduled", "2": "Succeeded", "3": "Failed", "4": "Aborted"}
@@ -86,21 +87,31 @@ class Project:
         return DIALECTS[detect_version(self.folder / PIPELINE) or DEFAULT_VERSION]
 
     def jobs(self) -> list[Job]:
-        """All jobs, the latest last."""
-        blocks = read_blocks(self.folder / PIPELINE)
-        types = {
-            row["rlnPipeLineNodeName"]: row.get("rlnPipeLineNodeTypeLabel") or row.get("rlnPipeLineNodeType", "")
-            for row in blocks.get("pipeline_nodes", [])
-        }
+        """All jobs, the latest last.
+
+        Raises
+        ------
+        InputError
+            When the pipeline cannot be read.
+        """
+        tables = read_star(self.folder / PIPELINE)
+        types: dict[str, str] = {}
+        if nodes := find_table(tables, "pipeline_nodes"):
+            kinds = [
+                row.get("rlnPipeLineNodeTypeLabel") or row.get("rlnPipeLineNodeType", "") for row in nodes.records()
+            ]
+            types = dict(zip(nodes.column("rlnPipeLineNodeName"), kinds, strict=True))
         outputs: dict[str, list[tuple[str, str]]] = {}
-        for edge in blocks.get("pipeline_output_edges", []):
-            node = edge["rlnPipeLineEdgeToNode"]
-            outputs.setdefault(edge["rlnPipeLineEdgeProcess"], []).append((node, types.get(node, "")))
-        rows = blocks.get("pipeline_processes", [])
-        jobs = [
-            Job(row["rlnPipeLineProcessName"], _status(row), tuple(outputs.get(row["rlnPipeLineProcessName"], ())))
-            for row in rows
-        ]
+        if edges := find_table(tables, "pipeline_output_edges"):
+            ends = zip(edges.column("rlnPipeLineEdgeProcess"), edges.column("rlnPipeLineEdgeToNode"), strict=True)
+            for process, node in ends:
+                outputs.setdefault(process, []).append((node, types.get(node, "")))
+        processes = find_table(tables, "pipeline_processes")
+        if processes is None:
+            return []
+        names = processes.column("rlnPipeLineProcessName")
+        rows = zip(names, processes.records(), strict=True)
+        jobs = [Job(name, _status(row), tuple(outputs.get(name, ()))) for name, row in rows]
         return sorted(jobs, key=lambda job: job.number)
 
     def job(self, name: str) -> Job:
@@ -120,8 +131,8 @@ class Project:
 
     def options(self, job: Job) -> dict[str, str]:
         """A job's form, as it was last run."""
-        rows = read_blocks(self.folder / job.name / "job.star").get("joboptions_values", [])
-        return {row["rlnJobOptionVariable"]: row.get("rlnJobOptionValue", "") for row in rows}
+        path = self.folder / job.name / "job.star"
+        return options_in(read_star(path)) if path.exists() else {}
 
     def add(self, job_star: Path) -> Job:
         """Add a job by RELION's pipeliner; it does not run yet.
@@ -159,6 +170,18 @@ class Project:
             [program, *words], cwd=self.folder, capture_output=True, text=True, errors="replace", check=False
         )
         return done.stdout + done.stderr
+
+
+def options_in(tables: Sequence[Table]) -> dict[str, str]:
+    """Return the form of a job, by the names of its options."""
+    form = find_table(tables, "joboptions_values")
+    if form is None:
+        return {}
+    return dict(zip(form.column("rlnJobOptionVariable"), form.column("rlnJobOptionValue"), strict=True))
+
+
+def _node_type(row: Row) -> str:
+    return row.get("rlnPipeLineNodeTypeLabel") or row.get("rlnPipeLineNodeType", "")
 
 
 def _status(row: Row) -> str:

@@ -13,10 +13,10 @@ from cryoemmae_plugin.errors import StoreError
 from cryoemmae_plugin.files import atomic_write
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.star import format_table
 from cryoemmae_plugin.types import Picks
 from relion_wrapper.dialect import Dialect
 from relion_wrapper.micrographs import COORDINATES_SUFFIX, JobMicrograph
-from relion_wrapper.star import loop
 
 OUTPUT_NODES = "RELION_OUTPUT_NODES.star"
 LOGFILE = "logfile.pdf"
@@ -125,7 +125,7 @@ def write_list(folder: Path, dialect: Dialect, in_mics: Path, micrographs: Seque
     if dialect.lists_micrographs:
         columns = ("rlnMicrographName", "rlnMicrographCoordinates")
         rows = ((micrograph.name, coordinates_path(folder, micrograph)) for micrograph in micrographs)
-        text = "\n# version 30001\n\n" + loop("coordinate_files", columns, rows)
+        text = "\n# version 30001\n\n" + format_table("coordinate_files", columns, rows)
     else:
         text = f"{in_mics}\n"
     write_if_changed(folder / dialect.list_name, text)
@@ -136,7 +136,7 @@ def write_output_nodes(folder: Path, dialect: Dialect, *, logfile: bool) -> None
     nodes = [(folder / dialect.list_name, dialect.coordinates_type)]
     if logfile:
         nodes.append((folder / LOGFILE, dialect.logfile_type))
-    text = "\n# version 30001\n\n" + loop("output_nodes", ("rlnPipeLineNodeName", dialect.type_column), nodes)
+    text = "\n# version 30001\n\n" + format_table("output_nodes", ("rlnPipeLineNodeName", dialect.type_column), nodes)
     write_if_changed(folder / OUTPUT_NODES, text)
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.files import atomic_write_bytes
-from cryoemmae_plugin.run.star import read_named_micrographs
+from cryoemmae_plugin.run.micrograph_table import read_named_micrographs
+from cryoemmae_plugin.star import parse_star, records_of, to_number
 from relion_wrapper.comparison import compare_picks
 from relion_wrapper.display import FILE as DISPLAY_FILE
 from relion_wrapper.jobstar import external_job_star
-from relion_wrapper.project import Job, Project
-from relion_wrapper.star import parse_blocks, read_blocks
+from relion_wrapper.project import Job, Project, options_in
 
 MICROGRAPH_JOBS = ("Select", "CtfFind", "MotionCorr", "Import")
 """Whose micrographs to take, the first that there is."""
@@ -94,7 +94,7 @@ def make_plan(
     text = external_job_star(
         in_mics, {"diameter": f"{diameter:g}", **parameters}, threads=threads, executable=executable
     )
-    wanted = {row["rlnJobOptionVariable"]: row["rlnJobOptionValue"] for row in parse_blocks(text)["joboptions_values"]}
+    wanted = options_in(parse_star(text))
     jobs = project.jobs()
     same = [job for job in jobs if job.kind == "External" and wanted.items() <= project.options(job).items()]
     job = same[-1] if same else None
@@ -148,10 +148,10 @@ def _micrographs_star(project: Project, job_name: str | None) -> str:
 
 
 def _diameter_of(project: Project) -> float:
-    rows = read_blocks(project.folder / DISPLAY_FILE).get("joboptions_values", [])
-    for row in rows:
-        if row.get("rlnJobOptionVariable") == "diameter" and float(row["rlnJobOptionValue"]) > 0:
-            return float(row["rlnJobOptionValue"])
+    for row in records_of(project.folder / DISPLAY_FILE, "joboptions_values"):
+        diameter_A = to_number(row.get("rlnJobOptionValue", ""))
+        if row.get("rlnJobOptionVariable") == "diameter" and diameter_A is not None and diameter_A > 0:
+            return diameter_A
     raise InputError(f"{project.folder}: the particle's diameter is not known here; give it with --diameter, in Å")
 
 

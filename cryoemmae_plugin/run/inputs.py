@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import is_readable
-from cryoemmae_plugin.run.star import read_micrographs
+from cryoemmae_plugin.run.micrograph_table import read_micrographs
 from cryoemmae_plugin.types import Micrograph
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from cryoemmae_plugin.files import atomic_write, output_error
-from cryoemmae_plugin.run.record import Result, quote
+from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.star import quote
 from cryoemmae_plugin.types import Picks
 
 STAR_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")

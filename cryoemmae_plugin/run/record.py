@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cryoemmae_plugin.star import quote, unquote
 from cryoemmae_plugin.types import Picks
 
 FORMAT = 1
@@ -128,18 +129,3 @@ def parse_result(uid: str, text: str) -> Result:
         )
     except KeyError as err:
         raise ValueError(f"no entry {err.args[0]}") from err
-
-
-def quote(text: str) -> str:
-    """`text` as one STAR value: in quotation marks where it is empty or has blanks in it."""
-    if text and not re.search(r"\s", text) and text[0] not in "\"'#$_":
-        return text
-    mark = "'" if '"' in text else '"'
-    return f"{mark}{text}{mark}"
-
-
-def unquote(value: str) -> str:
-    """The text that :func:`quote` has made `value` from."""
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-        return value[1:-1]
-    return value

@@ -67,7 +67,7 @@ def test_coordinates_lie_where_relion_looks_for_them(name: str, root: str) -> No
     ("text", "message"),
     [
         (None, "no such file"),
-        ("", "no table with rlnMicrographName"),
+        ("", "the file is empty"),
         ("\ndata_movies\n\nloop_\n_rlnMicrographMovieName #1\nMovies/a.tif\n", "run motion correction first"),
         (NO_PIXEL_SIZE, "no pixel size of Micrographs/a.mrc"),
         (OLD.replace("50000", "0"), "the pixel size of Micrographs/a.mrc"),

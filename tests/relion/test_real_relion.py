@@ -19,10 +19,10 @@ import scipy.ndimage
 import starfile
 from numpy.typing import NDArray
 
+from cryoemmae_plugin.star import format_table
 from relion_wrapper.__main__ import main
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.project import EMPTY_PIPELINE, Job, Project
-from relion_wrapper.star import loop
 
 pytestmark = [
     pytest.mark.relion,
@@ -39,7 +39,7 @@ PIXEL_SIZE_A = 3.0
 def job_star(kind: int, options: Mapping[str, object]) -> str:
     head = f"\n# version 30001\n\ndata_job\n\n_rlnJobType {kind}\n_rlnJobIsContinue 0\n\n\n# version 30001\n\n"
     columns = ("rlnJobOptionVariable", "rlnJobOptionValue")
-    return head + loop("joboptions_values", columns, [(key, value) for key, value in options.items()])
+    return head + format_table("joboptions_values", columns, [(key, value) for key, value in options.items()])
 
 
 @dataclass

@@ -9,13 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import starfile
 
 from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.star import Row, read_star, records_of
 from relion_wrapper.__main__ import main
 from relion_wrapper.arguments import parse_arguments
 from relion_wrapper.jobstar import external_job_star, own_executable
-from relion_wrapper.star import Row, loop, parse_blocks, read_blocks
 
 PIPELINES = {
     "3.1": "_rlnPipeLineNodeType #2\nImport/job001/micrographs.star 1\n",
@@ -25,7 +24,7 @@ PIPELINES = {
 
 
 def options(path: Path) -> dict[str, str]:
-    rows = read_blocks(path)["joboptions_values"]
+    rows = records_of(path, "joboptions_values")
     return {row["rlnJobOptionVariable"]: row["rlnJobOptionValue"] for row in rows}
 
 
@@ -34,7 +33,7 @@ def test_make_job_writes_what_the_job_takes(project: Path, capsys: pytest.Captur
     more = "--model emmae-base --threshold 0.4 --edge-distance 0.5 --no-adapt --train-epochs 30"
     assert main([*words.split(), *more.split()]) == 0
     assert "relion_pipeliner --addJobFromStar pick.job.star" in capsys.readouterr().out
-    head = read_blocks(Path("pick.job.star"))["job"][0]
+    head = records_of(Path("pick.job.star"), "job")[0]
     assert (head["rlnJobType"], head["rlnJobTypeLabel"]) == ("99", "relion.external")
     form = options(Path("pick.job.star"))
     assert form["fn_exe"] == own_executable()
@@ -81,7 +80,7 @@ def test_a_scheme_hangs_together(project: Path, version: str, folder: str, graph
     )
     home = Path(folder, "otf")
     kind = graph.removesuffix(".star")
-    blocks = read_blocks(home / graph)
+    blocks = {table.name: table.records() for table in read_star(home / graph)}
     prefix = f"rln{kind.capitalize()}"
     jobs = [row[f"{prefix}JobNameOriginal"] for row in blocks[f"{kind}_jobs"]]
     assert jobs == ["import", "pick", "extract", "class2d"]
@@ -113,18 +112,6 @@ def variables(blocks: dict[str, list[Row]], kind: str, prefix: str) -> set[str]:
 def test_without_a_project_the_version_has_to_be_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06"]) == 1
     assert "--relion-version" in capsys.readouterr().err
-
-
-def test_star_tables_come_back_as_they_were_written() -> None:
-    rows = [["plain", "two words"], ["", "it's"], ["$$diameter", "_x"]]
-    back = parse_blocks(loop("block", ("a", "b"), rows))["block"]
-    assert [[row["a"], row["b"]] for row in back] == rows
-
-
-def test_star_tables_are_read_alike_by_another_library(tmp_path: Path) -> None:
-    (tmp_path / "x.star").write_text(loop("block", ("rlnA", "rlnB"), [["a/b.mrc", "1"], ["c d.mrc", "2"]]))
-    table = starfile.read(tmp_path / "x.star")
-    assert list(table["rlnA"]) == ["a/b.mrc", "c d.mrc"]
 
 
 def test_the_schemes_are_in_the_package_that_is_installed(repository: Path, tmp_path: Path) -> None:

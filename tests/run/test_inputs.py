@@ -168,7 +168,7 @@ def test_star_names_are_found_from_the_project_folder_above(write_star: Callable
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hello", "no table with rlnMicrographName"),
+        ("hello", "not a STAR file"),
         ("data_\n\nloop_\n_rlnMicrographMovieName #1\na.tif\nb.tif\n", "motion correction"),
         (OPTICS.replace("a.mrc 2", "a.mrc 7"), "optics group 7"),
         (OPTICS.replace("0.83", "unknown"), "not a number"),

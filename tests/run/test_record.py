@@ -10,7 +10,7 @@ import starfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryoemmae_plugin.run.record import Result, format_result, parse_header, parse_result, quote, rounded, unquote
+from cryoemmae_plugin.run.record import Result, format_result, parse_header, parse_result, rounded
 from cryoemmae_plugin.types import Picks
 
 
@@ -77,8 +77,3 @@ def test_a_star_library_reads_it_too(tmp_path: Path) -> None:
     blocks = starfile.read(path)
     assert blocks["micrograph"]["rlnMicrographName"] == "a b.mrc"
     np.testing.assert_array_equal(blocks["candidates"]["rlnCoordinateX"], result.picks.xy[:, 0])
-
-
-@pytest.mark.parametrize("text", ["", "plain", "two words", "'", '"', "tab\there", '"quoted"'])
-def test_quotes_come_off_again(text: str) -> None:
-    assert unquote(quote(text)) == text

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import starfile
 
 from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.star import Table, find_table, read_star
 
 NAME = "rlnMicrographName"
 PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 """The labels of the pixel size, the one that counts first: "original" is before binning."""
 GROUP = "rlnOpticsGroup"
+DETECTOR_UM, MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 
 
 def read_micrographs(path: Path) -> list[tuple[Path, float | None]]:
@@ -52,28 +51,19 @@ def read_named_micrographs(path: Path) -> list[tuple[str, float | None]]:
     InputError
         When the file cannot be read or lists no micrographs.
     """
-    try:
-        blocks = starfile.read(path, always_dict=True)
-    except FileNotFoundError as err:
-        raise InputError(f"{path}: no such file") from err
-    except Exception as err:  # a parser for a loose format fails in many ways
-        raise InputError(f"{path}: cannot be read as a STAR file ({type(err).__name__}: {err})") from err
-    tables = {name: _as_table(block) for name, block in blocks.items()}
-    table = next((table for table in tables.values() if NAME in table), None)
-    if table is None or table.empty:
-        movies = any("rlnMicrographMovieName" in table for table in tables.values())
+    tables = read_star(path)
+    table = next((table for table in tables if NAME in table), None)
+    if table is None:
+        movies = any("rlnMicrographMovieName" in table for table in tables)
         way_out = (
             "it lists movies: run motion correction first"
             if movies
             else "give the STAR of motion-corrected micrographs"
         )
         raise InputError(f"{path}: no table with {NAME} in it; {way_out}")
-    return list(zip(map(str, table[NAME]), _pixel_sizes(path, table, tables.get("optics")), strict=True))
-
-
-def _as_table(block: Any) -> pd.DataFrame:
-    """A block as a table; one of single values is a table of one row."""
-    return block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
+    if not table.rows:
+        raise InputError(f"{path}: the table data_{table.name} lists no micrographs; give a STAR file with rows")
+    return list(zip(table.column(NAME), _pixel_sizes(table, find_table(tables, "optics")), strict=True))
 
 
 def _project_folder(star: Path, first: Path) -> Path:
@@ -83,25 +73,28 @@ def _project_folder(star: Path, first: Path) -> Path:
     return next((folder for folder in star.absolute().parents if (folder / first).exists()), Path())
 
 
-def _pixel_sizes(path: Path, table: pd.DataFrame, optics: pd.DataFrame | None) -> list[float | None]:
+def _pixel_sizes(table: Table, optics: Table | None) -> list[float | None]:
     """Å per pixel, micrograph by micrograph."""
-    try:
-        for label in PIXEL_SIZES:
-            if label in table:
-                return [float(value) for value in table[label]]
-            if optics is not None and label in optics and GROUP in optics:
-                if GROUP not in table:
-                    raise InputError(f"{path}: the micrographs have no {GROUP}; write the file again with RELION")
-                by_group = {int(g): float(value) for g, value in zip(optics[GROUP], optics[label], strict=True)}
-                return [by_group[int(group)] for group in table[GROUP]]
-        if {"rlnDetectorPixelSize", "rlnMagnification"} <= set(table.columns):
-            detector_um, magnification = (
-                table["rlnDetectorPixelSize"].astype(float),
-                table["rlnMagnification"].astype(float),
-            )
-            return [float(value) for value in 1e4 * detector_um / magnification]
-    except KeyError as err:
-        raise InputError(f"{path}: the optics group {err.args[0]} of a micrograph is not in the optics table") from err
-    except (TypeError, ValueError) as err:
-        raise InputError(f"{path}: a pixel size or optics group is not a number ({err})") from err
+    for label in PIXEL_SIZES:
+        if label in table:
+            return list(table.numbers(label))
+        if optics is not None and label in optics and GROUP in optics:
+            return list(_by_group(table, optics, label))
+    if DETECTOR_UM in table and MAGNIFICATION in table:
+        pairs = zip(table.numbers(DETECTOR_UM), table.numbers(MAGNIFICATION), strict=True)
+        return [1e4 * pixel_um / magnification if magnification else math.inf for pixel_um, magnification in pairs]
     return [None] * len(table)
+
+
+def _by_group(table: Table, optics: Table, label: str) -> list[float]:
+    """A value of each micrograph's optics group."""
+    values = dict(zip(optics.numbers(GROUP), optics.numbers(label), strict=True))
+    found = []
+    for group, line in zip(table.numbers(GROUP), table.lines, strict=True):
+        if group not in values:
+            raise InputError(
+                f"{table.source}, line {line}: the optics group {group:g} of a micrograph is not in the optics table; "
+                "add it there, or correct the line"
+            )
+        found.append(values[group])
+    return found
