@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from sets import BenchmarkSet, chosen_sets
 
-from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, drop_close, look
-from cryoemmae_plugin.core.head import Head, find_centres, judge_cells
-from cryoemmae_plugin.core.template import find_peaks
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, extract_features, non_maximum_suppression
+from cryoemmae_plugin.core.flattening import flatten_background
+from cryoemmae_plugin.core.head import Head, find_centres, score_cells
+from cryoemmae_plugin.core.matched_filter import find_peaks
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.evaluation.metrics import box_iou
 from cryoemmae_plugin.images import read_image
@@ -59,12 +59,12 @@ def triples(chosen: BenchmarkSet, model: Model, head: Head) -> list[Centres]:
     for stem, reference in chosen.reference().items():
         image = torch.from_numpy(read_image(chosen.folder / f"{stem}.mrc"))
         with torch.inference_mode():
-            seen = condition(image, chosen.diameter_px, GRID_DIAMETER_PX)
-            view = look(seen, model, StepTimer())
-            log_odds, offset = judge_cells(head, view.pixels, view.cells, view.inside_cells)
+            seen = flatten_background(image, chosen.diameter_px, GRID_DIAMETER_PX)
+            features = extract_features(seen, model, StepTimer())
+            log_odds, offset = score_cells(head, features.pixels, features.cells, features.inside_cells)
             xy, score = find_centres(head.score(log_odds), offset, DEFAULT_THRESHOLD["default"])
-            maxima, _ = find_peaks(view.sigmas, LEAST_DISTANCE * seen.diameter_px, 0.0)
-        xy = xy[drop_close(xy, score, LEAST_DISTANCE * seen.diameter_px)]
+            maxima, _ = find_peaks(features.sigmas, LEAST_DISTANCE * seen.diameter_px, 0.0)
+        xy = xy[non_maximum_suppression(xy, score, LEAST_DISTANCE * seen.diameter_px)]
         at, template = (seen.frame.to_micrograph(centres) for centres in (xy, maxima))
         near = [cKDTree(centres).query(at) for centres in (template, reference.xy)]
         same = np.all([distance < SAME_PARTICLE * chosen.diameter_px for distance, _ in near], axis=0)

@@ -14,9 +14,9 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, judge, look
-from cryoemmae_plugin.core.head import CLUSTER_LAYERS, Head, judge_cells
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, extract_features, score_candidates
+from cryoemmae_plugin.core.flattening import flatten_background
+from cryoemmae_plugin.core.head import CLUSTER_LAYERS, Head, score_cells
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.settings import DEFAULT_THRESHOLD
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
@@ -46,18 +46,18 @@ def main() -> int:
     head = Head.from_arrays(model.arrays)
     micrograph = simulate(SCENE, SEED)
     with torch.inference_mode():
-        conditioned = condition(torch.from_numpy(micrograph.image), micrograph.diameter_px, GRID_DIAMETER_PX)
-        view = look(conditioned, model, StepTimer())
-        score = head.score(judge_cells(head, view.pixels, view.cells, view.inside_cells)[0])
-        picks = judge(view, conditioned, head).above(DEFAULT_THRESHOLD["default"])
+        flattened = flatten_background(torch.from_numpy(micrograph.image), micrograph.diameter_px, GRID_DIAMETER_PX)
+        features = extract_features(flattened, model, StepTimer())
+        score = head.score(score_cells(head, features.pixels, features.cells, features.inside_cells)[0])
+        picks = score_candidates(features, flattened, head).above(DEFAULT_THRESHOLD["default"])
     canvas = Figure(figsize=(11, 6.2), layout="constrained")
     axes = canvas.subplots(2, 3).ravel()
     low, high = np.quantile(micrograph.image, [0.01, 0.99])
     panels = (
         ("Micrograph", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),
-        ("1  Same size, flat ice", conditioned.pixels, {"cmap": "gray", "vmin": -4, "vmax": 4}),
-        ("2  Answer to the stencil", view.sigmas, {"cmap": "magma", "vmin": -3, "vmax": 9}),
-        ("3  Embedding: its three strongest directions", _colours(view.cells[0, CLUSTER_LAYERS:]), {}),
+        ("1  Same size, flat ice", flattened.pixels, {"cmap": "gray", "vmin": -4, "vmax": 4}),
+        ("2  Answer to the stencil", features.sigmas, {"cmap": "magma", "vmin": -3, "vmax": 9}),
+        ("3  Embedding: its three strongest directions", _colours(features.cells[0, CLUSTER_LAYERS:]), {}),
         ("4  Figure of merit of each cell", score, {"cmap": "magma", "vmin": 0, "vmax": 1}),
         (f"5  {len(picks)} picks", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),
     )

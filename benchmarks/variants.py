@@ -17,10 +17,17 @@ import torch
 from numpy.typing import NDArray
 from pickers import Variant
 
-from cryoemmae_plugin.core.condition import Conditioned, condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, View, drop_close, judge, look
+from cryoemmae_plugin.core.default import (
+    GRID_DIAMETER_PX,
+    LEAST_DISTANCE,
+    Features,
+    extract_features,
+    non_maximum_suppression,
+    score_candidates,
+)
+from cryoemmae_plugin.core.flattening import FlattenedMicrograph, flatten_background
 from cryoemmae_plugin.core.head import CLUSTER_LAYERS, Head
-from cryoemmae_plugin.core.template import find_peaks
+from cryoemmae_plugin.core.matched_filter import find_peaks
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
 from cryoemmae_plugin.weights import Model
@@ -35,16 +42,16 @@ class Looks:
     """What was seen of the last few micrographs: variants differ in what they make of it."""
 
     def __init__(self, most: int = 12) -> None:
-        self._kept: OrderedDict[tuple[str, float, str], tuple[Conditioned, View]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, float, str], tuple[FlattenedMicrograph, Features]] = OrderedDict()
         self._most = most
 
-    def at(self, image: NDArray[np.float32], model: Model, diameter_px: float) -> tuple[Conditioned, View]:
+    def at(self, image: NDArray[np.float32], model: Model, diameter_px: float) -> tuple[FlattenedMicrograph, Features]:
         """Condition, match and embed a micrograph, once."""
         key = (hashlib.sha256(image.tobytes()).hexdigest(), diameter_px, model.sha256)
         if key not in self._kept:
             with torch.inference_mode():
-                conditioned = condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
-                self._kept[key] = conditioned, look(conditioned, model, StepTimer())
+                flattened = flatten_background(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX)
+                self._kept[key] = flattened, extract_features(flattened, model, StepTimer())
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
         return self._kept[key]
@@ -55,48 +62,48 @@ LOOKS = Looks()
 
 def pick_without(hidden: Hidden, image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Run the default mode with some of what the head reads set to zero, or with smeared borders allowed."""
-    conditioned, view = LOOKS.at(image, model, diameter_px)
+    flattened, features = LOOKS.at(image, model, diameter_px)
     with torch.inference_mode():
-        return judge(hide(view, hidden), conditioned, Head.from_arrays(model.arrays))
+        return score_candidates(hide(features, hidden), flattened, Head.from_arrays(model.arrays))
 
 
 def without_verdict(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Run the default mode, and never take a whole micrograph to show no particle."""
-    conditioned, view = LOOKS.at(image, model, diameter_px)
+    flattened, features = LOOKS.at(image, model, diameter_px)
     head = Head.from_arrays(model.arrays)
     head.calibration[2] = 0.0
     with torch.inference_mode():
-        return judge(view, conditioned, head)
+        return score_candidates(features, flattened, head)
 
 
 def without_balance(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Run the default mode with one threshold for every micrograph."""
-    conditioned, view = LOOKS.at(image, model, diameter_px)
+    flattened, features = LOOKS.at(image, model, diameter_px)
     with torch.inference_mode():
-        return judge(view, conditioned, Head.from_arrays(model.arrays), balanced=False)
+        return score_candidates(features, flattened, Head.from_arrays(model.arrays), calibrated=False)
 
 
-def hide(view: View, hidden: Hidden) -> View:
+def hide(features: Features, hidden: Hidden) -> Features:
     """Set some of what the head reads to zero."""
-    pixels, cells, sigmas = view.pixels.clone(), view.cells.clone(), view.sigmas
+    pixels, cells, sigmas = features.pixels.clone(), features.cells.clone(), features.sigmas
     if hidden == "embedding":
         cells.zero_()
     elif hidden == "clusters":
         cells[:, :CLUSTER_LAYERS] = 0
     elif hidden == "template":
         pixels[:, 1], sigmas = 0, torch.zeros_like(sigmas)
-    inside = torch.ones_like(view.inside) if hidden == "smear" else view.inside
-    return replace(view, pixels=pixels, cells=cells, inside=inside, sigmas=sigmas)
+    inside = torch.ones_like(features.inside) if hidden == "smear" else features.inside
+    return replace(features, pixels=pixels, cells=cells, inside=inside, sigmas=sigmas)
 
 
 def matched_filter(image: NDArray[np.float32], model: Model, diameter_px: float) -> Picks:
     """Rank the maxima of the template's response by it: no embedding, no head."""
-    conditioned, view = LOOKS.at(image, model, diameter_px)
-    xy, response = find_peaks(view.sigmas * view.inside, GRID_DIAMETER_PX, 1.0)
+    flattened, features = LOOKS.at(image, model, diameter_px)
+    xy, response = find_peaks(features.sigmas * features.inside, GRID_DIAMETER_PX, 1.0)
     score = (1 / (1 + np.exp(MATCHED_SIGMAS - response))).astype(np.float32)
-    keep = drop_close(xy, score, LEAST_DISTANCE * GRID_DIAMETER_PX)
-    at = conditioned.frame.to_micrograph(xy[keep])
-    return Picks(at, score[keep], response[keep], conditioned.frame.shape)
+    keep = non_maximum_suppression(xy, score, LEAST_DISTANCE * GRID_DIAMETER_PX)
+    at = flattened.frame.to_micrograph(xy[keep])
+    return Picks(at, score[keep], response[keep], flattened.frame.shape)
 
 
 VARIANTS: dict[str, Variant] = {

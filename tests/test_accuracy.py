@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from cryoemmae_plugin.core.crop_detection import detect_on_crop
 from cryoemmae_plugin.core.default import pick_default
 from cryoemmae_plugin.core.picker import Picker, load_head
-from cryoemmae_plugin.core.sighting import sight
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
@@ -89,13 +89,13 @@ def test_adapting_to_five_micrographs_finds_more_rods() -> None:
     images = [torch.from_numpy(one.image) for one in made]
     model = load_model("emmae-base")
     head = load_head(model)
-    adapted = adapt_head(model, head, [sight(image, settings.diameter_px, head, model) for image in images])
+    adapted = adapt_head(model, head, [detect_on_crop(image, settings.diameter_px, head, model) for image in images])
     assert adapted is not None
     reference = {f"m{n}": Reference(one.xy, settings.diameter_px) for n, one in enumerate(made)}
     f1 = {}
-    for name, judge in (("shipped", head), ("adapted", adapted)):
+    for name, a_head in (("shipped", head), ("adapted", adapted)):
         with torch.inference_mode():
-            picks = [pick_default(image, model, judge, settings.diameter_px).above(0.5) for image in images]
+            picks = [pick_default(image, model, a_head, settings.diameter_px).above(0.5) for image in images]
         found = {f"m{n}": Scored(one.xy, one.score.astype(float)) for n, one in enumerate(picks)}
         f1[name] = evaluate(reference, found).mean["half_d"].f1
     assert f1["adapted"] >= f1["shipped"] + 0.01, f1

@@ -11,20 +11,20 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from cryoemmae_plugin.core.condition import Conditioned, condition
-from cryoemmae_plugin.core.evidence import embed_any_size, particle_clusters, sample
+from cryoemmae_plugin.core.embedding_features import embed_any_size, particle_cluster_map, sample_map
+from cryoemmae_plugin.core.flattening import FlattenedMicrograph, flatten_background
 from cryoemmae_plugin.core.head import (
     CELL_PX,
     Head,
-    balance,
-    doubt,
+    calibrate_micrograph,
     find_centres,
-    head_layers,
-    judge_cells,
+    head_inputs,
+    reject_empty,
+    score_cells,
     whole_cells,
 )
+from cryoemmae_plugin.core.matched_filter import correlate, disc_weights, find_peaks, match_templates
 from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.template import correlate, disc_weights, find_peaks, match_templates
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
 
@@ -44,13 +44,13 @@ SMEAR_DISTANCE = 0.5
 
 
 @dataclass(frozen=True)
-class View:
+class Features:
     """A conditioned micrograph as the head sees it.
 
     Attributes
     ----------
     pixels, cells : Tensor
-        The head's input, see :func:`cryoemmae_plugin.core.head.head_layers`.
+        The head's input, see :func:`cryoemmae_plugin.core.head.head_inputs`.
     inside : Tensor, shape (rows, columns), bool
         Grid pixels that may be a particle's centre.
     sigmas : Tensor, shape (rows, columns)
@@ -92,39 +92,41 @@ def pick_default(
     """
     timer = timer or StepTimer()
     with timer.step("preprocess"):
-        conditioned = condition(image, diameter_px, GRID_DIAMETER_PX)
-    view = look(conditioned, model, timer)
+        flattened = flatten_background(image, diameter_px, GRID_DIAMETER_PX)
+    features = extract_features(flattened, model, timer)
     with timer.step("locate"):
-        return judge(view, conditioned, head)
+        return score_candidates(features, flattened, head)
 
 
-def judge(view: View, conditioned: Conditioned, head: Head, *, balanced: bool = True) -> Picks:
+def score_candidates(
+    features: Features, flattened: FlattenedMicrograph, head: Head, *, calibrated: bool = True
+) -> Picks:
     """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
-    xy, score = find_candidates(view, conditioned, head)
-    xy = draw_to_maxima(xy, score, view.sigmas, conditioned.diameter_px)
-    if score.sum() < head.least_density * conditioned.area:
-        score = doubt(score, head.least_evidence)
-    if balanced:
-        score = balance(score)
-    power = darkness(conditioned, xy)
-    ny, nx = conditioned.frame.shape
-    at = np.clip(conditioned.frame.to_micrograph(xy), 0, (nx - 1, ny - 1))  # a centre may be seen just outside
-    return Picks(at, score, power, conditioned.frame.shape)
+    xy, score = find_candidates(features, flattened, head)
+    xy = refine_centres(xy, score, features.sigmas, flattened.diameter_px)
+    if score.sum() < head.least_density * flattened.area:
+        score = reject_empty(score, head.least_log_odds)
+    if calibrated:
+        score = calibrate_micrograph(score)
+    power = darkness(flattened, xy)
+    ny, nx = flattened.frame.shape
+    at = np.clip(flattened.frame.to_micrograph(xy), 0, (nx - 1, ny - 1))  # a centre may be seen just outside
+    return Picks(at, score, power, flattened.frame.shape)
 
 
 def find_candidates(
-    view: View, conditioned: Conditioned, head: Head
+    features: Features, flattened: FlattenedMicrograph, head: Head
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Centres (N, 2) in grid pixels, as the head alone sees them, and their figures of merit (N,), best first."""
-    log_odds, offset = judge_cells(head, view.pixels, view.cells, view.inside_cells)
+    log_odds, offset = score_cells(head, features.pixels, features.cells, features.inside_cells)
     xy, score = find_centres(head.score(log_odds), offset, LEAST_SCORE)
-    inside = sample(view.inside.float(), xy, 1) > 0.5
+    inside = sample_map(features.inside.float(), xy, 1) > 0.5
     xy, score = xy[inside], score[inside]
-    keep = drop_close(xy, score, LEAST_DISTANCE * conditioned.diameter_px)
+    keep = non_maximum_suppression(xy, score, LEAST_DISTANCE * flattened.diameter_px)
     return xy[keep], score[keep]
 
 
-def draw_to_maxima(
+def refine_centres(
     xy: NDArray[np.float64], chance: NDArray[np.float32], sigmas: Tensor, diameter_px: float
 ) -> NDArray[np.float64]:
     """Draw centres towards the response's maxima beside them: two opinions, the errors of which differ.
@@ -156,27 +158,27 @@ def draw_to_maxima(
     return drawn
 
 
-def look(conditioned: Conditioned, model: PickingModel, timer: StepTimer) -> View:
+def extract_features(flattened: FlattenedMicrograph, model: PickingModel, timer: StepTimer) -> Features:
     """Gather what the head reads: everything before the score."""
-    pixels, valid, diameter_px = conditioned.pixels, conditioned.valid, conditioned.diameter_px
+    pixels, valid, diameter_px = flattened.pixels, flattened.valid, flattened.diameter_px
     with timer.step("locate"):
         sigmas = match_templates(pixels, valid, diameter_px).sigmas
     with timer.step("encode"):
         tokens = embed_any_size(pixels, model.encoder, model.mean, model.std)
     with timer.step("cluster"):
-        cluster = particle_clusters(tokens, valid, model.centroids, model.particle_cluster, CELL_PX)
-    layers = head_layers(pixels, sigmas, tokens, cluster)
-    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px), sigmas)
+        cluster = particle_cluster_map(tokens, valid, model.centroids, model.particle_cluster, CELL_PX)
+    layers = head_inputs(pixels, sigmas, tokens, cluster)
+    return Features(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px), sigmas)
 
 
-def look_without_embedding(conditioned: Conditioned, head: Head) -> View:
+def extract_features_without_embedding(flattened: FlattenedMicrograph, head: Head) -> Features:
     """Gather what the head reads but for tokens and clusters, which it can do without: a fifth of the time."""
-    pixels, valid, diameter_px = conditioned.pixels, conditioned.valid, conditioned.diameter_px
+    pixels, valid, diameter_px = flattened.pixels, flattened.valid, flattened.diameter_px
     rows, columns = (-(-n // CELL_PX) for n in pixels.shape)
     tokens, cluster = pixels.new_zeros(rows, columns, head.embed_dim), pixels.new_full((rows, columns), 0.5)
     sigmas = match_templates(pixels, valid, diameter_px).sigmas
-    layers = head_layers(pixels, sigmas, tokens, cluster)
-    return View(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px), sigmas)
+    layers = head_inputs(pixels, sigmas, tokens, cluster)
+    return Features(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px), sigmas)
 
 
 def away_from_smear(valid: Tensor, distance_px: float) -> Tensor:
@@ -186,13 +188,13 @@ def away_from_smear(valid: Tensor, distance_px: float) -> Tensor:
     return torch.from_numpy(distance_transform_edt(valid.cpu().numpy()) >= distance_px).to(valid.device)
 
 
-def darkness(conditioned: Conditioned, xy: NDArray[np.float64]) -> NDArray[np.float32]:
+def darkness(flattened: FlattenedMicrograph, xy: NDArray[np.float64]) -> NDArray[np.float32]:
     """Mean darkness of the discs at grid positions (N, 2), in deviations of the background; shape (N,)."""
-    (disc,) = correlate(conditioned.pixels, [disc_weights(conditioned.diameter_px)])
-    return sample(disc, xy, 1).astype(np.float32)
+    (disc,) = correlate(flattened.pixels, [disc_weights(flattened.diameter_px)])
+    return sample_map(disc, xy, 1).astype(np.float32)
 
 
-def drop_close(xy: NDArray[np.float64], score: NDArray[np.float32], distance: float) -> NDArray[np.intp]:
+def non_maximum_suppression(xy: NDArray[np.float64], score: NDArray[np.float32], distance: float) -> NDArray[np.intp]:
     """Keep the better of any two closer than `distance`; indices of the kept ones, best first, the first of equals."""
     order = np.argsort(-score, kind="stable")
     if not len(xy):

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.condition import condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, find_candidates, look_without_embedding
+from cryoemmae_plugin.core.class_averages import REACH, average_classes, longest_extent, soft_mask
+from cryoemmae_plugin.core.crop_detection import central_crop, detect_on_crop, is_detectable, with_dark_particles
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, extract_features_without_embedding, find_candidates
+from cryoemmae_plugin.core.flattening import flatten_background
 from cryoemmae_plugin.core.head import Head, log_odds_of_picks
-from cryoemmae_plugin.core.sighting import can_be_seen, middle, sight, with_dark_particles
-from cryoemmae_plugin.core.views import REACH, average_views, longest_extent, soft_mask
 from cryoemmae_plugin.errors import CannotTellError
 
 SMALLEST_A, LARGEST_A, STEP = 50.0, 800.0, 1.18
@@ -36,7 +36,7 @@ LIKELY_ERROR = 0.1
 """Relative error that four in five estimates on simulated data sets stay below."""
 LEAST_PARTICLES = 30
 """Fewer particles, in all micrographs together, are more likely contamination."""
-LEAST_SURENESS = 2.0
+LEAST_CONFIDENCE = 2.0
 """Mean squared log-odds of the particles below which they may be noise, or grains of ice."""
 LEAST_AVERAGED, MOST_AVERAGED = 40, 1200
 """Of fewer picks averages say nothing; of more, so many are drawn."""
@@ -64,7 +64,7 @@ class SizeScan:
         Of the micrograph that was looked at, in square Å.
     """
 
-    sureness: NDArray[np.float64]
+    confidence: NDArray[np.float64]
     particles: NDArray[np.int64]
     area: NDArray[np.float64]
 
@@ -109,21 +109,25 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
         Whether particles are lighter than the ice.
     """
     pixels = with_dark_particles(image, bright)
-    sureness, area = np.full(len(SIZES_A), np.nan), np.full(len(SIZES_A), np.nan)
+    confidence, area = np.full(len(SIZES_A), np.nan), np.full(len(SIZES_A), np.nan)
     particles = np.zeros(len(SIZES_A), np.int64)
     for at, diameter_px in enumerate(SIZES_A / pixel_size_A):
-        if can_be_seen(diameter_px, image.shape):
-            piece = middle(pixels, round(FIELD_DIAMETERS * diameter_px))
-            log_odds = _judge_blindly(piece, float(diameter_px), head)
-            sureness[at], particles[at], area[at] = (log_odds**2).sum(), len(log_odds), piece.numel() * pixel_size_A**2
-    return SizeScan(sureness, particles, area)
+        if is_detectable(diameter_px, image.shape):
+            piece = central_crop(pixels, round(FIELD_DIAMETERS * diameter_px))
+            log_odds = _score_without_embedding(piece, float(diameter_px), head)
+            confidence[at], particles[at], area[at] = (
+                (log_odds**2).sum(),
+                len(log_odds),
+                piece.numel() * pixel_size_A**2,
+            )
+    return SizeScan(confidence, particles, area)
 
 
-def _judge_blindly(pixels: torch.Tensor, diameter_px: float, head: Head) -> NDArray[np.float64]:
+def _score_without_embedding(pixels: torch.Tensor, diameter_px: float, head: Head) -> NDArray[np.float64]:
     """Log-odds of the picks better than even, without the embedding, which takes most of the time."""
     with torch.inference_mode():
-        seen = condition(pixels, diameter_px, GRID_DIAMETER_PX)
-        _, score = find_candidates(look_without_embedding(seen, head), seen, head)
+        seen = flatten_background(pixels, diameter_px, GRID_DIAMETER_PX)
+        _, score = find_candidates(extract_features_without_embedding(seen, head), seen, head)
     return log_odds_of_picks(score)
 
 
@@ -141,26 +145,26 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
         When there are no particles to be seen, or no diameter is better than its neighbours on both sides.
     """
     total, particles, area = (
-        np.nansum([getattr(scan, name) for scan in scans], axis=0) for name in ("sureness", "particles", "area")
+        np.nansum([getattr(scan, name) for scan in scans], axis=0) for name in ("confidence", "particles", "area")
     )
-    sureness = np.divide(total, area, out=np.full(len(SIZES_A), np.nan), where=area > 0)
-    peak = _find_peak(sureness)
-    if peak is None or particles[peak] < LEAST_PARTICLES or total[peak] < LEAST_SURENESS * particles[peak]:
+    confidence = np.divide(total, area, out=np.full(len(SIZES_A), np.nan), where=area > 0)
+    peak = _find_peak(confidence)
+    if peak is None or particles[peak] < LEAST_PARTICLES or total[peak] < LEAST_CONFIDENCE * particles[peak]:
         raise CannotTellError(
             f"--diameter auto: no particles stand out in {_count(scans)}, at any size from {SIZES_A[0]:.0f} "
             f"to {SIZES_A[-1]:.0f} Å; {WAY_OUT}. For particles lighter than the ice, --contrast bright"
         )
-    looked = np.flatnonzero(np.isfinite(sureness))
+    looked = np.flatnonzero(np.isfinite(confidence))
     if peak in (looked[0], looked[-1]):
         raise CannotTellError(
             f"--diameter auto: the particles seem to be {'smaller' if peak == looked[0] else 'larger'} than "
             f"{SIZES_A[peak]:.0f} Å, beyond what can be looked at in these micrographs; {WAY_OUT}"
         )
     return DiameterEstimate(
-        diameter_A=float(SIZES_A[peak] * STEP ** _vertex(sureness[peak - 1 : peak + 2]) / SEEN_TOO_LARGE),
+        diameter_A=float(SIZES_A[peak] * STEP ** _vertex(confidence[peak - 1 : peak + 2]) / SEEN_TOO_LARGE),
         error=LIKELY_ERROR,
         particles=int(particles[peak]),
-        curve=tuple((float(SIZES_A[at]), float(sureness[at] / np.nanmax(sureness))) for at in looked),
+        curve=tuple((float(SIZES_A[at]), float(confidence[at] / np.nanmax(confidence))) for at in looked),
     )
 
 
@@ -175,9 +179,9 @@ def likely_patches(
         Particles dark, on the head's grid; none where a particle is too small or too large for the micrograph.
     """
     diameter_px = diameter_A / pixel_size_A
-    if not can_be_seen(diameter_px, image.shape):
+    if not is_detectable(diameter_px, image.shape):
         return np.zeros((0, 2 * REACH + 1, 2 * REACH + 1), np.float32)
-    return sight(with_dark_particles(image, bright), diameter_px, head).patches()
+    return detect_on_crop(with_dark_particles(image, bright), diameter_px, head).patches()
 
 
 def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.float32]]) -> DiameterEstimate:
@@ -195,7 +199,7 @@ def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.flo
     rng = np.random.default_rng(0)
     mask = soft_mask(MASK_RADIUS)
     views = [
-        average_views(together[rng.permutation(len(together))[:MOST_AVERAGED]], mask, rng)
+        average_classes(together[rng.permutation(len(together))[:MOST_AVERAGED]], mask, rng)
         for _ in range(AVERAGED_TIMES)
     ]
     averages, shares = (np.concatenate(parts) for parts in zip(*views, strict=True))
@@ -208,12 +212,12 @@ def _count(scans: Sequence[SizeScan]) -> str:
     return f"{len(scans)} micrograph" + ("s" if len(scans) > 1 else "")
 
 
-def _find_peak(sureness: NDArray[np.float64]) -> int | None:
+def _find_peak(confidence: NDArray[np.float64]) -> int | None:
     """The largest size at which the curve has a peak that rivals the highest one; None where there is nothing."""
-    highest = np.nanmax(sureness, initial=0.0)
+    highest = np.nanmax(confidence, initial=0.0)
     if not highest > 0:
         return None
-    padded = np.concatenate([[-np.inf], np.nan_to_num(sureness, nan=-np.inf), [-np.inf]])
+    padded = np.concatenate([[-np.inf], np.nan_to_num(confidence, nan=-np.inf), [-np.inf]])
     peaks = (padded[1:-1] > padded[:-2]) & (padded[1:-1] >= padded[2:]) & (padded[1:-1] >= RIVAL_SHARE * highest)
     return int(np.flatnonzero(peaks)[-1])
 

@@ -36,12 +36,12 @@ LEAST_SHARE = 1e-3
 MOST_CERTAIN = 1 - 1e-6
 UNCALIBRATED = (1.0, 0.0, 0.0)
 """Slope, shift and least evidence of a head that is not balanced yet."""
-BALANCE_SLOPE, BALANCE_SHIFT = 2.5, 0.5
+F1_SLOPE, F1_SHIFT = 2.5, 0.5
 """The balanced point's log-odds, over those of half the F1 to expect, and at an F1 of 1: where much is in doubt there
 are more particles than their chances tell."""
-UNHEARD_OF = 1e3
+UNREACHABLE_DENSITY = 1e3
 """Density that no micrograph reaches, in particles per square diameter."""
-BEST_DOUBTED_ODDS = 0.9
+BEST_REJECTED_ODDS = 0.9
 """Odds of the best candidate on a micrograph that is taken to show no particle."""
 RESPONSE_SCALE = 3.0
 RESPONSE_LIMITS = (-8.0, 10.0)
@@ -124,7 +124,7 @@ class Head(nn.Module):
         self.tail = nn.Sequential(*(Residual(channels, dilation) for dilation in TAIL_DILATIONS))
         self.out = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 3, 1))
         self.register_buffer("calibration", torch.tensor(UNCALIBRATED))
-        self.register_buffer("least_density", torch.tensor(UNHEARD_OF))
+        self.register_buffer("least_density", torch.tensor(UNREACHABLE_DENSITY))
 
     def forward(self, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """Judge every cell.
@@ -152,8 +152,8 @@ class Head(nn.Module):
         return torch.sigmoid(slope * log_odds + shift)
 
     @property
-    def least_evidence(self) -> float:
-        """Evidence, see :func:`evidence`, below which a micrograph is taken to show no particle.
+    def least_log_odds(self) -> float:
+        """Total log-odds below which a micrograph counts as empty, see :func:`total_log_odds`.
 
         Unless it shows the `least_density` of them, in particles per square diameter: what is known of the data set.
         """
@@ -179,7 +179,7 @@ class Head(nn.Module):
         """
         state = {name.removeprefix(PREFIX): t for name, t in arrays.items() if name.startswith(PREFIX)}
         version = int(state.pop("version"))
-        state.setdefault("least_density", torch.tensor(UNHEARD_OF))
+        state.setdefault("least_density", torch.tensor(UNREACHABLE_DENSITY))
         if version != VERSION:
             raise RuntimeError(f"its head has version {version}, this release reads version {VERSION}")
         channels, layers = state["cells.1.weight"].shape[:2]
@@ -191,7 +191,7 @@ class Head(nn.Module):
         return head.eval().requires_grad_(False)
 
 
-def head_layers(pixels: Tensor, sigmas: Tensor, tokens: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
+def head_inputs(pixels: Tensor, sigmas: Tensor, tokens: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
     """Stack what the head reads, both for a batch of one.
 
     Parameters
@@ -224,14 +224,14 @@ def whole_cells(inside: Tensor, rows: int, columns: int) -> Tensor:
     return F.max_pool2d(outside[None], CELL_PX)[0] < 0.5
 
 
-def judge_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+def score_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Judge one micrograph upright and upside down, and take the mean: orientation means nothing, and errors differ.
 
     Parameters
     ----------
     head : Head
     pixels, cells : Tensor
-        As :func:`head_layers` gives them.
+        As :func:`head_inputs` gives them.
     inside : Tensor, shape (rows, columns), bool
         Cells that say what the micrograph shows, see :func:`whole_cells`.
 
@@ -251,17 +251,17 @@ def log_odds_of_picks(score: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(np.log(_odds(score[score > 0.5])), np.float64)
 
 
-def evidence(score: NDArray[np.floating]) -> float:
+def total_log_odds(score: NDArray[np.floating]) -> float:
     """Add up what speaks for particles on a micrograph: the log-odds of the figures of merit (N,) above 0.5."""
     return float(log_odds_of_picks(score).sum())
 
 
-def doubt(score: NDArray[np.float32], least_evidence: float) -> NDArray[np.float32]:
+def reject_empty(score: NDArray[np.float32], least_log_odds: float) -> NDArray[np.float32]:
     """Lower the figures of merit (N,) below 0.5 together, their order kept, where there is too little evidence."""
-    if evidence(score) >= least_evidence or score.max(initial=0.0) <= 0.5:
+    if total_log_odds(score) >= least_log_odds or score.max(initial=0.0) <= 0.5:
         return score
     odds = _odds(score)
-    return _from_odds(odds / odds.max() * BEST_DOUBTED_ODDS)
+    return _from_odds(odds / odds.max() * BEST_REJECTED_ODDS)
 
 
 def expected_f1(score: NDArray[np.floating]) -> float:
@@ -275,7 +275,7 @@ def expected_f1(score: NDArray[np.floating]) -> float:
     return float(f1.max(initial=0.0))
 
 
-def balance(score: NDArray[np.float32]) -> NDArray[np.float32]:
+def calibrate_micrograph(score: NDArray[np.float32]) -> NDArray[np.float32]:
     """Shift the figures of merit (N,) of one micrograph such that from 0.5 on its picks are worth most.
 
     Taken as chances, they are worth most from half the F1 that is to be expected (Lipton, Elkan and Naryanaswamy 2014,
@@ -286,7 +286,7 @@ def balance(score: NDArray[np.float32]) -> NDArray[np.float32]:
     if score.max(initial=0.0) <= 0.5:
         return score
     half = expected_f1(score) / 2
-    return _from_odds(_odds(score) * ((1 - half) / half) ** BALANCE_SLOPE / np.exp(BALANCE_SHIFT))
+    return _from_odds(_odds(score) * ((1 - half) / half) ** F1_SLOPE / np.exp(F1_SHIFT))
 
 
 def _odds(score: NDArray[np.floating]) -> NDArray[np.float64]:

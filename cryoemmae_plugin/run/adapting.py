@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cryoemmae_plugin import files
+from cryoemmae_plugin.core.crop_detection import CropDetections, detect_on_crop, is_detectable, with_dark_particles
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
-from cryoemmae_plugin.core.sighting import Sighting, can_be_seen, sight, with_dark_particles
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.files import output_error
 from cryoemmae_plugin.run.diameter import evenly_spread
@@ -204,11 +204,11 @@ def _look(
     micrographs: Sequence[Micrograph],
     loader: Callable[[Micrograph], Loaded],
     should_stop: Callable[[], bool],
-) -> list[Sighting]:
+) -> list[CropDetections]:
     """See a sample of the micrographs, others for those that cannot be seen: these, picking is going to report."""
-    sightings: list[Sighting] = []
+    detections: list[CropDetections] = []
     for micrograph in dict.fromkeys([*evenly_spread(micrographs, SAMPLE), *evenly_spread(micrographs, SPARE * SAMPLE)]):
-        if len(sightings) == SAMPLE:
+        if len(detections) == SAMPLE:
             break
         if should_stop():
             raise Interrupted("stopped while adapting to the micrographs; run the same command again")
@@ -218,10 +218,10 @@ def _look(
             logger.debug("not adapted to: %s", err)
             continue
         diameter_px = settings.diameter_A / loaded.pixel_size_A
-        if can_be_seen(diameter_px, loaded.image.shape):
+        if is_detectable(diameter_px, loaded.image.shape):
             image = with_dark_particles(loaded.image, settings.contrast == "bright")
-            sightings.append(sight(image, diameter_px, head, model))
-    return sightings
+            detections.append(detect_on_crop(image, diameter_px, head, model))
+    return detections
 
 
 def _account(why: str, *, trained: bool, adapted: bool) -> str:

@@ -74,7 +74,7 @@ class DiameterNote(BaseModel):
 
     def describe(self) -> str:
         """What was found and why, for the user."""
-        near = [float(size) for size, sureness in self.curve.items() if sureness >= 0.5]
+        near = [float(size) for size, confidence in self.curve.items() if confidence >= 0.5]
         count = len(self.micrographs)
         averages = "" if self.extent_A is None else f"; averages of them are {self.extent_A:g} Å long"
         return (

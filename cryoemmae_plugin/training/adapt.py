@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from cryoemmae_plugin.core.condition import Conditioned
+from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
+from cryoemmae_plugin.core.flattening import FlattenedMicrograph
 from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, make_examples
 from cryoemmae_plugin.training.head import HeadSettings, mean_head, train_head
@@ -48,7 +48,7 @@ SHARE = 0.5
 def adapt_head(
     model: PickingModel,
     head: Head,
-    sightings: Sequence[Sighting],
+    detections: Sequence[CropDetections],
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -81,7 +81,7 @@ def adapt_head(
     Interrupted
         When `should_stop` says True.
     """
-    specimen = describe_specimen(sightings, seed)
+    specimen = describe_specimen(detections, seed)
     if specimen is None:
         return None
     scenes = SCENES + len(OTHER_SCENES)
@@ -108,7 +108,7 @@ def adapt_head(
     return adapted.eval().requires_grad_(False)
 
 
-def judge_together(head: Head, sightings: Sequence[Sighting]) -> Head | None:
+def judge_together(head: Head, detections: Sequence[CropDetections]) -> Head | None:
     """Tell a head what several micrographs of a data set show together, for its verdict on each.
 
     What one micrograph leaves open, several may tell: faint particles are on all of them, grains of ice on some.
@@ -126,14 +126,14 @@ def judge_together(head: Head, sightings: Sequence[Sighting]) -> Head | None:
         One that takes no micrograph to be empty which shows a share of the data set's particles; or, where next to
         nothing stands out, one that takes more evidence. None where there is nothing to tell.
     """
-    if len(sightings) < LEAST_TOGETHER:
+    if len(detections) < LEAST_TOGETHER:
         return None
-    evidence = float(np.mean([seen.evidence for seen in sightings]))
-    density = float(np.median([seen.density for seen in sightings]))
+    total_log_odds = float(np.mean([seen.total_log_odds for seen in detections]))
+    density = float(np.median([seen.density for seen in detections]))
     told = copy.deepcopy(head)
-    if evidence < head.least_evidence:
+    if total_log_odds < head.least_log_odds:
         told.calibration[2] *= DOUBTED_EVIDENCE
-    elif evidence >= SHOWN_EVIDENCE * head.least_evidence and density >= SHOWN_DENSITY:
+    elif total_log_odds >= SHOWN_EVIDENCE * head.least_log_odds and density >= SHOWN_DENSITY:
         told.least_density.fill_(EXPECTED_SHARE * density)
     else:
         return None
@@ -145,4 +145,4 @@ def make_own_example(model: PickingModel, specimen: Specimen, rng: np.random.Gen
     pixels, centres = specimen.draw(SIDE_PX, rng)
     whole = torch.ones(pixels.shape, dtype=torch.bool)
     same = MicrographFrame((SIDE_PX, SIDE_PX), (SIDE_PX, SIDE_PX))
-    return example_of(model, Conditioned(torch.from_numpy(pixels), whole, same, GRID_DIAMETER_PX), centres)
+    return example_of(model, FlattenedMicrograph(torch.from_numpy(pixels), whole, same, GRID_DIAMETER_PX), centres)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from cryoemmae_plugin.core.condition import gaussian_blur
 from cryoemmae_plugin.core.embed import cut_tiles
 from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.flattening import gaussian_blur
 from cryoemmae_plugin.core.preprocess import preprocess_paper
 from cryoemmae_plugin.simulate import demo_scenes, simulate
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cryoemmae_plugin.core.condition import Conditioned, condition
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, look
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, extract_features
+from cryoemmae_plugin.core.flattening import FlattenedMicrograph, flatten_background
 from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.head import CELL_PX
 from cryoemmae_plugin.core.model import PickingModel
@@ -49,7 +49,7 @@ class Example:
     ----------
     pixels : Tensor, shape (PIXEL_LAYERS, CELL_PX * rows, CELL_PX * columns), float16
     cells : Tensor, shape (CELL_LAYERS, rows, columns), float16
-        What the head reads, see :func:`cryoemmae_plugin.core.head.head_layers`.
+        What the head reads, see :func:`cryoemmae_plugin.core.head.head_inputs`.
     target : Tensor, shape (5, rows, columns), float16
         1 at a particle's centre, falling off as a Gaussian; x and y from the cell to the nearest centre, in cells; 1
         near one; 1 where the head is judged.
@@ -149,7 +149,7 @@ def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None)
     micrograph = simulate(training_scene(seed, sides), seed)
     rng = np.random.default_rng([seed, 1])
     wrong = float(np.exp(np.clip(rng.normal(*SIZE_SPREAD), *SIZE_LIMITS)))
-    seen = condition(torch.from_numpy(micrograph.image), micrograph.diameter_px / wrong, GRID_DIAMETER_PX)
+    seen = flatten_background(torch.from_numpy(micrograph.image), micrograph.diameter_px / wrong, GRID_DIAMETER_PX)
     if side_px is None:
         xy = seen.frame.to_grid(micrograph.xy) if len(micrograph.xy) else micrograph.xy
     else:
@@ -161,15 +161,15 @@ def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None)
 
 
 def cut_window(
-    seen: Conditioned, centres: NDArray[np.float64], side_px: int, rng: np.random.Generator
-) -> tuple[Conditioned, NDArray[np.float64]]:
+    seen: FlattenedMicrograph, centres: NDArray[np.float64], side_px: int, rng: np.random.Generator
+) -> tuple[FlattenedMicrograph, NDArray[np.float64]]:
     """Cut a window out of a conditioned micrograph, at random: itself, and all centres (N, 2), in its own pixels."""
     corner = np.array([rng.integers(max(0, n - side_px) + 1) for n in seen.pixels.shape])
     rows, columns = (slice(at, at + side_px) for at in corner)
     pixels, valid = (layer[rows, columns].contiguous() for layer in (seen.pixels, seen.valid))
     shape = (pixels.shape[0], pixels.shape[1])
     centres = seen.frame.to_grid(centres) - corner[::-1] if len(centres) else centres
-    return Conditioned(pixels, valid, MicrographFrame(shape, shape), seen.diameter_px), centres
+    return FlattenedMicrograph(pixels, valid, MicrographFrame(shape, shape), seen.diameter_px), centres
 
 
 def view_example(
@@ -187,19 +187,19 @@ def view_example(
     centres : ndarray, shape (N, 2)
         Of all particles, x and y in micrograph pixels.
     """
-    return example_of(model, condition(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX), centres)
+    return example_of(model, flatten_background(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX), centres)
 
 
-def example_of(model: PickingModel, seen: Conditioned, centres: NDArray[np.float64]) -> Example:
+def example_of(model: PickingModel, seen: FlattenedMicrograph, centres: NDArray[np.float64]) -> Example:
     """Look at a conditioned micrograph, and set beside it the centres (N, 2) of all particles, in micrograph pixels."""
     with torch.inference_mode():
-        view = look(seen, model, StepTimer())
-    rows, columns = view.cells.shape[-2:]
+        features = extract_features(seen, model, StepTimer())
+    rows, columns = features.cells.shape[-2:]
     xy = seen.frame.to_grid(centres) if len(centres) else np.zeros((0, 2))
-    at = np.clip(np.rint(xy).astype(int), 0, np.array(view.inside.shape[::-1]) - 1)
-    target = torch.cat([draw_target(xy, rows, columns), view.inside_cells[None].float()])
-    known = torch.from_numpy(xy[view.inside.numpy()[at[:, 1], at[:, 0]]]).float()
-    return Example(view.pixels[0].half(), view.cells[0].half(), target.half(), known)
+    at = np.clip(np.rint(xy).astype(int), 0, np.array(features.inside.shape[::-1]) - 1)
+    target = torch.cat([draw_target(xy, rows, columns), features.inside_cells[None].float()])
+    known = torch.from_numpy(xy[features.inside.numpy()[at[:, 1], at[:, 0]]]).float()
+    return Example(features.pixels[0].half(), features.cells[0].half(), target.half(), known)
 
 
 def draw_target(xy: NDArray[np.float64], rows: int, columns: int) -> Tensor:

@@ -16,15 +16,15 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, LEAST_SCORE, drop_close
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, LEAST_SCORE, non_maximum_suppression
 from cryoemmae_plugin.core.head import (
     CELL_PX,
     CLUSTER_LAYERS,
     UNCALIBRATED,
     Head,
-    balance,
+    calibrate_micrograph,
     find_centres,
-    judge_cells,
+    score_cells,
 )
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
@@ -281,12 +281,12 @@ class Answer:
 def answer(head: Head, example: Example) -> Answer:
     """Find the candidates of an example, and tell which of them are particles."""
     with torch.inference_mode():
-        log_odds, offset = judge_cells(
+        log_odds, offset = score_cells(
             head, example.pixels[None].float(), example.cells[None].float(), example.target[4] > 0.5
         )
     judged = log_odds.masked_fill(example.target[4] < 0.5, -LARGEST_LOG_ODDS)
     xy, found = find_centres(judged, offset, -LARGEST_LOG_ODDS / 2)
-    keep = drop_close(xy, found, LEAST_DISTANCE * GRID_DIAMETER_PX)
+    keep = non_maximum_suppression(xy, found, LEAST_DISTANCE * GRID_DIAMETER_PX)
     known = example.xy.double().numpy()
     return Answer(found[keep].astype(float), label(xy[keep], known, HIT_RADIUS * GRID_DIAMETER_PX), len(known))
 
@@ -324,7 +324,7 @@ def _balanced(log_odds: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which candidates are picked, given the log-odds (N,) of their figures of merit before the balance."""
     score = np.asarray(1 / (1 + np.exp(-log_odds)), np.float32)
     picked, stored = np.zeros(len(score), bool), score >= LEAST_SCORE
-    picked[stored] = balance(score[stored]) >= 0.5
+    picked[stored] = calibrate_micrograph(score[stored]) >= 0.5
     return picked
 
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
+from cryoemmae_plugin.core.class_averages import REACH, average_classes, cut_patches, soft_mask
+from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.head import expected_f1
-from cryoemmae_plugin.core.sighting import Sighting
-from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, soft_mask
 from cryoemmae_plugin.simulate.place import place_centres
 
 SURE = 0.55
@@ -97,28 +97,28 @@ class Specimen:
         return (pixels / max(LEAST_DEVIATION, pixels.std())).astype(np.float32), centres[inside]
 
 
-def count_sure(sightings: Sequence[Sighting]) -> int:
+def count_sure(detections: Sequence[CropDetections]) -> int:
     """Picks that are sure enough to be averaged."""
-    return sum(int((seen.chance >= SURE).sum()) for seen in sightings)
+    return sum(int((seen.chance >= SURE).sum()) for seen in detections)
 
 
-def describe_specimen(sightings: Sequence[Sighting], seed: int = 0) -> Specimen | None:
+def describe_specimen(detections: Sequence[CropDetections], seed: int = 0) -> Specimen | None:
     """Tell what a data set looks like; None where too few picks are sure, or too much is in doubt."""
-    if count_sure(sightings) < LEAST_SURE:
+    if count_sure(detections) < LEAST_SURE:
         return None
-    if expected_f1(np.concatenate([seen.chance for seen in sightings])) < LEAST_CLEAR:
+    if expected_f1(np.concatenate([seen.chance for seen in detections])) < LEAST_CLEAR:
         return None
     rng = np.random.default_rng(seed)
-    sure = np.concatenate([seen.patches(SURE) for seen in sightings])
-    averages, shares = average_views(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], soft_mask(MASK_RADIUS), rng)
-    empty = np.concatenate([cut_patches(seen.pixels, _empty_places(seen, rng)) for seen in sightings])
+    sure = np.concatenate([seen.patches(SURE) for seen in detections])
+    averages, shares = average_classes(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], soft_mask(MASK_RADIUS), rng)
+    empty = np.concatenate([cut_patches(seen.pixels, _empty_places(seen, rng)) for seen in detections])
     averages *= contrast_lost(averages, shares, sure, empty)
-    expected = sum(float(seen.chance.sum()) for seen in sightings)
-    density = DENSITY_SHARE * expected / sum(seen.area for seen in sightings)
-    likely = [seen.likely for seen in sightings]
+    expected = sum(float(seen.chance.sum()) for seen in detections)
+    density = DENSITY_SHARE * expected / sum(seen.area for seen in detections)
+    likely = [seen.likely for seen in detections]
     nearest = [cKDTree(xy).query(xy, k=2)[0][:, 1] for xy in likely if len(xy) > 1]
     closest = float(np.quantile(np.concatenate(nearest), CLOSEST_QUANTILE)) / GRID_DIAMETER_PX
-    spectra = np.concatenate([window_spectra(seen.pixels) for seen in sightings])
+    spectra = np.concatenate([window_spectra(seen.pixels) for seen in detections])
     if not len(spectra):
         return None
     whole = np.median(spectra, axis=0)  # of junk, most windows have little
@@ -137,7 +137,7 @@ def contrast_lost(
     Parameters
     ----------
     averages, shares
-        As :func:`average_views` gives them.
+        As :func:`average_classes` gives them.
     sure, empty : ndarray, shape (N, side, side)
         Patches around picks, and far from all: what their powers differ by is the particle's.
     """
@@ -149,7 +149,7 @@ def contrast_lost(
     return float(np.clip(np.sqrt(max(0.0, float(power)) / kept), *CONTRAST_LIMITS))
 
 
-def _empty_places(seen: Sighting, rng: np.random.Generator) -> NDArray[np.float64]:
+def _empty_places(seen: CropDetections, rng: np.random.Generator) -> NDArray[np.float64]:
     """Places (N, 2) that are whole image, a diameter or more from every likely particle."""
     rows, columns = seen.pixels.shape
     places = rng.uniform(REACH, (columns - REACH, rows - REACH), (EMPTY_TRIED, 2))

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.flattening import flatten_background
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.preprocess import preprocess_paper
@@ -132,7 +132,7 @@ def prepare(
                 image, frame = preprocess_paper(pixels, diameter_px)
                 diameters.append(diameter_px / max(frame.scale))
             else:
-                image = condition(pixels, diameter_px, TRAINED_DIAMETER_PX).pixels
+                image = flatten_background(pixels, diameter_px, TRAINED_DIAMETER_PX).pixels
                 diameters.append(TRAINED_DIAMETER_PX)
             images.append(image)
         except CryoemmaeError as err:

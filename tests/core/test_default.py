@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.default import CENTRE_SHARE, GRID_DIAMETER_PX, draw_to_maxima
+from cryoemmae_plugin.core.default import CENTRE_SHARE, GRID_DIAMETER_PX, refine_centres
 
 SHAPE = (200, 260)
 MAXIMA = np.array([[40.0, 30.0], [110.0, 60.0], [200.0, 90.0], [60.0, 150.0]])
@@ -24,7 +24,7 @@ def drawn(
     xy: NDArray[np.float64], chance: NDArray[np.float64] | None = None, height: float = 5.0
 ) -> NDArray[np.float64]:
     chances = np.full(len(xy), 0.9) if chance is None else chance
-    return draw_to_maxima(xy, chances.astype(np.float32), response(height), GRID_DIAMETER_PX)
+    return refine_centres(xy, chances.astype(np.float32), response(height), GRID_DIAMETER_PX)
 
 
 def test_where_the_two_agree_a_centre_is_drawn_by_its_share() -> None:

@@ -44,9 +44,9 @@ def estimate(head: Head, particle: ParticleShape, diameter_A: float, **settings:
 
 def made_up(heights: dict[int, float], particles: int = 100) -> SizeScan:
     """A scan that saw so much at some of the sizes, given by number, and little at all others."""
-    sureness = np.full(len(SIZES_A), 1.0)
-    sureness[list(heights)] = list(heights.values())
-    return SizeScan(sureness, np.full(len(SIZES_A), particles), np.full(len(SIZES_A), 1e6))
+    confidence = np.full(len(SIZES_A), 1.0)
+    confidence[list(heights)] = list(heights.values())
+    return SizeScan(confidence, np.full(len(SIZES_A), particles), np.full(len(SIZES_A), 1e6))
 
 
 def bars(long: float, wide: float, count: int = 120) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ def test_the_same_micrographs_give_the_same_number(head: Head) -> None:
 def test_bright_particles_are_measured_like_dark_ones(head: Head) -> None:
     (image,) = images("barrel", 180.0, shape=(500, 560), n_particles=50)
     dark, bright = scan_sizes(image, 4.0, head), scan_sizes(-image, 4.0, head, bright=True)
-    np.testing.assert_allclose(bright.sureness, dark.sureness)
+    np.testing.assert_allclose(bright.confidence, dark.confidence)
     patches = likely_patches(-image, 4.0, 180.0, head, bright=True)
     np.testing.assert_allclose(patches, likely_patches(image, 4.0, 180.0, head))
     assert len(patches) > 20
@@ -130,7 +130,7 @@ def test_empty_ice_is_told_from_particles(head: Head) -> None:
 def test_frames_too_small_for_any_size_are_no_reason_to_guess(head: Head) -> None:
     noise = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
     scan = scan_sizes(noise, 1.0, head)
-    assert np.isnan(scan.sureness).all()
+    assert np.isnan(scan.confidence).all()
     with pytest.raises(CannotTellError, match="--diameter"):
         estimate_diameter([scan])
 
@@ -161,7 +161,7 @@ def test_a_handful_is_too_few() -> None:
 @pytest.mark.parametrize("first", [12, 9])
 def test_a_size_that_one_micrograph_is_too_small_for_is_judged_by_the_others(first: int) -> None:
     whole, part = made_up({9: 400.0}), made_up({9: 400.0})
-    part.sureness[first:] = part.area[first:] = np.nan
+    part.confidence[first:] = part.area[first:] = np.nan
     part.particles[first:] = 0
     assert estimate_diameter([whole, part]).diameter_A == estimate_diameter([whole]).diameter_A
 

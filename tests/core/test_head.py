@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from cryoemmae_plugin.core.default import away_from_smear, drop_close
+from cryoemmae_plugin.core.default import away_from_smear, non_maximum_suppression
 from cryoemmae_plugin.core.head import (
-    BALANCE_SHIFT,
-    BALANCE_SLOPE,
     CELL_PX,
+    F1_SHIFT,
+    F1_SLOPE,
     VERSION,
     Head,
-    balance,
-    doubt,
-    evidence,
+    calibrate_micrograph,
     expected_f1,
     find_centres,
-    head_layers,
-    judge_cells,
+    head_inputs,
+    reject_empty,
+    score_cells,
+    total_log_odds,
     whole_cells,
 )
 
@@ -41,7 +41,7 @@ def layers(rows: int, columns: int, embed_dim: int = 6) -> tuple[torch.Tensor, t
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randn(rows * CELL_PX - 1, columns * CELL_PX - 2, generator=generator)
     tokens = torch.randn(rows, columns, embed_dim, generator=generator)
-    return head_layers(pixels, 4 * pixels, tokens, torch.rand(rows, columns, generator=generator))
+    return head_inputs(pixels, 4 * pixels, tokens, torch.rand(rows, columns, generator=generator))
 
 
 def everywhere(cells: torch.Tensor) -> torch.Tensor:
@@ -126,21 +126,21 @@ def test_centres_are_peaks_of_the_score_at_their_offset() -> None:
 
 
 def test_evidence_is_the_log_odds_of_what_is_better_than_even() -> None:
-    assert evidence(np.array([0.75, 0.5, 0.2, 0.9], np.float32)) == pytest.approx(np.log(3) + np.log(9), rel=1e-5)
-    assert evidence(np.zeros(0, np.float32)) == 0.0
-    assert np.isfinite(evidence(np.ones(2, np.float32)))
+    assert total_log_odds(np.array([0.75, 0.5, 0.2, 0.9], np.float32)) == pytest.approx(np.log(3) + np.log(9), rel=1e-5)
+    assert total_log_odds(np.zeros(0, np.float32)) == 0.0
+    assert np.isfinite(total_log_odds(np.ones(2, np.float32)))
 
 
 def test_with_too_little_evidence_nothing_is_picked_but_all_is_kept_in_order() -> None:
     score = np.array([0.9, 0.75, 0.6, 0.1], np.float32)
-    doubted = doubt(score, 5.0)
+    doubted = reject_empty(score, 5.0)
     assert doubted.max() < 0.5
     assert (np.diff(doubted) < 0).all()
     odds = score / (1 - score)
     np.testing.assert_allclose(doubted / (1 - doubted) / odds, 0.1, rtol=1e-4)
-    assert doubt(score, 3.0) is score
-    assert doubt(score[3:], 5.0)[0] == score[3]
-    assert len(doubt(score[:0], 5.0)) == 0
+    assert reject_empty(score, 3.0) is score
+    assert reject_empty(score[3:], 5.0)[0] == score[3]
+    assert len(reject_empty(score[:0], 5.0)) == 0
 
 
 def test_the_f1_to_expect_is_that_of_the_best_choice() -> None:
@@ -159,16 +159,16 @@ def test_the_balanced_point_follows_half_the_expected_f1() -> None:
         half = float((ranked.cumsum() / (np.arange(1, 201) + ranked.sum())).max())
         log_odds = np.log(chance / (1 - chance))
         at_half = np.log(half / (1 - half))
-        picked = balance(chance) >= 0.5
-        assert np.array_equal(picked, log_odds >= BALANCE_SHIFT + BALANCE_SLOPE * at_half)
+        picked = calibrate_micrograph(chance) >= 0.5
+        assert np.array_equal(picked, log_odds >= F1_SHIFT + F1_SLOPE * at_half)
         assert 5 < picked.sum() < 195
 
 
 def test_what_is_clear_keeps_its_figure_of_merit_and_what_is_in_doubt_gains() -> None:
     clear = np.array([0.99] * 50 + [0.03] * 5, np.float32)
-    np.testing.assert_allclose(balance(clear), clear, atol=0.02)
+    np.testing.assert_allclose(calibrate_micrograph(clear), clear, atol=0.02)
     doubtful = np.linspace(0.95, 0.02, 100, dtype=np.float32)
-    gained = balance(doubtful)
+    gained = calibrate_micrograph(doubtful)
     assert (np.diff(gained) < 0).all()
     assert (gained > doubtful).all()
     assert (gained >= 0.5).sum() > (doubtful >= 0.5).sum()
@@ -176,8 +176,8 @@ def test_what_is_clear_keeps_its_figure_of_merit_and_what_is_in_doubt_gains() ->
 
 def test_no_balance_makes_picks_where_there_are_none() -> None:
     nothing = np.array([0.5, 0.49, 0.3], np.float32)
-    assert balance(nothing) is nothing
-    assert len(balance(nothing[:0])) == 0
+    assert calibrate_micrograph(nothing) is nothing
+    assert len(calibrate_micrograph(nothing[:0])) == 0
 
 
 def test_smeared_borders_are_left_by_the_distance_and_a_bare_frame_is_not() -> None:
@@ -193,8 +193,8 @@ def test_smeared_borders_are_left_by_the_distance_and_a_bare_frame_is_not() -> N
 def test_the_better_of_two_close_candidates_is_kept_and_of_equals_the_first() -> None:
     xy = np.array([[0.0, 0.0], [5.0, 0.0], [9.0, 0.0], [30.0, 0.0], [32.0, 0.0]])
     score = np.array([0.2, 0.9, 0.4, 0.5, 0.5], np.float32)
-    assert drop_close(xy, score, 6.0).tolist() == [1, 3]
-    assert drop_close(xy[:0], score[:0], 6.0).tolist() == []
+    assert non_maximum_suppression(xy, score, 6.0).tolist() == [1, 3]
+    assert non_maximum_suppression(xy[:0], score[:0], 6.0).tolist() == []
 
 
 def test_a_micrograph_upside_down_gets_the_same_verdict_upside_down() -> None:
@@ -202,8 +202,8 @@ def test_a_micrograph_upside_down_gets_the_same_verdict_upside_down() -> None:
     pixels, cells = layers(12, 20)
     with torch.inference_mode():
         inside = everywhere(cells)[0]
-        log_odds, offset = judge_cells(head, pixels, cells, inside)
-        turned, offset_turned = judge_cells(head, pixels.flip(-2, -1), cells.flip(-2, -1), inside)
+        log_odds, offset = score_cells(head, pixels, cells, inside)
+        turned, offset_turned = score_cells(head, pixels.flip(-2, -1), cells.flip(-2, -1), inside)
     assert torch.allclose(turned.flip(-2, -1), log_odds, atol=1e-5)
     assert torch.allclose(-offset_turned.flip(-2, -1), offset, atol=1e-5)
     single, _ = head(pixels, cells, everywhere(cells))

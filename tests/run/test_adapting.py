@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
-from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.run import adapting
 from cryoemmae_plugin.run.adapting import MODEL_FOLDER, NOTE_FILE, SAMPLE, read_note, settle_model
@@ -46,13 +46,13 @@ class Laboratory:
         self.read.append(micrograph.uid)
         return Loaded(np.full((200, 260), 7, np.float32), 2.0, 1, 0.0)
 
-    def sight(self, image: object, diameter_px: float, head: object, model: object) -> Sighting:
+    def detect_on_crop(self, image: object, diameter_px: float, head: object, model: object) -> CropDetections:
         self.signs.append(float(image[0, 0]))  # type: ignore[index]
         assert diameter_px == 20
         area = 100.0 if self.shown else 1e4
-        return Sighting(np.zeros((8, 8), np.float32), area, np.zeros((30, 2)), np.full(30, 0.9, np.float32))
+        return CropDetections(np.zeros((8, 8), np.float32), area, np.zeros((30, 2)), np.full(30, 0.9, np.float32))
 
-    def adapt(self, model: object, head: Head, seen: list[Sighting], **options: object) -> Head | None:
+    def adapt(self, model: object, head: Head, seen: list[CropDetections], **options: object) -> Head | None:
         self.trained += 1
         self.seen = len(seen)
         return load_head(load_model(self.model)).requires_grad_(False) if self.enough else None
@@ -71,7 +71,7 @@ class Laboratory:
 @pytest.fixture
 def lab(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     lab = Laboratory(tiny_model)
-    monkeypatch.setattr(adapting, "sight", lab.sight)
+    monkeypatch.setattr(adapting, "detect_on_crop", lab.detect_on_crop)
     monkeypatch.setattr(adapt, "adapt_head", lab.adapt)
     return lab
 

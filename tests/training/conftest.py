@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
-from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.training.specimen import REACH
 
 SIDE = 2 * REACH + 1
@@ -25,7 +25,9 @@ def draw_comma(angle: float, at: tuple[float, float], shape: tuple[int, int] = (
     return (-2 * bar - 3 * head).astype(np.float32)
 
 
-def draw_sighting(seed: int, particles: int = 40, shape: tuple[int, int] = (300, 420), noise: float = 1.0) -> Sighting:
+def draw_sighting(
+    seed: int, particles: int = 40, shape: tuple[int, int] = (300, 420), noise: float = 1.0
+) -> CropDetections:
     """Commas on white noise, all of them picked."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(np.arange(30, shape[1] - 30, 40), np.arange(30, shape[0] - 30, 40)), -1).reshape(-1, 2)
@@ -34,7 +36,7 @@ def draw_sighting(seed: int, particles: int = 40, shape: tuple[int, int] = (300,
     for at in xy:
         pixels += draw_comma(rng.uniform(0, 2 * np.pi), tuple(at), shape)
     area = pixels.size / GRID_DIAMETER_PX**2
-    return Sighting(pixels.astype(np.float32), area, xy, np.full(particles, 0.9, np.float32))
+    return CropDetections(pixels.astype(np.float32), area, xy, np.full(particles, 0.9, np.float32))
 
 
 @pytest.fixture(scope="session")
@@ -43,5 +45,5 @@ def comma() -> Callable[..., NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="session")
-def sighting() -> Callable[..., Sighting]:
+def detections() -> Callable[..., CropDetections]:
     return draw_sighting

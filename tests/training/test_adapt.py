@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.picker import load_head
-from cryoemmae_plugin.core.sighting import Sighting
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training import adapt as module
 from cryoemmae_plugin.training.adapt import SIDE_PX, adapt_head
@@ -18,7 +18,7 @@ from cryoemmae_plugin.training.head import HeadSettings
 from cryoemmae_plugin.training.specimen import describe_specimen
 from cryoemmae_plugin.weights import Model, load_model
 
-MakeSighting = Callable[..., Sighting]
+MakeSighting = Callable[..., CropDetections]
 
 
 @pytest.fixture
@@ -29,37 +29,37 @@ def model(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     return load_model(tiny_model)
 
 
-def test_an_adapted_head_is_another_one_with_the_same_calibration(model: Model, sighting: MakeSighting) -> None:
+def test_an_adapted_head_is_another_one_with_the_same_calibration(model: Model, detections: MakeSighting) -> None:
     head = load_head(model)
     head.calibration.copy_(torch.tensor([1.3, -0.2, 6.0]))
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     told: list[tuple[int, int]] = []
-    adapted = adapt_head(model, head, [sighting(s) for s in range(2)], progress=lambda *step: told.append(step))
+    adapted = adapt_head(model, head, [detections(s) for s in range(2)], progress=lambda *step: told.append(step))
     assert adapted is not None
     assert told == [(n, 6) for n in range(7)]
     assert torch.equal(adapted.calibration, head.calibration)
     assert not torch.equal(adapted.state_dict()["out.2.weight"], before["out.2.weight"])
     assert all(torch.equal(tensor, head.state_dict()[name]) for name, tensor in before.items())
-    again = adapt_head(model, head, [sighting(s) for s in range(2)])
+    again = adapt_head(model, head, [detections(s) for s in range(2)])
     assert again is not None
     assert all(
         torch.equal(a, b) for a, b in zip(adapted.state_dict().values(), again.state_dict().values(), strict=True)
     )
 
 
-def test_too_few_picks_leave_the_head_as_it_is(model: Model, sighting: MakeSighting) -> None:
-    assert adapt_head(model, load_head(model), [sighting(0, particles=20)]) is None
+def test_too_few_picks_leave_the_head_as_it_is(model: Model, detections: MakeSighting) -> None:
+    assert adapt_head(model, load_head(model), [detections(0, particles=20)]) is None
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 4])
-def test_it_stops_when_asked(model: Model, sighting: MakeSighting, steps: int) -> None:
+def test_it_stops_when_asked(model: Model, detections: MakeSighting, steps: int) -> None:
     asked = iter([False] * steps + [True] * 9)
     with pytest.raises(Interrupted, match="again"):
-        adapt_head(model, load_head(model), [sighting(s) for s in range(2)], should_stop=lambda: next(asked))
+        adapt_head(model, load_head(model), [detections(s) for s in range(2)], should_stop=lambda: next(asked))
 
 
-def test_a_scene_of_its_own_is_seen_whole(model: Model, sighting: MakeSighting) -> None:
-    specimen = describe_specimen([sighting(s) for s in range(2)])
+def test_a_scene_of_its_own_is_seen_whole(model: Model, detections: MakeSighting) -> None:
+    specimen = describe_specimen([detections(s) for s in range(2)])
     assert specimen is not None
     example = module.make_own_example(model, specimen, np.random.default_rng(0))
     assert example.pixels.shape[1:] == (SIDE_PX, SIDE_PX)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cryoemmae_plugin.core.condition import condition
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
+from cryoemmae_plugin.core.flattening import flatten_background
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
@@ -142,7 +142,7 @@ def test_examples_are_made_once_and_can_be_stopped(tiny_model: Path, tmp_path: P
 def test_a_window_has_its_particles_where_the_whole_has_them() -> None:
     scene = SimulationSettings(shape=(400, 620), pixel_size_A=4.0, diameter_A=160.0, n_particles=30, contrast=1.5)
     made = simulate(scene, 4)
-    whole = condition(torch.from_numpy(made.image), made.diameter_px, GRID_DIAMETER_PX)
+    whole = flatten_background(torch.from_numpy(made.image), made.diameter_px, GRID_DIAMETER_PX)
     window, centres = cut_window(whole, made.xy, 200, np.random.default_rng(1))
     assert window.pixels.shape == (200, 200)
     corner = (whole.frame.to_grid(made.xy) - centres)[0]

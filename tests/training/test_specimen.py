@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from cryoemmae_plugin.core.class_averages import average_classes, soft_mask
+from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
-from cryoemmae_plugin.core.sighting import Sighting
-from cryoemmae_plugin.core.views import average_views, soft_mask
 from cryoemmae_plugin.training.specimen import (
     LEAST_SURE,
     REACH,
@@ -25,21 +25,21 @@ from cryoemmae_plugin.training.specimen import (
 )
 
 MakeComma = Callable[..., NDArray[np.float32]]
-MakeSighting = Callable[..., Sighting]
+MakeSighting = Callable[..., CropDetections]
 
 
 @pytest.fixture(scope="module")
-def specimen(sighting: MakeSighting) -> Specimen:
-    found = describe_specimen([sighting(seed) for seed in range(4)])
+def specimen(detections: MakeSighting) -> Specimen:
+    found = describe_specimen([detections(seed) for seed in range(4)])
     assert found is not None
     return found
 
 
-def best_match(view: NDArray[np.float64], comma: MakeComma) -> float:
+def best_match(features: NDArray[np.float64], comma: MakeComma) -> float:
     """Highest correlation of a view with the comma in any orientation."""
     angles = np.arange(0, 2 * np.pi, np.pi / 36)
     commas = np.stack([comma(a, (REACH, REACH)).ravel() for a in angles])
-    return float(np.max([np.corrcoef(view.ravel(), c)[0, 1] for c in commas]))
+    return float(np.max([np.corrcoef(features.ravel(), c)[0, 1] for c in commas]))
 
 
 def test_views_are_turned_onto_each_other(specimen: Specimen, comma: MakeComma) -> None:
@@ -49,12 +49,12 @@ def test_views_are_turned_onto_each_other(specimen: Specimen, comma: MakeComma) 
     assert -largest[REACH - 10 : REACH + 11, REACH - 10 : REACH + 11].min() > 2
 
 
-def test_too_few_sure_picks_say_nothing(sighting: MakeSighting) -> None:
-    few = sighting(0, particles=30)
+def test_too_few_sure_picks_say_nothing(detections: MakeSighting) -> None:
+    few = detections(0, particles=30)
     assert count_sure([few]) < LEAST_SURE
     assert describe_specimen([few]) is None
     assert describe_specimen([]) is None
-    faint = Sighting(few.pixels, few.area, np.repeat(few.xy, 4, 0), np.full(120, 0.52, np.float32))
+    faint = CropDetections(few.pixels, few.area, np.repeat(few.xy, 4, 0), np.full(120, 0.52, np.float32))
     assert describe_specimen([faint]) is None
 
 
@@ -64,13 +64,13 @@ def test_density_and_least_distance_are_those_of_the_picks(specimen: Specimen) -
     assert 1.3 < specimen.closest < 40 / GRID_DIAMETER_PX
 
 
-def test_noise_is_what_the_particles_leave_and_junk_does_not_enter_it(sighting: MakeSighting) -> None:
-    clean = [sighting(seed) for seed in range(4)]
-    dirty = [Sighting(seen.pixels.copy(), seen.area, seen.xy, seen.chance) for seen in clean]
+def test_noise_is_what_the_particles_leave_and_junk_does_not_enter_it(detections: MakeSighting) -> None:
+    clean = [detections(seed) for seed in range(4)]
+    dirty = [CropDetections(seen.pixels.copy(), seen.area, seen.xy, seen.chance) for seen in clean]
     for seen in dirty:
         seen.pixels[:60, :60] -= 8 * gaussian_filter(np.random.default_rng(0).normal(0, 12, (60, 60)), 6)
-    for sightings in (clean, dirty):
-        found = describe_specimen(sightings)
+    for detections in (clean, dirty):
+        found = describe_specimen(detections)
         assert found is not None
         np.testing.assert_allclose(found.noise[6:-1], 1.0, atol=0.15)  # white, of variance 1
     rings = window_spectra(np.random.default_rng(1).normal(0, 2, (200, 130)).astype(np.float32))
@@ -118,5 +118,5 @@ def test_a_drawn_micrograph_has_its_particles_where_it_says(specimen: Specimen) 
 
 def test_equal_seeds_make_equal_averages(comma: MakeComma) -> None:
     patches = np.stack([comma(a, (REACH, REACH)) for a in np.linspace(0, 6, 90)])
-    one, other = (average_views(patches, soft_mask(0.55), np.random.default_rng(2))[0] for _ in range(2))
+    one, other = (average_classes(patches, soft_mask(0.55), np.random.default_rng(2))[0] for _ in range(2))
     np.testing.assert_array_equal(one, other)

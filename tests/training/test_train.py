@@ -97,9 +97,9 @@ def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
     before, after, mean = (dict(head.named_parameters())["body.0.conv.weight"] for head in (start, trained, made))
     assert not torch.equal(before, after)
     torch.testing.assert_close(mean, (before + after) / 2)
-    balanced = calibrate(mean_head(start, trained), make_examples(model, [502])).calibration
-    torch.testing.assert_close(made.calibration, (600 * start.calibration + balanced) / 601)
-    assert not torch.equal(balanced, start.calibration)
+    calibrated = calibrate(mean_head(start, trained), make_examples(model, [502])).calibration
+    torch.testing.assert_close(made.calibration, (600 * start.calibration + calibrated) / 601)
+    assert not torch.equal(calibrated, start.calibration)
 
 
 def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:

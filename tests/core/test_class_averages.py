@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from cryoemmae_plugin.core.views import REACH, average_views, cut_patches, longest_extent, soft_mask
+from cryoemmae_plugin.core.class_averages import REACH, average_classes, cut_patches, longest_extent, soft_mask
 
 Y, X = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1]
 RADIUS = np.hypot(X, Y)
@@ -53,7 +53,7 @@ def test_patches_are_turned_onto_each_other() -> None:
     angle = rng.uniform(0, 2 * np.pi, (120, 1, 1))
     along, across = X * np.cos(angle) + Y * np.sin(angle), Y * np.cos(angle) - X * np.sin(angle)
     rods = -((abs(along) <= 12) & (abs(across) <= 3)).astype(np.float32)
-    averages, shares = average_views(rods + rng.normal(0, 0.5, rods.shape).astype(np.float32), soft_mask(0.8), rng)
+    averages, shares = average_classes(rods + rng.normal(0, 0.5, rods.shape).astype(np.float32), soft_mask(0.8), rng)
     assert shares.sum() == pytest.approx(1)
     darkest = averages[shares.argmax()]
     assert darkest.min() < -0.7

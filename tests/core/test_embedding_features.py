@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cryoemmae_plugin.core.embed import embed_image
+from cryoemmae_plugin.core.embedding_features import embed_any_size, particle_cluster_map, sample_map
 from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig
-from cryoemmae_plugin.core.evidence import embed_any_size, particle_clusters, sample
 
 
 def test_any_size_is_embedded_and_whole_tiles_are_unchanged() -> None:
@@ -30,7 +30,7 @@ def test_an_image_smaller_than_a_tile_is_embedded(shape: tuple[int, int]) -> Non
 def test_a_map_of_cells_is_sampled_at_pixel_positions() -> None:
     cells = torch.arange(12.0).reshape(3, 4)
     centres = np.array([[1.5, 1.5], [5.5, 9.5], [3.5, 1.5]])
-    assert sample(cells, centres, 4) == pytest.approx([0.0, 9.0, 0.5])
+    assert sample_map(cells, centres, 4) == pytest.approx([0.0, 9.0, 0.5])
 
 
 def test_cells_off_the_image_are_in_no_cluster_and_the_particle_cluster_is_found() -> None:
@@ -42,7 +42,7 @@ def test_cells_off_the_image_are_in_no_cluster_and_the_particle_cluster_is_found
     valid = torch.ones(240, 320, dtype=torch.bool)
     valid[:40] = False
     centroids = torch.stack([torch.zeros(12), torch.full((12,), 2.0), torch.full((12,), -3.0)])
-    cluster = particle_clusters(tokens, valid, centroids, 1, 4)
+    cluster = particle_cluster_map(tokens, valid, centroids, 1, 4)
     assert not cluster[:10].any()
     assert float(cluster[10:][particle[10:]].mean()) > 0.95
     assert float(cluster[10:][~particle[10:]].mean()) < 0.05

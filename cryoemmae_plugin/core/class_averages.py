@@ -47,7 +47,7 @@ def soft_mask(radius: float) -> Tensor:
     return torch.sigmoid((radius - torch.hypot(line[:, None], line)) / MASK_EDGE)
 
 
-def average_views(
+def average_classes(
     patches: NDArray[np.float32], mask: Tensor, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Turn patches (N, side, side) onto each other and average them, those that are alike together.
@@ -92,7 +92,7 @@ def longest_extent(averages: NDArray[np.float64], shares: NDArray[np.float64]) -
     Parameters
     ----------
     averages, shares
-        As :func:`average_views` gives them, particles dark; masked well beyond the particle. Shares add up to 1.
+        As :func:`average_classes` gives them, particles dark; masked well beyond the particle. Shares add up to 1.
     """
     extents = np.array([_extent(-average) for average in averages])
     order = extents.argsort()

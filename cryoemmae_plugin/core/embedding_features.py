@@ -38,7 +38,9 @@ def _mirror(image: Tensor, multiple: int) -> Tensor:
     return image[torch.where(index < rows, index, 2 * rows - 1 - index)]
 
 
-def particle_clusters(tokens: Tensor, valid: Tensor, centroids: Tensor, particle_cluster: int, patch_px: int) -> Tensor:
+def particle_cluster_map(
+    tokens: Tensor, valid: Tensor, centroids: Tensor, particle_cluster: int, patch_px: int
+) -> Tensor:
     """Cells of the particle cluster: half by the train set's clusters, half by the micrograph's own, hierarchical ones.
 
     Parameters
@@ -72,7 +74,7 @@ def _cells_of(valid: Tensor, shape: torch.Size, patch_px: int) -> Tensor:
     return F.avg_pool2d(padded[None, None], patch_px)[0, 0] > 0.5
 
 
-def sample(cells: Tensor, xy: NDArray[np.float64], patch_px: int) -> NDArray[np.float64]:
+def sample_map(cells: Tensor, xy: NDArray[np.float64], patch_px: int) -> NDArray[np.float64]:
     """Interpolate a map of cells (rows, columns) at grid positions (N, 2), bilinearly; borders go on outwards."""
     if not len(xy):
         return np.zeros(0)

@@ -9,18 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoemmae_plugin.core.condition import condition
+from cryoemmae_plugin.core.class_averages import cut_patches
 from cryoemmae_plugin.core.default import (
     GRID_DIAMETER_PX,
-    draw_to_maxima,
+    extract_features,
+    extract_features_without_embedding,
     find_candidates,
-    look,
-    look_without_embedding,
+    refine_centres,
 )
-from cryoemmae_plugin.core.head import Head, evidence
+from cryoemmae_plugin.core.flattening import flatten_background
+from cryoemmae_plugin.core.head import Head, total_log_odds
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
-from cryoemmae_plugin.core.views import cut_patches
 
 FIELD_DIAMETERS = 24
 """Side of the piece, in the frame's middle, that is looked at."""
@@ -33,7 +33,7 @@ LIKELY = 0.5
 
 
 @dataclass(frozen=True)
-class Sighting:
+class CropDetections:
     """What a head sees in the middle of one micrograph.
 
     Attributes
@@ -64,30 +64,32 @@ class Sighting:
         return float(self.chance.sum()) / self.area if self.area else 0.0
 
     @property
-    def evidence(self) -> float:
-        """What speaks for particles, see :func:`cryoemmae_plugin.core.head.evidence`."""
-        return evidence(self.chance)
+    def total_log_odds(self) -> float:
+        """Total log-odds of the likely candidates."""
+        return total_log_odds(self.chance)
 
     def patches(self, least: float = LIKELY) -> NDArray[np.float32]:
         """Cut out the candidates with at least this chance, particles dark: shape (M, 2 REACH + 1, 2 REACH + 1)."""
         return cut_patches(self.pixels, self.xy[self.chance >= least])
 
 
-def sight(image: Tensor, diameter_px: float, head: Head, model: PickingModel | None = None) -> Sighting:
+def detect_on_crop(image: Tensor, diameter_px: float, head: Head, model: PickingModel | None = None) -> CropDetections:
     """Look for particles in the middle of a micrograph (ny, nx), particles dark, as the default mode does.
 
     Without a model it does so without the embedding, which takes most of the time.
     """
-    piece = middle(image, round(FIELD_DIAMETERS * diameter_px))
+    piece = central_crop(image, round(FIELD_DIAMETERS * diameter_px))
     with torch.inference_mode():
-        seen = condition(piece, diameter_px, GRID_DIAMETER_PX)
-        view = look(seen, model, StepTimer()) if model else look_without_embedding(seen, head)
-        xy, chance = find_candidates(view, seen, head)
-    xy = draw_to_maxima(xy, chance, view.sigmas, seen.diameter_px)
-    return Sighting(seen.pixels.numpy(), seen.area, xy, chance)
+        seen = flatten_background(piece, diameter_px, GRID_DIAMETER_PX)
+        features = (
+            extract_features(seen, model, StepTimer()) if model else extract_features_without_embedding(seen, head)
+        )
+        xy, chance = find_candidates(features, seen, head)
+    xy = refine_centres(xy, chance, features.sigmas, seen.diameter_px)
+    return CropDetections(seen.pixels.numpy(), seen.area, xy, chance)
 
 
-def can_be_seen(diameter_px: float, shape: tuple[int, ...]) -> bool:
+def is_detectable(diameter_px: float, shape: tuple[int, ...]) -> bool:
     """Whether particles of a diameter are large enough, and small enough for a frame of this shape."""
     return LEAST_PX <= diameter_px <= LARGEST_SHARE * min(shape)
 
@@ -97,7 +99,7 @@ def with_dark_particles(image: NDArray[np.float32], bright: bool) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(-image if bright else image, np.float32))
 
 
-def middle(pixels: Tensor, side: int) -> Tensor:
+def central_crop(pixels: Tensor, side: int) -> Tensor:
     """The middle of an image (ny, nx), at most so many pixels a side."""
     top, left = (max(0, (n - side) // 2) for n in pixels.shape)
     return pixels[top : top + side, left : left + side]

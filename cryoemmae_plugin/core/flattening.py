@@ -32,7 +32,7 @@ SAMPLE = 200_000
 
 
 @dataclass(frozen=True)
-class Conditioned:
+class FlattenedMicrograph:
     """A micrograph as the default mode sees it.
 
     Attributes
@@ -58,7 +58,7 @@ class Conditioned:
         return float(self.valid.sum()) / self.diameter_px**2
 
 
-def condition(image: Tensor, diameter_px: float, grid_diameter_px: float) -> Conditioned:
+def flatten_background(image: Tensor, diameter_px: float, grid_diameter_px: float) -> FlattenedMicrograph:
     """Bring a micrograph to the model's scale, flatten its background, and scale its noise to one.
 
     Parameters
@@ -75,8 +75,8 @@ def condition(image: Tensor, diameter_px: float, grid_diameter_px: float) -> Con
     rows, columns = max(8, round(ny * scale)), max(8, round(nx * scale))
     small = resize(cut_hot_pixels(image), (rows, columns))
     valid = find_image(small, grid_diameter_px)
-    pixels = flatten(small, valid, grid_diameter_px)
-    return Conditioned(pixels, valid, MicrographFrame((ny, nx), (rows, columns)), grid_diameter_px)
+    pixels = normalise(small, valid, grid_diameter_px)
+    return FlattenedMicrograph(pixels, valid, MicrographFrame((ny, nx), (rows, columns)), grid_diameter_px)
 
 
 def cut_hot_pixels(image: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def find_image(small: Tensor, diameter_px: float) -> Tensor:
     return grown[0, 0] < 0.5
 
 
-def flatten(small: Tensor, valid: Tensor, diameter_px: float) -> Tensor:
+def normalise(small: Tensor, valid: Tensor, diameter_px: float) -> Tensor:
     """Subtract the background, divide by the local deviation, and cut outliers; 0 outside `valid`."""
     mask = valid.float()
     residual = small - masked_blur(small, mask, BACKGROUND_SIGMA * diameter_px)

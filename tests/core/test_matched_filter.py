@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import signal
 
-from cryoemmae_plugin.core.template import BANK, RoundTemplate, correlate, find_peaks, in_sigmas, match_templates
+from cryoemmae_plugin.core.matched_filter import BANK, RoundTemplate, correlate, find_peaks, in_sigmas, match_templates
 
 DIAMETER = 24.0
 

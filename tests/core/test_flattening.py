@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cryoemmae_plugin.core.condition import (
+from cryoemmae_plugin.core.flattening import (
     BACKGROUND_SIGMA,
     CLIP,
-    condition,
     cut_hot_pixels,
     find_image,
+    flatten_background,
     gaussian_blur,
     masked_blur,
     resize,
@@ -59,7 +59,7 @@ def test_a_hot_pixel_is_cut_and_others_are_not_touched() -> None:
 def test_a_disc_stays_where_it_is_on_any_scale(shape: tuple[int, int], diameter: float) -> None:
     x, y = 0.31 * shape[1], 0.62 * shape[0]
     image = torch.from_numpy(dark_disc(shape, x, y, diameter)) + noise(shape) * 0.01
-    result = condition(image, diameter, 24.0)
+    result = flatten_background(image, diameter, 24.0)
     weight = (-result.pixels).clamp(min=0) ** 2
     rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in weight.shape), indexing="ij")
     near = torch.hypot(columns - 24 / diameter * x, rows - 24 / diameter * y) < 14
@@ -72,7 +72,7 @@ def test_a_disc_stays_where_it_is_on_any_scale(shape: tuple[int, int], diameter:
 def test_noise_has_unit_deviation_and_no_gradient() -> None:
     shape = (500, 700)
     ramp = torch.linspace(0, 100, shape[1]).expand(shape)
-    result = condition(noise(shape) + ramp, 50.0, 24.0)
+    result = flatten_background(noise(shape) + ramp, 50.0, 24.0)
     assert float(result.pixels.std()) == pytest.approx(1.0, abs=0.1)
     thirds = [float(part.mean()) for part in result.pixels[:, 80:-80].tensor_split(3, dim=1)]
     assert max(map(abs, thirds)) < 0.05
@@ -81,14 +81,14 @@ def test_noise_has_unit_deviation_and_no_gradient() -> None:
 def test_pixels_are_cut_at_the_limit() -> None:
     image = noise((300, 300))
     image[100:140, 100:140] -= 500
-    assert float(condition(image, 40.0, 24.0).pixels.min()) >= -CLIP
+    assert float(flatten_background(image, 40.0, 24.0).pixels.min()) >= -CLIP
 
 
 def test_the_particle_keeps_its_contrast() -> None:
     """Local normalisation over a particle's disc would flatten it; the background is taken well above its scale."""
     assert BACKGROUND_SIGMA >= 1.0
     image = torch.from_numpy(dark_disc((400, 400), 200, 200, 40)) + noise((400, 400))
-    pixels = condition(image, 40.0, 24.0).pixels
+    pixels = flatten_background(image, 40.0, 24.0).pixels
     assert float(pixels[115:125, 115:125].mean()) < -3
 
 
