@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cryoemmae_plugin.core.cluster import hierarchical_mask, nearest_centroid
 from cryoemmae_plugin.core.embed import embed_image
 from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.paper.clusters import hierarchical_mask, nearest_centroid
 
 FIT_CELLS = 6000
 """Cells that the micrograph's own clusters are fitted to."""

@@ -15,8 +15,8 @@ from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, pick_default
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.head import CELL_PX, PREFIX, Head
-from cryoemmae_plugin.core.paper import pick_paper
-from cryoemmae_plugin.core.preprocess import PAPER_GRID_PX
+from cryoemmae_plugin.core.paper.pick import pick_paper
+from cryoemmae_plugin.core.paper.preprocess import PAPER_GRID_PX
 from cryoemmae_plugin.core.tile_encoder import TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left

@@ -23,7 +23,7 @@ import scipy.signal
 import torch
 from sklearn.cluster import KMeans
 
-from cryoemmae_plugin.core.preprocess import PAPER_GRID_PX, even_diameter
+from cryoemmae_plugin.core.paper.preprocess import PAPER_GRID_PX, even_diameter
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image

@@ -62,7 +62,7 @@ def adapt_head(
         On the CPU.
     head : Head
         On the CPU; stays as it is.
-    sightings : sequence of Sighting
+    detections : sequence of CropDetections
         One a micrograph.
     seed : int
     progress : callable
@@ -117,7 +117,7 @@ def judge_together(head: Head, detections: Sequence[CropDetections]) -> Head | N
     ----------
     head : Head
         Stays as it is.
-    sightings : sequence of Sighting
+    detections : sequence of CropDetections
         One a micrograph.
 
     Returns

@@ -18,7 +18,7 @@ from torch import Tensor
 from cryoemmae_plugin.core.embed import cut_tiles
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.flattening import gaussian_blur
-from cryoemmae_plugin.core.preprocess import preprocess_paper
+from cryoemmae_plugin.core.paper.preprocess import preprocess_paper
 from cryoemmae_plugin.simulate import demo_scenes, simulate
 
 CLUSTERS = 4

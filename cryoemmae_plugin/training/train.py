@@ -18,7 +18,7 @@ from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.flattening import flatten_background
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.preprocess import preprocess_paper
+from cryoemmae_plugin.core.paper.preprocess import preprocess_paper
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
 from cryoemmae_plugin.report.loss import draw_loss_curve

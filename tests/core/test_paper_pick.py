@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from cryoemmae_plugin.core.encoder import EncoderConfig
-from cryoemmae_plugin.core.paper import pick_paper
+from cryoemmae_plugin.core.paper.pick import pick_paper
 from cryoemmae_plugin.core.timing import StepTimer
 
 

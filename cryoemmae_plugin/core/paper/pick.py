@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from cryoemmae_plugin.core.cluster import (
+from cryoemmae_plugin.core.embed import embed_image
+from cryoemmae_plugin.core.geometry import MicrographFrame
+from cryoemmae_plugin.core.model import PickingModel
+from cryoemmae_plugin.core.paper.clusters import (
     SMOOTHING_SHIFT_CELLS,
     hierarchical_mask,
     smooth_embedding,
     smoothing_window,
 )
-from cryoemmae_plugin.core.embed import embed_image
-from cryoemmae_plugin.core.geometry import MicrographFrame
-from cryoemmae_plugin.core.locate import FINE_PER_CELL, disc_contrast, locate, size_score
-from cryoemmae_plugin.core.model import PickingModel
-from cryoemmae_plugin.core.preprocess import preprocess_paper
+from cryoemmae_plugin.core.paper.components import FINE_PER_CELL, disc_contrast, find_particles, size_score
+from cryoemmae_plugin.core.paper.preprocess import preprocess_paper
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
 
@@ -59,7 +59,7 @@ def pick_paper(image: Tensor, model: PickingModel, diameter_px: float, timer: St
         window = smoothing_window(fine_diameter_px / FINE_PER_CELL)
         mask = hierarchical_mask(smooth_embedding(embedding, window), model.centroids, model.particle_cluster)
     with timer.step("locate"):
-        found = locate(mask, fine_diameter_px)
+        found = find_particles(mask, fine_diameter_px)
         xy = fine_frame.to_micrograph(found.xy)
         score = size_score(found.area, fine_diameter_px)
         power = disc_contrast(grid, frame.to_grid(xy), (diameter_px / frame.scale[0], diameter_px / frame.scale[1]))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from cryoemmae_plugin.core import preprocess as pre
+from cryoemmae_plugin.core.paper import preprocess as pre
 from cryoemmae_plugin.errors import ImageError, SettingsError
 
 SHAPE = (150, 214)

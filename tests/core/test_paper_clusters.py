@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from cryoemmae_plugin.core import cluster
+from cryoemmae_plugin.core.paper import clusters
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def groups() -> torch.Tensor:
 
 
 def test_kmeans_finds_separate_groups(groups: torch.Tensor) -> None:
-    labels = cluster.nearest_centroid(groups, cluster.kmeans(groups, 4))
+    labels = clusters.nearest_centroid(groups, clusters.kmeans(groups, 4))
     assert sorted(labels.bincount().tolist()) == [101, 111, 121, 131]
 
 
@@ -29,37 +29,37 @@ def test_kmeans_finds_separate_groups(groups: torch.Tensor) -> None:
 def test_kmeans_ends_where_scikit_learn_ends_from_the_same_seeds(k: int) -> None:
     vectors = torch.from_numpy(np.random.default_rng(2).normal(size=(1500, 6))).float()
     centred = vectors - vectors.mean(0)
-    seeds = cluster._seed_centroids(centred, k, np.random.RandomState(0)) + vectors.mean(0)
+    seeds = clusters._seed_centroids(centred, k, np.random.RandomState(0)) + vectors.mean(0)
     expected = KMeans(k, init=seeds.numpy(), n_init=1).fit(vectors.numpy())
-    ours = cluster.kmeans(vectors, k)
+    ours = clusters.kmeans(vectors, k)
     np.testing.assert_allclose(ours.numpy(), expected.cluster_centers_, atol=1e-4)
-    np.testing.assert_array_equal(cluster.nearest_centroid(vectors, ours).numpy(), expected.labels_)
+    np.testing.assert_array_equal(clusters.nearest_centroid(vectors, ours).numpy(), expected.labels_)
 
 
 @pytest.mark.parametrize("numbers", [(3, 4, 5), (2, 9, 4)])
 def test_several_numbers_of_clusters_together_equal_each_alone(numbers: tuple[int, ...]) -> None:
     vectors = torch.from_numpy(np.random.default_rng(4).normal(size=(700, 6))).float()
-    together = cluster.kmeans_each(vectors, numbers)
+    together = clusters.kmeans_each(vectors, numbers)
     for k, centroids in zip(numbers, together, strict=True):
-        assert torch.equal(centroids, cluster.kmeans(vectors, k))
+        assert torch.equal(centroids, clusters.kmeans(vectors, k))
 
 
 def test_sums_that_follow_the_changes_equal_sums_made_anew() -> None:
     vectors = torch.from_numpy(np.random.default_rng(5).normal(size=(900, 5))).float()
     expected = vectors[:4].double()
-    for _ in range(cluster.MAX_ITERATIONS):
+    for _ in range(clusters.MAX_ITERATIONS):
         labels = torch.cdist(vectors.double(), expected).argmin(1)
         expected = torch.stack([vectors[labels == k].double().mean(0) for k in range(4)])
-    ours = cluster._iterate(vectors, vectors[:4], tolerance=0.0)
+    ours = clusters._iterate(vectors, vectors[:4], tolerance=0.0)
     np.testing.assert_allclose(ours.numpy(), expected.numpy(), atol=1e-5)
 
 
 def test_kmeans_repeats_itself(groups: torch.Tensor) -> None:
-    assert torch.equal(cluster.kmeans(groups, 3, seed=7), cluster.kmeans(groups, 3, seed=7))
+    assert torch.equal(clusters.kmeans(groups, 3, seed=7), clusters.kmeans(groups, 3, seed=7))
 
 
 def test_seeds_are_distinct_data(groups: torch.Tensor) -> None:
-    seeds = cluster._seed_centroids(groups, 4, np.random.RandomState(0))
+    seeds = clusters._seed_centroids(groups, 4, np.random.RandomState(0))
     assert len(torch.unique(seeds, dim=0)) == 4
     assert all((groups == seed).all(1).any() for seed in seeds)
 
@@ -67,26 +67,26 @@ def test_seeds_are_distinct_data(groups: torch.Tensor) -> None:
 def test_an_empty_cluster_takes_the_farthest_vector() -> None:
     vectors = torch.tensor([[0.0], [1.0], [10.0]])
     labels = torch.tensor([0, 0, 0])
-    sums, counts = cluster._sums_of_clusters(vectors, labels, 2)
-    means = cluster._means(vectors, labels, torch.tensor([[0.0], [99.0]]), sums, counts)
+    sums, counts = clusters._sums_of_clusters(vectors, labels, 2)
+    means = clusters._means(vectors, labels, torch.tensor([[0.0], [99.0]]), sums, counts)
     assert means.flatten().tolist() == [0.5, 10.0]
 
 
 def test_identical_vectors_make_clusters_without_nan() -> None:
-    assert torch.isfinite(cluster.kmeans(torch.ones(50, 3), 3)).all()
+    assert torch.isfinite(clusters.kmeans(torch.ones(50, 3), 3)).all()
 
 
 @pytest.mark.parametrize("k", [0, 4])
 def test_impossible_number_of_clusters_is_refused(k: int) -> None:
     with pytest.raises(ValueError, match="clusters of 3"):
-        cluster.kmeans(torch.zeros(3, 2), k)
+        clusters.kmeans(torch.zeros(3, 2), k)
 
 
 def test_nearest_centroid_equals_plain_distances() -> None:
     rng = np.random.default_rng(0)
     vectors, centroids = rng.normal(size=(5, 7, 3)), rng.normal(size=(4, 3))
     expected = np.linalg.norm(vectors[:, :, None] - centroids, axis=-1).argmin(-1)
-    ours = cluster.nearest_centroid(torch.from_numpy(vectors), torch.from_numpy(centroids))
+    ours = clusters.nearest_centroid(torch.from_numpy(vectors), torch.from_numpy(centroids))
     np.testing.assert_array_equal(ours.numpy(), expected)
 
 
@@ -97,20 +97,20 @@ def test_smoothing_equals_plain_loops(window: int) -> None:
     for i in range(half, 9 - half):
         for j in range(half, 12 - half):
             expected[i, j] = embedding[i - half : i + half, j - half : j + half].mean((0, 1))
-    np.testing.assert_allclose(cluster.smooth_embedding(torch.from_numpy(embedding), window).numpy(), expected)
+    np.testing.assert_allclose(clusters.smooth_embedding(torch.from_numpy(embedding), window).numpy(), expected)
 
 
 @pytest.mark.parametrize("window", [2, 4])
 def test_smoothing_moves_a_point_by_its_constant(window: int) -> None:
     point = torch.zeros(20, 30, 1)
     point[8, 17] = 1
-    rows, columns = cluster.smooth_embedding(point, window)[..., 0].nonzero().double().mean(0).tolist()
-    assert (columns - 17, rows - 8) == (cluster.SMOOTHING_SHIFT_CELLS, cluster.SMOOTHING_SHIFT_CELLS)
+    rows, columns = clusters.smooth_embedding(point, window)[..., 0].nonzero().double().mean(0).tolist()
+    assert (columns - 17, rows - 8) == (clusters.SMOOTHING_SHIFT_CELLS, clusters.SMOOTHING_SHIFT_CELLS)
 
 
 @pytest.mark.parametrize(("diameter_cells", "window"), [(6.75, 2), (15.99, 2), (16.0, 4), (40, 4)])
 def test_small_particles_get_the_small_window(diameter_cells: float, window: int) -> None:
-    assert cluster.smoothing_window(diameter_cells) == window
+    assert clusters.smoothing_window(diameter_cells) == window
 
 
 def plain_follow(mask: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -138,14 +138,14 @@ def plain_follow(mask: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDArray[
 def test_following_equals_the_rule_written_out(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     mask, labels = rng.random((24, 24)) < share, rng.integers(0, 4, (24, 24))
-    np.testing.assert_array_equal(cluster.follow_cluster(mask, labels), plain_follow(mask, labels))
+    np.testing.assert_array_equal(clusters.follow_cluster(mask, labels), plain_follow(mask, labels))
 
 
 def test_following_takes_the_cluster_that_meets_the_mask_most() -> None:
     mask, labels = np.zeros((20, 30), bool), np.zeros((20, 30), int)
     mask[5:10, 5:15] = True
     labels[5:10, 5:14] = 2
-    np.testing.assert_array_equal(cluster.follow_cluster(mask, labels), labels == 2)
+    np.testing.assert_array_equal(clusters.follow_cluster(mask, labels), labels == 2)
 
 
 def test_following_prefers_the_runner_up_that_lies_inside_the_mask() -> None:
@@ -154,25 +154,25 @@ def test_following_prefers_the_runner_up_that_lies_inside_the_mask() -> None:
     labels[4:8, 4:12] = 1
     labels[8:12, 4:11] = 2
     labels[12:16] = 1  # the cluster with more hits has more cells elsewhere
-    np.testing.assert_array_equal(cluster.follow_cluster(mask, labels), labels == 2)
+    np.testing.assert_array_equal(clusters.follow_cluster(mask, labels), labels == 2)
 
 
 def test_following_falls_back_on_the_whole_image() -> None:
     mask, labels = np.zeros((20, 20), bool), np.zeros((20, 20), int)
     mask[0, :5] = True
     labels[0] = 1
-    np.testing.assert_array_equal(cluster.follow_cluster(mask, labels), labels == 1)
+    np.testing.assert_array_equal(clusters.follow_cluster(mask, labels), labels == 1)
 
 
 def test_following_an_empty_mask_keeps_it() -> None:
-    assert not cluster.follow_cluster(np.zeros((20, 20), bool), np.ones((20, 20), int)).any()
+    assert not clusters.follow_cluster(np.zeros((20, 20), bool), np.ones((20, 20), int)).any()
 
 
 def test_hierarchy_keeps_what_it_cannot_follow(groups: torch.Tensor) -> None:
     embedding = groups[:400].reshape(20, 20, 4)
     far = torch.full((2, 4), 1e4)
     far[0] = 0
-    assert not cluster.hierarchical_mask(embedding, far, particle_cluster=1).any()
+    assert not clusters.hierarchical_mask(embedding, far, particle_cluster=1).any()
 
 
 def test_hierarchy_finds_a_patch_of_particles() -> None:
@@ -180,7 +180,7 @@ def test_hierarchy_finds_a_patch_of_particles() -> None:
     embedding = torch.from_numpy(rng.normal(size=(40, 60, 3)) * 0.1).float()
     embedding[:, 30:] += torch.tensor([0.0, 4.0, 0.0])
     embedding[10:20, 10:22] += torch.tensor([6.0, 0.0, 0.0])
-    mask = cluster.hierarchical_mask(embedding, torch.tensor([[0.0, 2.0, 0.0], [6.0, 0.0, 0.0]]), particle_cluster=1)
+    mask = clusters.hierarchical_mask(embedding, torch.tensor([[0.0, 2.0, 0.0], [6.0, 0.0, 0.0]]), particle_cluster=1)
     assert mask[10:20, 10:22].float().mean() > 0.4
     mask[10:20, 10:22] = False
     assert not mask.any()

@@ -62,7 +62,7 @@ class Components:
         return Components(self.xy[keep], self.area[keep])
 
 
-def locate(mask: Tensor, diameter_px: float, max_radius_ratio: float | None = MAX_RADIUS_RATIO) -> Components:
+def find_particles(mask: Tensor, diameter_px: float, max_radius_ratio: float | None = MAX_RADIUS_RATIO) -> Components:
     """Find particle centres in a mask.
 
     Parameters
