@@ -39,7 +39,7 @@ class CropDetections:
     Attributes
     ----------
     pixels : ndarray, shape (rows, columns), float32
-        Conditioned; :data:`GRID_DIAMETER_PX` to a particle's diameter.
+        Flattened; :data:`GRID_DIAMETER_PX` to a particle's diameter.
     area : float
         Of the image in it, in square diameters.
     xy : ndarray, shape (N, 2)

@@ -45,7 +45,7 @@ SMEAR_DISTANCE = 0.5
 
 @dataclass(frozen=True)
 class Features:
-    """A conditioned micrograph as the head sees it.
+    """A flattened micrograph as the head sees it.
 
     Attributes
     ----------

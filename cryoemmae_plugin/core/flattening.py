@@ -22,7 +22,7 @@ DEVIATION_SIGMA = 4.0
 DEVIATION_FLOOR = 0.5
 """Least local deviation, as a share of the micrograph's median one: empty ice is not blown up into particles."""
 CLIP = 6.0
-"""Conditioned pixels are cut at plus and minus this many deviations."""
+"""Flattened pixels are cut at plus and minus this many deviations."""
 HOT_PIXEL_SIGMAS = 8.0
 """Raw pixels farther than this from the median, in robust deviations, are hot or dead and are cut."""
 SMEAR_SHARE = 0.4

@@ -21,7 +21,7 @@ VERSION = 2
 CELL_PX = 4
 """Grid pixels per cell of the head, as of the encoders that it reads."""
 PIXEL_LAYERS = 2
-"""Conditioned pixels, matched filter."""
+"""Flattened pixels, matched filter."""
 CLUSTER_LAYERS = 1
 """Share of the particle clusters; the tokens' dimensions follow."""
 CHANNELS = 48
@@ -197,7 +197,7 @@ def head_inputs(pixels: Tensor, sigmas: Tensor, tokens: Tensor, cluster: Tensor)
     Parameters
     ----------
     pixels, sigmas : Tensor, shape (height, width)
-        Conditioned pixels, and the matched filter's response in deviations.
+        Flattened pixels, and the matched filter's response in deviations.
     tokens : Tensor, shape (rows, columns, embed_dim)
         Embedding.
     cluster : Tensor, shape (rows, columns)

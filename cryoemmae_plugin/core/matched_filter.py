@@ -91,7 +91,7 @@ def match_templates(pixels: Tensor, valid: Tensor, diameter_px: float) -> Respon
     Parameters
     ----------
     pixels : Tensor, shape (rows, columns)
-        Conditioned micrograph, particles dark.
+        Flattened micrograph, particles dark.
     valid : Tensor, shape (rows, columns), bool
         Where there is image; elsewhere the response is 0.
     diameter_px : float

@@ -65,13 +65,13 @@ class Example:
 
 @dataclass(frozen=True)
 class SeenScene:
-    """A simulated micrograph, conditioned, and its answers: what of an example does not depend on an encoder.
+    """A simulated micrograph, flattened, and its answers: what of an example does not depend on an encoder.
 
     Attributes
     ----------
     pixels : Tensor, shape (rows, columns), float16
     valid : Tensor, shape (rows, columns), bool
-        See :class:`cryoemmae_plugin.core.condition.Conditioned`.
+        See :class:`cryoemmae_plugin.core.flattening.FlattenedMicrograph`.
     xy : Tensor, shape (N, 2), float64
         Centres of all particles in its pixels.
     """
@@ -81,10 +81,10 @@ class SeenScene:
     xy: Tensor
 
     @property
-    def conditioned(self) -> Conditioned:
+    def flattened(self) -> FlattenedMicrograph:
         """The micrograph, of which the grid is the frame."""
         shape = (self.pixels.shape[0], self.pixels.shape[1])
-        return Conditioned(self.pixels.float(), self.valid, MicrographFrame(shape, shape), GRID_DIAMETER_PX)
+        return FlattenedMicrograph(self.pixels.float(), self.valid, MicrographFrame(shape, shape), GRID_DIAMETER_PX)
 
 
 def make_examples(
@@ -128,7 +128,7 @@ def make_examples(
             example = Example(**load_file(kept))
         else:
             seen = see_scene(seed, side_px, scenes)
-            example = example_of(model, seen.conditioned, seen.xy.numpy())
+            example = example_of(model, seen.flattened, seen.xy.numpy())
             if kept:
                 write_tensors(kept, vars(example))
         examples.append(example)
@@ -139,7 +139,7 @@ def make_examples(
 def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None) -> SeenScene:
     """Simulate the scene of a seed and condition it as the default mode does, or take what `folder` keeps of it.
 
-    The diameter that it is conditioned for is not quite right. Of a scene larger than `side_px` grid pixels a side,
+    The diameter that it is flattened for is not quite right. Of a scene larger than `side_px` grid pixels a side,
     only a window of that size is taken.
     """
     kept = folder / f"{seed}.safetensors" if folder else None
@@ -163,7 +163,7 @@ def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None)
 def cut_window(
     seen: FlattenedMicrograph, centres: NDArray[np.float64], side_px: int, rng: np.random.Generator
 ) -> tuple[FlattenedMicrograph, NDArray[np.float64]]:
-    """Cut a window out of a conditioned micrograph, at random: itself, and all centres (N, 2), in its own pixels."""
+    """Cut a window out of a flattened micrograph, at random: itself, and all centres (N, 2), in its own pixels."""
     corner = np.array([rng.integers(max(0, n - side_px) + 1) for n in seen.pixels.shape])
     rows, columns = (slice(at, at + side_px) for at in corner)
     pixels, valid = (layer[rows, columns].contiguous() for layer in (seen.pixels, seen.valid))
@@ -191,7 +191,7 @@ def view_example(
 
 
 def example_of(model: PickingModel, seen: FlattenedMicrograph, centres: NDArray[np.float64]) -> Example:
-    """Look at a conditioned micrograph, and set beside it the centres (N, 2) of all particles, in micrograph pixels."""
+    """Look at a flattened micrograph, and set beside it the centres (N, 2) of all particles, in micrograph pixels."""
     with torch.inference_mode():
         features = extract_features(seen, model, StepTimer())
     rows, columns = features.cells.shape[-2:]

@@ -71,7 +71,7 @@ class RandomCrops:
     Parameters
     ----------
     images : sequence of Tensor (rows, columns)
-        Conditioned micrographs in which every particle has the diameter `diameter_px`.
+        Flattened micrographs in which every particle has the diameter `diameter_px`.
     diameter_px : float
         That diameter.
     diameters_px : tuple of float
