@@ -111,7 +111,7 @@ def score_demo(out: Path, scenes: Sequence[Scene]) -> Evaluation:
     """Compare the picks of all scenes with the known positions."""
     reference = read_reference(out / "micrographs" / REFERENCE_NAME)
     tables = [out / "picks" / scene.name / "picks.star" for scene in scenes]
-    return evaluate(reference, read_picks(tables, [scene.name for scene in scenes]))
+    return evaluate(reference, read_picks(tables, reference))
 
 
 def score_table(score: Evaluation, seconds: Sequence[float]) -> Table:

@@ -29,8 +29,8 @@ def evaluate(
     """Score picks against known positions.
 
     Two rules say when a pick is right, both one to one, the closest pair first: iou06 (boxes of side = diameter overlap
-    with an IoU of at least 0.6) and half_d (centres at most half a diameter apart). Micrographs are matched by the
-    stem of their file names.
+    with an IoU of at least 0.6) and half_d (centres at most half a diameter apart). Micrographs are matched by
+    their file names without image suffix; folders tell equal names apart.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def evaluate(
 
     truth = read_reference(reference)
     files = [path / "picks.star" if path.is_dir() else path for path in picks]
-    found = read_picks(files, list(truth), min_score)
+    found = read_picks(files, truth, min_score)
     evaluation = metrics.evaluate(truth, found)
     strangers = {name: len(scored.xy) for name, scored in found.items() if name not in truth}
     console = Console(highlight=False)

@@ -35,10 +35,13 @@ class Reference:
         Centres in pixels; none at all means that the micrograph is known to hold no particle.
     diameter : float
         Particle diameter in pixels.
+    micrograph : str
+        Its name in the table, with folder and suffix.
     """
 
     xy: NDArray[np.float64]
     diameter: float
+    micrograph: str = ""
 
 
 @dataclass(frozen=True)

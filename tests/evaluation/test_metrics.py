@@ -98,7 +98,7 @@ def test_figures_are_those_of_the_independent_scorer(
 
     theirs = _run_scorer(scorer, [str(truth), str(star), "--json"], capsys, monkeypatch)
     loaded = read_reference(truth)
-    ours = evaluate(loaded, read_picks([star], list(loaded)))
+    ours = evaluate(loaded, read_picks([star], loaded))
 
     assert len(ours.micrographs) == len(theirs["micrographs"]) == 6
     for mine, other in zip(ours.micrographs, theirs["micrographs"], strict=True):
