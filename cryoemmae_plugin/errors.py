@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 
 _SETTING = re.compile(r"\$([a-z]\w*)(?:=(\w[\w.,:/=-]*\w|\w))?")
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
 
 def _assign_keyword(name: str, value: str) -> str:
     words = {"yes": "True", "no": "False"}
-    return f"{name}={words[value] if value in words else repr(value)}"
+    return f"{name}={words.get(value) or (value if _NUMBER.fullmatch(value) else repr(value))}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class ParameterNames:
 
 PYTHON = ParameterNames()
 """Settings as keywords of the Python API."""
+
+UNSPELLED = ParameterNames(spell=lambda name: f"${name}", assign=lambda name, value: f"{name}={value}")
+"""Settings as ``$field``, for text that a front end is going to spell."""
 
 
 class CryoemmaeError(Exception):

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
@@ -93,7 +93,9 @@ def output_error(path: Path, err: OSError) -> OutputError:
             "it continues where this one stopped."
         )
     reason = err.strerror or str(err)
-    return OutputError(f"{path}: cannot be written ({reason}). Choose a folder that you may write to with --out.")
+    return OutputError(
+        f"{path}: cannot be written ({reason})", remedy="choose a folder that you may write to with $out"
+    )
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> bytes:
@@ -119,20 +121,20 @@ def read_text(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> str:
     return read_bytes(path, max_bytes).decode("utf-8", errors="surrogateescape")
 
 
-def read_note(path: Path, kind: type[Note], way_out: str) -> Note | None:
+def read_note(path: Path, kind: type[Note], remedy: str | Sequence[str]) -> Note | None:
     """Read a note; None where there is none.
 
     Raises
     ------
     StoreError
-        When the file is there and cannot be read; the message ends in `way_out`.
+        When the file is there and cannot be read; `remedy` says what to do then.
     """
     try:
         return kind.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         return None
     except (OSError, UnicodeError, ValidationError) as err:
-        raise StoreError(f"{path}: cannot be read ({reason_of(err)}); {way_out}") from err
+        raise StoreError(f"{path}: cannot be read ({reason_of(err)})", remedy=remedy) from err
 
 
 def write_note(path: Path, note: BaseModel) -> None:

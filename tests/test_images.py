@@ -408,7 +408,7 @@ def test_a_header_without_pixel_size_asks_for_the_option(tmp_path, stored):
     path = patch(write_mrc(tmp_path / "m.mrc"), "cella_x", stored, "<f4")
     header = read_header(path)
     assert header.pixel_size_A is None
-    with pytest.raises(PixelSizeError, match=r"m\.mrc.*--pixel-size"):
+    with pytest.raises(PixelSizeError, match=r"m\.mrc.*pixel_size_A"):
         pixel_size_of(path, header, None)
     assert pixel_size_of(path, header, 1.06) == 1.06
 
@@ -421,7 +421,7 @@ def test_no_sampling_and_unequal_axes_give_no_pixel_size(tmp_path):
 def test_exactly_one_angstrom_counts_as_unset_unless_given(tmp_path):
     path = write_mrc(tmp_path / "m.mrc", pixel_size_A=1.0)
     header = read_header(path)
-    with pytest.raises(PixelSizeError, match=r"m\.mrc.*1 Å.*--pixel-size 1\.0"):
+    with pytest.raises(PixelSizeError, match=r"m\.mrc.*1 Å.*pixel_size_A=1\.0"):
         pixel_size_of(path, header, None)
     assert pixel_size_of(path, header, 1.0) == 1.0
     near = read_header(write_mrc(path, pixel_size_A=1.01))
@@ -435,7 +435,7 @@ def test_the_users_pixel_size_wins_over_the_header(tmp_path):
 
 @pytest.mark.parametrize("given", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_impossible_override_is_refused(given):
-    with pytest.raises(PixelSizeError, match="--pixel-size"):
+    with pytest.raises(PixelSizeError, match="pixel_size_A is"):
         pixel_size_of(Path("m.mrc"), ImageHeader((2, 2), 1.5, "mrc", "int8"), given)
 
 

@@ -104,9 +104,9 @@ def test_a_model_without_clusters_loads_and_says_so_when_they_are_needed(tmp_pat
     save_model(tmp_path / "m", card(particle_cluster=None), encoder_state())
     model = load_model(tmp_path / "m")
     assert not model.has_clusters
-    with pytest.raises(ModelError, match="--kmeans"):
+    with pytest.raises(ModelError, match="kmeans"):
         _ = model.centroids
-    with pytest.raises(ModelError, match="--particle-cluster"):
+    with pytest.raises(ModelError, match="particle_cluster"):
         _ = model.particle_cluster
 
 

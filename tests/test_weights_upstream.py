@@ -356,7 +356,7 @@ def test_tensors_that_only_claim_to_be_large_are_refused_by_shape(tmp_path):
 @pytest.mark.parametrize("option", ["mean", "std"])
 @pytest.mark.parametrize("value", [0.0, -0.1, 134.9, math.nan, math.inf])
 def test_statistics_of_another_scale_are_refused(tmp_path, option, value):
-    with pytest.raises(ModelError, match=rf"--{option} is .*0\.\.1"):
+    with pytest.raises(ModelError, match=rf"{option} is .*0\.\.1"):
         do_import(checkpoint(tmp_path), **{option: value})
 
 
@@ -365,7 +365,7 @@ def test_statistics_of_another_scale_are_refused(tmp_path, option, value):
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x" * 65])
 def test_a_name_that_is_a_path_or_odd_is_refused(tmp_path, name):
-    with pytest.raises(ModelError, match="--name"):
+    with pytest.raises(ModelError, match="name is"):
         do_import(checkpoint(tmp_path), name=name)
 
 
@@ -400,7 +400,7 @@ def test_the_released_pickle_needs_permission(tmp_path):
     kmeans = fitted_kmeans()
     path = tmp_path / "kmeans_4.pkl"
     joblib.dump(kmeans, path)
-    with pytest.raises(ModelError, match=r"kmeans_4\.pkl.*--allow-pickle"):
+    with pytest.raises(ModelError, match=r"kmeans_4\.pkl.*allow_pickle=True"):
         do_import(checkpoint(tmp_path), path)
     assert not user_models_dir().exists() or not list(user_models_dir().iterdir())
     do_import(checkpoint(tmp_path), path, particle_cluster=0, allow_pickle=True)
@@ -458,7 +458,7 @@ def test_a_particle_cluster_that_is_not_there_is_refused(tmp_path, cluster):
 
 
 def test_a_particle_cluster_without_clusters_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="--kmeans"):
+    with pytest.raises(ModelError, match="kmeans"):
         do_import(checkpoint(tmp_path), particle_cluster=1)
 
 

@@ -129,16 +129,20 @@ def load_upstream(checkout: Path) -> tuple[Any, Any, Any]:
     missing = [name for name in MODULES if not (checkout / f"{name.replace('.', '/')}.py").is_file()]
     if missing:
         raise SettingsError(
-            f"--upstream is {checkout}: not a checkout of the Cryo-EMMAE code (it has no "
-            f"{missing[0].replace('.', '/')}.py); clone github.com/azamanos/Cryo-EMMAE and give its folder"
+            f"not a checkout of the Cryo-EMMAE code (it has no {missing[0].replace('.', '/')}.py)",
+            setting="upstream",
+            value=str(checkout),
+            remedy="clone github.com/azamanos/Cryo-EMMAE and give its folder",
         )
     try:
         with _importable(checkout):
             preprocess, predict, network = (importlib.import_module(name) for name in MODULES)
     except ImportError as err:
         raise SettingsError(
-            f"--upstream {checkout}: its code needs {err.name or 'a package'} ({err}); install what its README names "
-            "into this environment, for instance: pip install timm==1.0.3 joblib"
+            f"its code needs {err.name or 'a package'} ({err})",
+            setting="upstream",
+            value=str(checkout),
+            remedy="install what its README names into this environment, for instance: pip install timm==1.0.3 joblib",
         ) from err
     return preprocess, predict, network
 

@@ -80,19 +80,24 @@ def pixel_size_of(path: Path, header: ImageHeader, override: float | None = None
     """
     if override is not None:
         if not 0 < override < math.inf:
-            raise PixelSizeError(f"{path}: --pixel-size is {override}; give Å per pixel, greater than 0")
+            raise PixelSizeError(
+                f"{path}: $pixel_size_A is {override}",
+                setting="pixel_size_A",
+                value=override,
+                remedy="give Å per pixel, greater than 0",
+            )
         return float(override)
     found = header.pixel_size_A
-    way_out = "give it with --pixel-size, in Å per pixel"
+    remedy = "give it with $pixel_size_A, in Å per pixel"
     if found is None:
-        raise PixelSizeError(f"{path}: the file holds no pixel size; {way_out}")
+        raise PixelSizeError(f"{path}: the file holds no pixel size", remedy=remedy)
     if math.isclose(found, UNSET_PIXEL_SIZE_A, rel_tol=1e-6):
         raise PixelSizeError(
-            f"{path}: the header's pixel size is {found:g} Å, which usually means that it was never set; {way_out} "
-            "(--pixel-size 1.0 if it is true)"
+            f"{path}: the header's pixel size is {found:g} Å, which usually means that it was never set",
+            remedy=f"{remedy} ($pixel_size_A=1.0 if it is true)",
         )
     if not MIN_PIXEL_SIZE_A <= found <= MAX_PIXEL_SIZE_A:
-        raise PixelSizeError(f"{path}: the header's pixel size is {found:g} Å, which no micrograph has; {way_out}")
+        raise PixelSizeError(f"{path}: the header's pixel size is {found:g} Å, which no micrograph has", remedy=remedy)
     return found
 
 

@@ -119,8 +119,8 @@ def _images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path
     if len(chosen) < len(files):
         logger.info("%s: left out %d previews and stacks", folder, len(files) - len(chosen))
     if not chosen:
-        hint = "" if recursive else "; with --recursive the folders inside are searched too"
-        raise InputError(f"{folder}: no micrograph in this folder (MRC, TIFF, PNG, JPEG){hint}")
+        remedy = () if recursive else "search the folders inside too, with $recursive=yes"
+        raise InputError(f"{folder}: no micrograph in this folder (MRC, TIFF, PNG, JPEG)", remedy=remedy)
     return sorted(chosen)
 
 

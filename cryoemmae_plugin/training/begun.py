@@ -55,14 +55,14 @@ def begin(folder: Path, now: Begun) -> None:
         When it was begun with something else, or cannot be written.
     """
     path = folder / BEGUN_FILE
-    way_out = f"choose another name or --out, or delete {folder} to start over"
-    before = read_note(path, Begun, way_out)
+    remedy = ("choose another name or $out", f"delete {folder} to start over")
+    before = read_note(path, Begun, remedy)
     if before is not None:
         if different := before.differs_in(now):
-            raise OutputError(f"{folder}: a training with other {', '.join(different)} was begun there; {way_out}")
+            raise OutputError(f"{folder}: a training with other {', '.join(different)} was begun there", remedy=remedy)
         return
     if any(folder.glob("*.pt")):
-        raise OutputError(f"{folder}: a training was begun there by an earlier release; {way_out}")
+        raise OutputError(f"{folder}: a training was begun there by an earlier release", remedy=remedy)
     write_note(path, now)
 
 

@@ -177,7 +177,9 @@ def _resume(
     if FitSettings.model_validate_json(state["settings"]).model_dump(
         exclude={"checkpoint_steps"}
     ) != settings.model_dump(exclude={"checkpoint_steps"}):
-        raise OutputError(f"{path}: begun with other settings; use another --out, or delete the file to start over")
+        raise OutputError(
+            f"{path}: begun with other settings", remedy=("choose another $out", "delete the file to start over")
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

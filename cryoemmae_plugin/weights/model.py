@@ -57,7 +57,8 @@ class Model:
         """Centres of the training set's clusters, shape (k, embed_dim), float32; `ModelError` if there are none."""
         if not self.has_clusters:
             raise ModelError(
-                f"model {self.card.name!r} has no clusters; import it with --kmeans FILE, or train one with clusters"
+                f"model {self.card.name!r} has no clusters",
+                remedy=("import it with a file of centroids ($kmeans)", "train one with clusters"),
             )
         return self.clusters[CENTROIDS]
 
@@ -66,8 +67,8 @@ class Model:
         """Which centroid is particles; `ModelError` if that is not known."""
         if self.card.particle_cluster is None:
             raise ModelError(
-                f"model {self.card.name!r} does not know which cluster is particles; "
-                f"import it with --particle-cluster N, or write particle_cluster = N into its {CARD_FILE}"
+                f"model {self.card.name!r} does not know which cluster is particles",
+                remedy=("import it with $particle_cluster", f"write particle_cluster = N into its {CARD_FILE}"),
             )
         return self.card.particle_cluster
 

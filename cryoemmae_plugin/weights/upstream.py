@@ -111,7 +111,12 @@ def import_upstream(
     encoder_state, decoder_state = read_checkpoint(checkpoint, encoder)
     clusters = {} if kmeans is None else {CENTROIDS: read_centroids(kmeans, allow_pickle)}
     if particle_cluster is not None and kmeans is None:
-        raise ModelError(f"--particle-cluster is {particle_cluster}, but there are no clusters; give --kmeans FILE too")
+        raise ModelError(
+            "there are no clusters to choose it from",
+            setting="particle_cluster",
+            value=particle_cluster,
+            remedy="give the file of centroids too, with $kmeans",
+        )
     if particle_cluster is None and clusters and find_cluster is not None:
         particle_cluster = _found_cluster(find_cluster, encoder_state, encoder, mean, std, clusters[CENTROIDS])
     card = make_card(
@@ -182,9 +187,11 @@ def read_centroids(path: Path, allow_pickle: bool = False) -> Tensor:
         found = _centroids_of_pickle(path)
     else:
         raise ModelError(
-            f"{path}: not an .npz file, so it may be a pickle, which can run any code when it is opened. "
-            "If you trust its source, give --allow-pickle; else have its cluster_centers_ saved by "
-            "numpy.savez(FILE, centroids=...)"
+            f"{path}: not an .npz file, so it may be a pickle, which can run any code when it is opened",
+            remedy=(
+                "if you trust its source, give $allow_pickle=yes",
+                "ask for its cluster_centers_ as saved by numpy.savez(FILE, centroids=...)",
+            ),
         )
     centroids = np.asarray(found)
     if centroids.ndim != 2 or centroids.dtype.kind not in "fiu":
@@ -193,21 +200,28 @@ def read_centroids(path: Path, allow_pickle: bool = False) -> Tensor:
 
 
 def _check_statistics(mean: float, std: float) -> None:
-    for option, value in (("--mean", mean), ("--std", std)):
+    for name, value in (("mean", mean), ("std", std)):
         if not (math.isfinite(value) and 0 < value < 1):
             raise ModelError(
-                f"{option} is {value}; give the training set's, of pixels scaled to 0..1 (such as 0.53, 0.12)"
+                setting=name,
+                value=value,
+                remedy="give the training set's, of pixels scaled to 0..1 (such as 0.53, 0.12)",
             )
 
 
 def _free_folder(name: str) -> Path:
     if not is_model_name(name):
-        raise ModelError(f"--name is {name!r}; use letters, digits, '.', '_' and '-', at most 64, no path")
+        raise ModelError(
+            setting="name", value=name, remedy="use letters, digits, '.', '_' and '-', at most 64, no path"
+        )
     folder = user_models_dir() / name
     taken = {model.name: model.folder for model in list_models()}
     if name in taken or folder.exists():
         raise ModelError(
-            f"--name is {name!r}, but {taken.get(name, folder)} is there already; choose another, or remove it"
+            f"{taken.get(name, folder)} is there already",
+            setting="name",
+            value=name,
+            remedy=("choose another name", "remove that model"),
         )
     return folder
 

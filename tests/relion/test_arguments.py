@@ -73,7 +73,7 @@ def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) ->
         ([*LEAST, "--gpu", "all"], "write GPUs as 0, or 0,1"),
         ([*LEAST, "--train_on", "many"], "train_on is 'many'"),
         ([*LEAST, "--workers", "some"], "workers is 'some'"),
-        ([*LEAST, "--scheduler", "slurm"], "needs --executor dask"),
+        ([*LEAST, "--scheduler", "slurm"], "give executor = dask too"),
         ([*LEAST, "--relion_version", "2"], "relion_version is '2'"),
         ([*LEAST, "--model", "my", "model"], "'model' on the command line belongs to no label"),
     ],

@@ -66,7 +66,7 @@ def test_a_missing_image_stays_in_the_list_and_anything_else_missing_is_an_error
 
 
 def test_an_empty_folder_is_an_error_that_names_recursive(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--recursive"):
+    with pytest.raises(InputError, match="recursive=True"):
         names(tmp_path)
 
 

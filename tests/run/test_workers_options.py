@@ -24,11 +24,14 @@ from cryoemmae_plugin.settings import PickerSettings, make_settings
     ("values", "message"),
     [
         ({"workers": 0}, "--workers is 0"),
-        ({"scheduler": "tcp://host:8786"}, "needs --executor dask"),
-        ({"executor": "dask"}, "give --scheduler ADDRESS"),
+        ({"scheduler": "tcp://host:8786"}, "give --executor dask too"),
+        ({"executor": "dask"}, "give the address of a --scheduler"),
         ({"executor": "dask", "scheduler": "host"}, "--scheduler is 'host'"),
-        ({"executor": "dask", "scheduler": "slurm"}, "--workers N"),
-        ({"executor": "dask", "workers": 2, "slurm_partition": "gpu"}, "--slurm-partition needs"),
+        ({"executor": "dask", "scheduler": "slurm"}, "jobs to start with --workers"),
+        (
+            {"executor": "dask", "workers": 2, "slurm_partition": "gpu"},
+            "is 'gpu'; give --executor dask and",
+        ),
         ({"worker_memory": "lots"}, "--worker-memory is 'lots'"),
         ({"executor": "dask", "scheduler": "slurm", "workers": 1, "slurm_options": "-p gpu"}, "'-p'"),
         ({"executor": "spark"}, "--executor is 'spark'"),

@@ -44,8 +44,11 @@ def require_dask() -> None:
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise ClusterError(
-            f"several workers need {', '.join(missing)}, which is not installed: pip install 'cryoemmae[cluster]'; "
-            "or pick in one process, without --executor and --workers, on one device"
+            f"several workers need {', '.join(missing)}, which is not installed",
+            remedy=(
+                "pip install 'cryoemmae[cluster]'",
+                "pick in one process, without $executor and $workers, on one device",
+            ),
         )
 
 
@@ -93,7 +96,12 @@ def slurm_workers(options: ExecutorOptions, threads: int, folder: Path) -> Itera
         When jobs cannot be submitted here.
     """
     if shutil.which("sbatch") is None:
-        raise ClusterError("--scheduler slurm: there is no sbatch here; start the run on a host that may submit jobs")
+        raise ClusterError(
+            "there is no sbatch here",
+            setting="scheduler",
+            value="slurm",
+            remedy="start the run on a host that may submit jobs",
+        )
     from dask_jobqueue import SLURMCluster
     from distributed import Client
 
@@ -143,8 +151,10 @@ def workers_of(address: str) -> Iterator[Client]:
             client = Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as err:
             raise ClusterError(
-                f"--scheduler {address}: no Dask scheduler answers there within {CONNECT_S} s ({err}); start one with "
-                "`dask scheduler`, and look at address, port and firewall"
+                f"no Dask scheduler answers there within {CONNECT_S} s ({err})",
+                setting="scheduler",
+                value=address,
+                remedy="start one with `dask scheduler`, and check address, port and firewall",
             ) from err
         with client:
             yield client

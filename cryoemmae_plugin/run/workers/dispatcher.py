@@ -140,7 +140,8 @@ class Dispatcher:
             self._deaths += 1
             if self._deaths > _MOST_DEATHS * max(1, self._monitor.size()):
                 raise ClusterError(
-                    "workers die before they pick anything; look at their logs, and at their memory (--worker-memory)"
+                    "workers die before they pick anything",
+                    remedy="look at their logs, and at their memory ($worker_memory)",
                 )
         elif failure is not None:
             self._monitor.check_versions()

@@ -167,8 +167,11 @@ def build_worker_engine(
         threads = threads or max(1, _cores() // len(gpus))
     elif len(names) > 1:
         raise SettingsError(
-            f"--device names {len(names)} devices, which fits workers of this machine only; each worker of "
-            "--scheduler takes the GPU that it sees (SLURM: --slurm-options '--gres=gpu:1')"
+            f"$device names {len(names)} devices, which only workers of this machine can use. Each worker of a "
+            "scheduler takes the GPU that it sees",
+            setting="device",
+            value=",".join(names),
+            remedy=("leave out $device", "ask SLURM for a GPU with $slurm_options=gres=gpu:1"),
         )
     folder, model = folder_of(settings.model_name), load_model(settings.model_name)
     shipped = folder.parent == shipped_models_dir()

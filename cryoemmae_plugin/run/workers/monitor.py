@@ -70,8 +70,11 @@ class WorkerMonitor:
             self._seen = now
         elif now - self._seen > self._wait_s:
             raise ClusterError(
-                f"no worker for {self._wait_s / 60:g} minutes; see whether they start (SLURM: squeue, and the logs "
-                "in the result folder), or wait longer with --worker-wait"
+                f"no worker for {self._wait_s / 60:g} minutes",
+                remedy=(
+                    "see whether they start (SLURM: squeue, and the logs in the result folder)",
+                    "wait longer with $worker_wait",
+                ),
             )
         elif now - self._said >= SAY_S:
             self._said = now

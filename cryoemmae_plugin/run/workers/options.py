@@ -22,13 +22,14 @@ class ExecutorOptions(Options):
     scheduler: str | None = Field(
         default=None,
         pattern=r"^(slurm|(tcp|tls)://\S+|[\w.-]+:\d+)$",
-        description="With --executor dask: address of the scheduler, such as tcp://HOST:8786, or slurm.",
+        description="Address of the Dask scheduler, such as tcp://HOST:8786, or slurm. Needs executor dask.",
     )
     workers: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="Processes that pick side by side. [default: 1; one a GPU of --device; all of the scheduler]",
+        description="Number of processes that pick side by side. "
+        "[default: 1; one for each GPU of the device; all workers of the scheduler]",
     )
     worker_memory: str | None = Field(
         default=None,
@@ -52,16 +53,25 @@ class ExecutorOptions(Options):
         """Refuse options that contradict each other."""
         slurm = [name for name in type(self).model_fields if name.startswith("slurm_") and getattr(self, name)]
         if self.scheduler is not None and self.executor != "dask":
-            raise SettingsError(f"--scheduler is {self.scheduler!r}, which needs --executor dask")
+            raise SettingsError(setting="scheduler", value=self.scheduler, remedy="give $executor=dask too")
         if self.executor == "dask" and self.scheduler is None and self.workers is None:
             raise SettingsError(
-                "--executor dask: give --scheduler ADDRESS, --scheduler slurm with --workers N, or --workers N for "
-                "processes of this machine"
+                setting="executor",
+                value="dask",
+                remedy=(
+                    "give the address of a $scheduler",
+                    "give $scheduler=slurm and the number of $workers",
+                    "give the number of $workers for processes of this machine",
+                ),
             )
         if slurm and self.scheduler != SLURM:
-            raise SettingsError(f"--{slurm[0].replace('_', '-')} needs --executor dask --scheduler slurm")
+            raise SettingsError(
+                setting=slurm[0], value=getattr(self, slurm[0]), remedy="give $executor=dask and $scheduler=slurm too"
+            )
         if self.scheduler == SLURM and self.workers is None:
-            raise SettingsError("--scheduler slurm: give the number of jobs to start with --workers N")
+            raise SettingsError(
+                setting="scheduler", value=SLURM, remedy="give the number of jobs to start with $workers"
+            )
         self.sbatch_options()
         return self
 
@@ -70,7 +80,9 @@ class ExecutorOptions(Options):
         options = []
         for word in re.split(r"[;\s]+", self.slurm_options or ""):
             if re.match(r"-[^-]|[^-\w]", word):
-                raise SettingsError(f"--slurm-options has {word!r}: write options as name=value, with ; between them")
+                raise SettingsError(
+                    setting="slurm_options", value=word, remedy="write options as name=value, with ; between them"
+                )
             options += [f"--{word.removeprefix('--')}"] if word else []
         return options
 

@@ -115,11 +115,14 @@ def build_picker(spec: RunSpec) -> ImagePicker:
     try:
         model = load_model(spec.model)
     except ModelError as err:
-        raise ModelError(f"{err}. Put it where all workers see it, and give its folder with --model") from err
+        raise ModelError(
+            err.what, remedy="put the model where all workers see it, and give its folder with $model"
+        ) from err
     if model.sha256 != spec.record.model_sha256:
         raise ModelError(
             f"{spec.model}: another model here (sha256 {model.sha256[:12]}) than on {spec.host} "
-            f"({spec.record.model_sha256[:12]}); give a folder that all workers see with --model"
+            f"({spec.record.model_sha256[:12]})",
+            remedy="give a folder that all workers see with $model",
         )
     return Picker(model, spec.record.settings, device, spec.compute)
 

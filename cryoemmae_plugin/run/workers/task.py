@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, render
 from cryoemmae_plugin.run.workers.run_spec import Answer, Batch, MakePicker, Row, host_name
 
 _TURN = threading.Lock()
@@ -43,6 +43,6 @@ def pick_batch(spec: str, first: int, rows: Sequence[Row], make: MakePicker) -> 
             start = time.perf_counter()
             outcomes = picker.pick(Batch.from_rows(first, rows))
     except CryoemmaeError as err:
-        return answer | {"error": type(err).__name__, "text": str(err)}
+        return answer | {"error": type(err).__name__, "text": render(err, UNSPELLED)}
     plain = [(outcome.micrograph.uid, outcome.reason, outcome.seconds) for outcome in outcomes]
     return answer | {"outcomes": plain, "seconds": time.perf_counter() - start}

@@ -98,8 +98,8 @@ def _check_sight(spec: RunSpec) -> None:
         seen = False
     if not seen:
         raise ClusterError(
-            f"it does not see the result folder {spec.folder} as {spec.host} does; "
-            "choose an --out on a file system that run and workers share"
+            f"it does not see the result folder {spec.folder} as {spec.host} does",
+            remedy="choose an output folder ($out) on a file system that run and workers share",
         )
     if spec.sample and not (spec.base / spec.sample).exists():
         raise ClusterError(
@@ -127,5 +127,5 @@ def _given_up(micrograph: Micrograph, deaths: Sequence[str]) -> str:
     hosts = ", ".join(sorted(set(deaths)))
     return (
         f"{micrograph.path}: given up after {len(deaths)} attempts: each time its worker's process died (on {hosts}), "
-        "most likely out of memory; raise --worker-memory, or pick it alone on a larger machine"
+        "most likely out of memory; give workers more memory, or pick it alone on a larger machine"
     )
