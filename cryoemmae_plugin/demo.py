@@ -19,7 +19,7 @@ from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.outputs import write_outputs
-from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import pick_micrographs
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import Scene, demo_scenes, write_micrographs
@@ -93,7 +93,7 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
     model: Model = load_model(settings.model_name)
     record = RunRecord(version=release(), model_name=model.card.name, model_sha256=model.sha256, settings=settings)
     picker = Picker(model, settings, device)
-    with ResultStore.create(out / "picks" / scene.name, record, overwrite=True) as store:
+    with ResultStore.create(out / "picks" / scene.name, record, existing=Existing.REPLACE) as store:
         start = time.perf_counter()
         (outcome,) = pick_micrographs([Micrograph(path, None, scene.name)], picker, store)
         seconds = time.perf_counter() - start

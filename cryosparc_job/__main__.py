@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status, see :mod:`cryoemmae_plugin.cli.exits`."""
-    from cryoemmae_plugin.memory import use_huge_pages
+    """Run the command line; the exit status, see :mod:`cryoemmae_plugin.terminal.exits`."""
     from cryosparc_job.cli import main as run
 
-    use_huge_pages()
     return run(argv)
 
 

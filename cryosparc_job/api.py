@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryoemmae_plugin.cli.pick import build_engine
+from cryoemmae_plugin.compute import ComputeOptions
+from cryoemmae_plugin.run.engine import EngineFactory
 from cryoemmae_plugin.settings import Auto, request_settings
 from cryosparc_job.create import begin
 from cryosparc_job.instance import Instance
-from cryosparc_job.picking import BuildEngine, JobReport
+from cryosparc_job.picking import JobReport
 from cryosparc_job.request import make_request
 from cryosparc_job.resuming import resume_job
 
-_REQUEST_NAMES = ("title", "output", "limit", "train_on", "gpu", "flip_y", "jobs", "overlays")
+_REQUEST_NAMES = ("title", "output", "limit", "train_on", "gpu", "flip_y", "overlays")
 
 
 def pick(
@@ -25,7 +26,7 @@ def pick(
     exposures: str,
     diameter_A: float | Auto,
     work: Path | None = None,
-    build: BuildEngine = build_engine,
+    engine_factory: EngineFactory | None = None,
     tell: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> JobReport:
@@ -43,12 +44,13 @@ def pick(
         Longest extent of the particle in Å; "auto" estimates it from the micrographs.
     work : Path, optional
         Folder for results in the making; by default inside the job's own.
-    build : callable
-        Makes what picks from settings, device and number of threads.
+    engine_factory : callable, optional
+        Makes what picks; by default the network.
     tell : callable
         Takes lines of progress.
     **options
-        Fields of :class:`cryosparc_job.request.PickRequest` (title, limit, gpu …) and of
+        Fields of :class:`cryosparc_job.request.PickRequest` (title, limit, gpu …), of
+        :class:`cryoemmae_plugin.compute.ComputeOptions` (precision …) and of
         :class:`cryoemmae_plugin.settings.PickerSettings` (threshold, mode, model …).
 
     Returns
@@ -62,9 +64,11 @@ def pick(
         When something is wrong; before there is a job wherever that can be.
     """
     ours = {name: options.pop(name) for name in _REQUEST_NAMES if name in options}
+    compute = {name: options.pop(name) for name in ComputeOptions.model_fields if name in options}
+    ours["compute"] = ComputeOptions(**compute)
     settings = request_settings(diameter_A=diameter_A, **options)
     request = make_request(project=project, workspace=workspace, exposures=exposures, settings=settings, **ours)
-    return begin(instance, request, build, work=work, tell=tell).run()
+    return begin(instance, request, engine_factory, work=work, tell=tell).run()
 
 
 def resume(
@@ -73,8 +77,8 @@ def resume(
     project: str,
     job: str,
     work: Path | None = None,
-    build: BuildEngine = build_engine,
+    engine_factory: EngineFactory | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> JobReport:
     """Go on with a job that ended early, see :func:`cryosparc_job.resuming.resume_job`."""
-    return resume_job(instance, project, job, build, work=work, tell=tell)
+    return resume_job(instance, project, job, engine_factory, work=work, tell=tell)

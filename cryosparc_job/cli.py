@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from cryoemmae_plugin.cli import exits
-from cryoemmae_plugin.cli.app import run_app
-from cryoemmae_plugin.cli.console import Reporter
-from cryoemmae_plugin.cli.options import Flag, SettingsOptions, WorkerOptions
-from cryoemmae_plugin.cli.pick import build_engine
+from cryoemmae_plugin.compute import AS_SUITS
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS
 from cryoemmae_plugin.settings import Auto
-from cryosparc_job.terminal import PROGRAM, Hangup, Teller, finish
+from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.app import run_app
+from cryoemmae_plugin.terminal.console import Reporter
+from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions
+from cryosparc_job.terminal import PROGRAM, Teller, finish
 
 if TYPE_CHECKING:
     from cryosparc_job.instance import Instance
@@ -43,7 +43,7 @@ class Connection:
     url : str
         Address of the interface, such as http://localhost:39000.
     email : str
-        Account to log in with.
+        Credentials to log in with.
     profile : str
         Table of the profile file to take address and account from.
     wait : float
@@ -83,8 +83,6 @@ class Making:
         First train a model on N of the exposures, without labels; it takes minutes on a GPU, hours without one.
     gpu : str
         auto (a GPU where there is one), none, the number of one, or several such as 0,1, for a worker on each.
-    jobs : int
-        Micrographs read ahead while one is picked; each takes the memory of its image.
     overlays : int
         Micrographs to show with their picks in the job's log.
     flip_y : bool
@@ -98,7 +96,6 @@ class Making:
     limit: int | None = None
     train_on: int | None = None
     gpu: str = "auto"
-    jobs: int = 2
     overlays: int = 4
     flip_y: Annotated[bool, Parameter(negative="", show_default=False)] = False
     work: Path | None = None
@@ -114,6 +111,7 @@ def pick(
     exposures: str,
     settings: SettingsOptions,
     making: MakingOptions = Making(),
+    compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
     connection: ConnectionOptions = Connection(),
 ) -> int:
@@ -140,11 +138,10 @@ def pick(
     values = asdict(making)
     work = values.pop("work")
     where = {"project": project, "workspace": workspace, "exposures": exposures}
-    request = make_request(**where, settings=settings, workers=workers, **values)
+    request = make_request(**where, settings=settings, compute=compute, workers=workers, **values)
     teller = Teller()
-    with Hangup():
-        job = begin(connection.open(), request, build_engine, work=work, tell=teller)
-        return finish(teller, job.run())
+    teller(f"Connecting to CryoSPARC for {project} {exposures}")
+    return finish(teller, begin(connection.open(), request, work=work, tell=teller).run())
 
 
 def resume(
@@ -170,7 +167,7 @@ def resume(
     from cryosparc_job.resuming import resume_job
 
     teller = Teller()
-    return finish(teller, resume_job(connection.open(), project, job, build_engine, work=work, tell=teller))
+    return finish(teller, resume_job(connection.open(), project, job, work=work, tell=teller))
 
 
 def repick(
@@ -222,15 +219,13 @@ def repick(
     common = {name: value for name, value in (("diameter", diameter), ("threshold", threshold)) if value is not None}
     entries = [entry.model_copy(update={"values": {**common, **entry.values}}) for entry in entries]
     teller = Teller()
-    repicking = Repicking(instance, entries, state, build_engine, work=work, tell=teller)
+    repicking = Repicking(instance, entries, state, work=work, tell=teller)
     rows = repicking.dry_run() if dry_run else repicking.run()
     teller.reporter.say(table(rows))
     wrong = sum(row.status not in ("completed", "to do") for row in rows)
     if dry_run:
         wrong = sum(row.status == "wrong" for row in rows)
-    if wrong:
-        return exits.NOTHING_DONE if wrong == len(rows) else exits.SOME_FAILED
-    return exits.ALL_DONE
+    return exits.status_of_run(len(rows), wrong)
 
 
 def doctor(
@@ -264,6 +259,6 @@ def build_app() -> App:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status, see :mod:`cryoemmae_plugin.cli.exits`."""
+    """Run a command line; the exit status, see :mod:`cryoemmae_plugin.terminal.exits`."""
     warnings.filterwarnings("ignore", message=r"\*\*\* ")  # the client's, about attempts that we tell of ourselves
-    return run_app(build_app(), argv, "Interrupted.")
+    return run_app(build_app(), argv)

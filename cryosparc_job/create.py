@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from cryoemmae_plugin.cli.session import AnyEngine
-from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
+from cryoemmae_plugin.run import engine as engines
+from cryoemmae_plugin.run.engine import EngineFactory
+from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.settings import PickerSettings
 from cryosparc_job.errors import CryosparcError
 from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
-from cryosparc_job.picking import BuildEngine, ChooseEngine, PickJob
+from cryosparc_job.picking import PickJob
 from cryosparc_job.preflight import Prepared, prepare
 from cryosparc_job.request import PickRequest, save_request, work_folder
 from cryosparc_job.slots import PARTICLE_SLOTS, ParticleRows
@@ -25,7 +26,7 @@ INPUT = "micrographs"
 def begin(
     instance: Instance,
     request: PickRequest,
-    build: BuildEngine,
+    engine_factory: EngineFactory | None = None,
     *,
     work: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -38,10 +39,9 @@ def begin(
         Before a job is made wherever that can be.
     """
     prepared = prepare(instance, request)
-    choose = _chooser(build, request)
-    asked = request.settings
-    if not request.train_on and asked.diameter_A != "auto":  # a wrong model or device shows before there is a job
-        choose = _once(choose, asked.with_diameter(asked.diameter_A))
+    if not request.train_on and request.settings.diameter_A != "auto":  # a wrong model shows before there is a job
+        settings = request.settings.with_diameter(request.settings.diameter_A)
+        engine_factory = _once(engine_factory or engines.build_engine, settings, request.run_request(Path()))
     job = ExternalJob.create(instance, request.project, request.workspace, request.title)
     try:
         rows = _furnish(job, prepared)
@@ -51,24 +51,13 @@ def begin(
         _give_up(job, str(err) or "stopped before it began")
         raise
     tell(f"{request.project} {job.uid}: {len(prepared.exposures)} micrographs, results in {folder}")
-    return PickJob(instance, prepared, job, folder, choose, rows, tell=tell)
+    return PickJob(instance, prepared, job, folder, engine_factory, rows, tell=tell)
 
 
-def _chooser(build: BuildEngine, request: PickRequest) -> ChooseEngine:
-    """What makes the engine of a request: `build` for this process, or workers."""
-
-    def choose(settings: PickerSettings) -> AnyEngine:
-        if needs_workers(request.workers, [request.device]):
-            return build_worker_engine(settings, [request.device], 0, request.workers)
-        return build(settings, request.device, 0)
-
-    return choose
-
-
-def _once(choose: ChooseEngine, settings: PickerSettings) -> ChooseEngine:
+def _once(factory: EngineFactory, settings: PickerSettings, request: RunRequest) -> EngineFactory:
     """Make the engine of these settings now; later ones that differ, as with an adapted model, get their own."""
-    engine = choose(settings)
-    return lambda wanted: engine if wanted == settings else choose(wanted)
+    engine = factory(settings, request)
+    return lambda wanted, now: engine if wanted == settings else factory(wanted, now)
 
 
 def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
@@ -94,7 +83,7 @@ def reopen(
     request: PickRequest,
     uid: str,
     folder: Path,
-    build: BuildEngine,
+    engine_factory: EngineFactory | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> PickJob:
     """Take up a job that was begun before; raises Refused where this version of CryoSPARC does not allow that."""
@@ -102,4 +91,4 @@ def reopen(
     job = ExternalJob.open(instance, request.project, uid)
     rows = ParticleRows(job.template(request.output), flip_y=request.flip_y)
     job.start()
-    return PickJob(instance, prepared, job, folder, _chooser(build, request), rows, tell=tell)
+    return PickJob(instance, prepared, job, folder, engine_factory, rows, tell=tell)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -45,16 +46,24 @@ class ExposureFiles:
         ServerGone
             When the instance does not answer.
         """
-        if micrograph.path.is_file():
-            return load(micrograph)
-        with self.fetched(micrograph) as folder:
-            copy = Path(folder) / micrograph.path.name
+        with self.file_of(micrograph) as file:
             try:
-                return load(replace(micrograph, path=copy))
+                return load(replace(micrograph, path=file))
             except ImageError as err:
-                raise ImageError(str(err).replace(str(copy), str(micrograph.path))) from err
+                if file == micrograph.path:
+                    raise
+                raise ImageError(str(err).replace(str(file), str(micrograph.path))) from err
 
-    def fetched(self, micrograph: Micrograph) -> tempfile.TemporaryDirectory[str]:
+    @contextmanager
+    def file_of(self, micrograph: Micrograph) -> Iterator[Path]:
+        """A micrograph's file on this host's disks: its own, or a copy for as long as this is entered."""
+        if micrograph.path.is_file():
+            yield micrograph.path
+            return
+        with self._fetched(micrograph) as folder:
+            yield Path(folder) / micrograph.path.name
+
+    def _fetched(self, micrograph: Micrograph) -> tempfile.TemporaryDirectory[str]:
         """A folder with a copy of a micrograph's file, as long as it is entered."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".download-", dir=self.scratch)

@@ -5,16 +5,13 @@ The client's own `job.run()` would mark a job as completed at Ctrl-C, and leave 
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
-from cryoemmae_plugin.cli.signals import handling
 from cryoemmae_plugin.errors import CryoemmaeError, Interrupted
+from cryoemmae_plugin.run.stop import Stop, stop_on_signals
 from cryosparc_job.errors import CryosparcError, JobStopped, Refused
 from cryosparc_job.job import ACTIVE, ExternalJob
 from cryosparc_job.retry import is_gone
@@ -22,62 +19,24 @@ from cryosparc_job.retry import is_gone
 CHECK_EVERY_S = 15.0
 """Seconds between two looks at the job's status: a kill in the interface shows nowhere else."""
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_NAMES = {
-    "SIGINT": "Ctrl-C",
-    "SIGTERM": "SIGTERM (a kill, or the end of its time)",
-    "SIGHUP": "the end of its terminal",
-}
-
 
 @dataclass
-class Stop:
+class JobStop(Stop):
     """Why a job is to end early, if it is.
 
     Attributes
     ----------
-    reason : str or None
-        In words; None as long as nothing has happened.
-    signal : int or None
-        The signal, where it was one.
     elsewhere : bool
         The job has been ended in CryoSPARC: it is not ours to mark any more.
     """
 
-    reason: str | None = None
-    signal: int | None = None
     elsewhere: bool = False
-    ending: bool = False
-    """The end is being written into CryoSPARC: no further signal keeps it from that."""
-
-    def __call__(self) -> bool:
-        """Say whether to stop."""
-        return self.reason is not None
-
-
-@contextmanager
-def signals_into(stop: Stop) -> Iterator[Stop]:
-    """Note the first signal in `stop`; the second one raises KeyboardInterrupt. In a thread of a server: nothing."""
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if stop.ending:
-            return
-        if stop.signal is not None:
-            raise KeyboardInterrupt
-        name = signal.Signals(number).name
-        stop.signal, stop.reason = number, f"stopped by {_NAMES.get(name, name)}"
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    with handling(SIGNALS, note):
-        yield stop
 
 
 class Watch:
     """Looks at the job in CryoSPARC now and then; callable, for `should_stop`."""
 
-    def __init__(self, job: ExternalJob, stop: Stop) -> None:
+    def __init__(self, job: ExternalJob, stop: JobStop) -> None:
         self._job, self._stop, self._every_s = job, stop, CHECK_EVERY_S
         self._last = time.monotonic()
 
@@ -103,7 +62,7 @@ class Watch:
 
 
 @contextmanager
-def running(job: ExternalJob, stop: Stop, rescue: Callable[[str], str]) -> Iterator[None]:
+def running(job: ExternalJob, stop: JobStop, rescue: Callable[[str], str]) -> Iterator[None]:
     """Keep a job running while the work inside goes on, and end it by how that ends.
 
     Parameters
@@ -118,7 +77,7 @@ def running(job: ExternalJob, stop: Stop, rescue: Callable[[str], str]) -> Itera
     JobStopped
         When the work was stopped; other errors go through.
     """
-    with signals_into(stop):
+    with stop_on_signals(stop):
         job.start()
         try:
             yield
@@ -126,7 +85,7 @@ def running(job: ExternalJob, stop: Stop, rescue: Callable[[str], str]) -> Itera
                 raise JobStopped(stop.reason or "")
             job.complete()
         except BaseException as err:
-            stop.ending, asked = True, stop()
+            stop.deaf, asked = True, stop()
             stop.reason = reason = _reason(stop, err)
             _end(job, stop, reason, rescue)
             asked = asked and isinstance(err, Interrupted)
@@ -135,7 +94,7 @@ def running(job: ExternalJob, stop: Stop, rescue: Callable[[str], str]) -> Itera
             raise
 
 
-def _end(job: ExternalJob, stop: Stop, reason: str, rescue: Callable[[str], str]) -> None:
+def _end(job: ExternalJob, stop: JobStop, reason: str, rescue: Callable[[str], str]) -> None:
     """Save and mark. A server that is away gets a shorter while than during the run: somebody waits for the end."""
     caller = job.instance.caller
     patience, should_stop = caller.patience_s, caller.should_stop
@@ -152,7 +111,7 @@ def _end(job: ExternalJob, stop: Stop, reason: str, rescue: Callable[[str], str]
         caller.patience_s, caller.should_stop = patience, should_stop
 
 
-def _reason(stop: Stop, err: BaseException) -> str:
+def _reason(stop: JobStop, err: BaseException) -> str:
     if stop.reason is not None and isinstance(err, (CryoemmaeError, KeyboardInterrupt)):
         return stop.reason
     if isinstance(err, KeyboardInterrupt):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from cryoemmae_plugin.cli.session import AnyEngine
+from cryoemmae_plugin.run.engine import AnyEngine
 from cryoemmae_plugin.run.summary import RunCounts, hardware_name
-from cryoemmae_plugin.settings import Auto, PickerSettings
+from cryoemmae_plugin.settings import Auto
 from cryoemmae_plugin.version import package_version
 from cryosparc_job.request import PickRequest
 from cryosparc_job.slots import Exposure, pixel_sizes
@@ -52,7 +52,7 @@ def _diameter(asked_A: float | Auto, pixel_size_A: float) -> str:
     return f"{asked_A:g} Å, {asked_A / pixel_size_A:.0f} px"
 
 
-def engine(engine: AnyEngine, settings: PickerSettings) -> str:
+def engine(engine: AnyEngine) -> str:
     """Which model picks, and where."""
     return table(
         "Ready to pick",

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.run.workers.options import ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, request_settings, settings_error
@@ -20,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_SHARED = ("title", "output", "limit", "train_on", "gpu", "flip_y", "jobs", "overlays", "workspace")
+_SHARED = ("title", "output", "limit", "train_on", "gpu", "flip_y", "overlays", "workspace")
 
 
 class PlanEntry(BaseModel):
@@ -58,11 +59,18 @@ class PlanEntry(BaseModel):
         if "diameter_A" not in values:
             raise SettingsError(f"{self.project} {self.exposures}: no diameter; give one in the plan, or --diameter")
         ours: dict[str, Any] = {name: values.pop(name) for name in _SHARED if name in values}
+        compute = {name: values.pop(name) for name in ComputeOptions.model_fields if name in values}
         workers = {name: values.pop(name) for name in ExecutorOptions.model_fields if name in values}
         settings = request_settings(**{_field(name): value for name, value in values.items()})
         workspace = self.workspace or ours.pop("workspace", None) or self._workspace(instance)
         where = {"project": self.project, "workspace": workspace, "exposures": self.exposures}
-        return make_request(**where, settings=settings, workers=make_executor_options(**workers), **ours)
+        return make_request(
+            **where,
+            settings=settings,
+            compute=ComputeOptions(**compute),
+            workers=make_executor_options(**workers),
+            **ours,
+        )
 
     def _workspace(self, instance: Instance) -> str:
         return instance.job(self.project, self.exposures.partition(".")[0]).workspaces[0]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, Interrupted, SettingsError
 from cryoemmae_plugin.evaluation.metrics import match
 from cryoemmae_plugin.files import write_json
+from cryoemmae_plugin.run.engine import EngineFactory
 from cryosparc_job.create import begin
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
-from cryosparc_job.picking import BuildEngine, JobReport
+from cryosparc_job.picking import JobReport
 from cryosparc_job.plan import PlanEntry
 from cryosparc_job.preflight import prepare
 from cryosparc_job.request import PickRequest
@@ -64,7 +65,7 @@ class Repicking:
     ----------
     state : Path
         File that notes which entry has which job, so that the same plan can go on later.
-    build : callable
+    engine_factory : callable, optional
         Makes what picks.
     """
 
@@ -73,13 +74,13 @@ class Repicking:
         instance: Instance,
         entries: Sequence[PlanEntry],
         state: Path,
-        build: BuildEngine,
+        engine_factory: EngineFactory | None = None,
         *,
         work: Path | None = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._instance, self._entries, self._state = instance, entries, state
-        self._build, self._work, self._tell = build, work, tell
+        self._engine_factory, self._work, self._tell = engine_factory, work, tell
 
     def dry_run(self) -> list[Row]:
         """What would be picked; makes nothing."""
@@ -132,11 +133,11 @@ class Repicking:
                 return JobReport(entry.project, known["job"], status, done, info.items, (), Path())
             if status:
                 report = resume_job(
-                    self._instance, entry.project, known["job"], self._build, work=self._work, tell=self._tell
+                    self._instance, entry.project, known["job"], self._engine_factory, work=self._work, tell=self._tell
                 )
                 self._note(request, report)
                 return report
-        job = begin(self._instance, request, self._build, work=self._work, tell=self._tell)
+        job = begin(self._instance, request, self._engine_factory, work=self._work, tell=self._tell)
         self._note(request, JobReport(entry.project, job.job.uid, "running", 0, 0, (), job.folder))
         report = job.run()
         self._note(request, report)
@@ -201,7 +202,7 @@ def share_found(
 
 def _key(request: PickRequest) -> str:
     """What makes two entries the same: all but how it is run."""
-    kept = request.model_dump(exclude={"gpu", "jobs", "overlays", "title"})
+    kept = request.model_dump(exclude={"gpu", "compute", "overlays", "title"})
     return json.dumps(kept, sort_keys=True)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.files import write_note
+from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions
 from cryoemmae_plugin.settings import RequestedSettings, settings_error
 from cryosparc_job.credentials import Credentials
@@ -51,10 +53,10 @@ class PickRequest(BaseModel):
         "auto", "none", or the number of a GPU, or several with commas.
     flip_y : bool
         Turn the picks' vertical axis round.
-    jobs : int
-        Micrographs read ahead.
     overlays : int
         Micrographs to show with their picks.
+    compute : ComputeOptions
+        How to compute.
     workers : ExecutorOptions
         Where and by how many processes to pick.
     """
@@ -71,9 +73,18 @@ class PickRequest(BaseModel):
     train_on: int | None = None
     gpu: str = "auto"
     flip_y: bool = False
-    jobs: int = 2
     overlays: int = 4
+    compute: ComputeOptions = AS_SUITS
     workers: ExecutorOptions = ONE_PROCESS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_release_before(cls, values: Any) -> Any:
+        """Take jobs that were begun when `jobs` was a field of its own."""
+        if isinstance(values, dict) and "jobs" in values:
+            values = dict(values)
+            values["compute"] = {"jobs": values.pop("jobs")}
+        return values
 
     @property
     def source(self) -> tuple[str, str]:
@@ -88,6 +99,18 @@ class PickRequest(BaseModel):
             return "cpu"
         return self.gpu if self.gpu == "auto" else f"cuda:{self.gpu.removeprefix('cuda:')}"
 
+    def run_request(self, folder: Path, own_model: OwnModel | None = None) -> RunRequest:
+        """What the picking service is asked for."""
+        return RunRequest(
+            self.settings,
+            folder,
+            devices=(self.device,),
+            compute=self.compute,
+            workers=self.workers,
+            own_model=own_model,
+            outputs=NO_OUTPUTS,
+        )
+
 
 def check_request(request: PickRequest) -> PickRequest:
     """`request`, if its names and numbers can be right.
@@ -101,7 +124,7 @@ def check_request(request: PickRequest) -> PickRequest:
         value = getattr(request, name)
         if not re.fullmatch(pattern, value):
             raise SettingsError(setting=name, value=value, remedy=f"give something like {example}")
-    for name in ("limit", "train_on", "jobs"):
+    for name in ("limit", "train_on"):
         value = getattr(request, name)
         if value is not None and value < 1:
             raise SettingsError(setting=name, value=value, remedy="give 1 or more")

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoemmae_plugin.errors import OutputError
+from cryoemmae_plugin.run.engine import EngineFactory
 from cryosparc_job.create import begin, reopen
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
-from cryosparc_job.picking import BuildEngine, JobReport, PickJob
+from cryosparc_job.picking import MODEL_FOLDER, PICKS_FOLDER, JobReport, PickJob
 from cryosparc_job.request import find_work_folder, load_request
 
-_KEPT = ("picks", "model")
+_KEPT = (PICKS_FOLDER, MODEL_FOLDER)
 """What a new job takes over from the folder of the old one."""
 
 
@@ -21,7 +22,7 @@ def resume_job(
     instance: Instance,
     project: str,
     uid: str,
-    build: BuildEngine,
+    engine_factory: EngineFactory | None = None,
     *,
     work: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -41,10 +42,10 @@ def resume_job(
     if info.status == "completed":
         raise Refused(f"{project} {uid} has completed; there is nothing to go on with")
     try:
-        job = reopen(instance, request, uid, folder, build, tell)
+        job = reopen(instance, request, uid, folder, engine_factory, tell)
     except Refused as err:
         tell(f"{uid} cannot run again ({err}); a new job takes over its results")
-        job = begin(instance, request, build, work=work, tell=tell)
+        job = begin(instance, request, engine_factory, work=work, tell=tell)
         _take_over(job, folder, uid)
     return job.run()
 

@@ -1,13 +1,12 @@
-"""What the commands have in common: lines on the terminal, signals before a job lives, exit statuses."""
+"""What the commands have in common: lines on the terminal, exit statuses."""
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import TYPE_CHECKING
 
-from cryoemmae_plugin.cli import exits
-from cryoemmae_plugin.cli.console import LOG_EVERY_S, Reporter
+from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.console import LOG_EVERY_S, Reporter
 
 if TYPE_CHECKING:
     from cryosparc_job.picking import JobReport
@@ -31,23 +30,6 @@ class Teller:
         self.reporter.say(text)
 
 
-class Hangup:
-    """Until a job lives and notes signals itself: each of them ends the program as Ctrl-C does."""
-
-    def __enter__(self) -> None:
-        from cryosparc_job.lifecycle import SIGNALS
-
-        self._before = {number: signal.signal(number, self._raise) for number in SIGNALS}
-
-    def __exit__(self, *details: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @staticmethod
-    def _raise(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-
 def finish(teller: Teller, report: JobReport) -> int:
     """Say how a job ended; the exit status for it."""
     name = f"{report.project} {report.job}"
@@ -65,5 +47,5 @@ def finish(teller: Teller, report: JobReport) -> int:
         for reason in report.failed[:20]:
             teller.reporter.warn(f"  {reason}")
     if report.status != "completed":
-        return exits.SIGNAL_BASE + (report.signal or signal.SIGTERM)
+        return exits.stopped_by(report.signal)
     return exits.SOME_FAILED if report.failed else exits.ALL_DONE

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import ParameterNames, SettingsError
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import RequestedSettings, request_settings
@@ -27,6 +28,9 @@ OWN = {
 WORKERS = tuple(ExecutorOptions.model_fields)
 """Parameter labels about workers."""
 
+COMPUTE = tuple(ComputeOptions.model_fields)
+"""Parameter labels about how to compute."""
+
 FROM_RELION = ("o", "in_mics", "j", "pipeline_control")
 """What RELION itself puts on the command line."""
 
@@ -44,7 +48,7 @@ _CALLED = {"device": "gpu", "threads": "Number of threads"}
 def label_of(field: str) -> str | None:
     """The Param label of a settings field; None where RELION's form has none."""
     label = _CALLED.get(field, field.removesuffix("_A"))
-    return label if label in (*SETTINGS, *OWN, *WORKERS, *_CALLED.values()) else None
+    return label if label in (*SETTINGS, *OWN, *COMPUTE, *WORKERS, *_CALLED.values()) else None
 
 
 PARAMETERS = ParameterNames(
@@ -77,6 +81,8 @@ class JobArguments:
         Passes over the training tiles.
     relion_version : str
         "auto", "3.1", "4" or "5".
+    compute : ComputeOptions
+        How to compute.
     workers : ExecutorOptions
         Where and by how many processes to pick.
     """
@@ -89,6 +95,7 @@ class JobArguments:
     train_on: int = 0
     train_epochs: int | None = None
     relion_version: str = AUTO
+    compute: ComputeOptions = AS_SUITS
     workers: ExecutorOptions = ONE_PROCESS
 
 
@@ -112,7 +119,7 @@ def parse_arguments(words: Sequence[str]) -> JobArguments:
     """
     given = _pairs(words)
     for label in given:
-        if label not in (*FROM_RELION, *SETTINGS, *OWN, *WORKERS):
+        if label not in (*FROM_RELION, *SETTINGS, *OWN, *COMPUTE, *WORKERS):
             _refuse(label)
     for label in ("o", "in_mics"):
         if not given.get(label):
@@ -126,6 +133,7 @@ def parse_arguments(words: Sequence[str]) -> JobArguments:
         train_on=_whole(given, "train_on", 0),
         train_epochs=_whole(given, "train_epochs", 1) if given.get("train_epochs") else None,
         relion_version=_version(given.get("relion_version") or AUTO),
+        compute=ComputeOptions(**{label: given[label] for label in COMPUTE if given.get(label)}),
         workers=_workers(given),
     )
 
@@ -149,7 +157,7 @@ def parse_gpu(text: str) -> tuple[str, ...]:
 
 def accepted_labels() -> str:
     """All parameter labels, for messages."""
-    return ", ".join([*SETTINGS, *OWN, *WORKERS])
+    return ", ".join([*SETTINGS, *OWN, *COMPUTE, *WORKERS])
 
 
 _MISSING = {

@@ -7,23 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 from pydantic import BaseModel, Field
 
-from cryoemmae_plugin.cli.app import usage_of
-from cryoemmae_plugin.cli.options import OPTIONS, Flag, WorkerOptions, option_name
-from cryoemmae_plugin.errors import CryoemmaeError, InputError, render
+from cryoemmae_plugin.compute import AS_SUITS
+from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS
 from cryoemmae_plugin.settings import Auto, Options
+from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, WorkerOptions, option_name
+from cryoemmae_plugin.version import package_version
+from relion_wrapper.arguments import accepted_labels
 from relion_wrapper.dialect import detect_version
 from relion_wrapper.jobstar import external_job_star
-from relion_wrapper.progress import warn
 from relion_wrapper.project import PIPELINE
 from relion_wrapper.repick import Plan, Row, make_plan, repick_all
 from relion_wrapper.scheme import FOLDERS, RUN, SchemeValues, install_scheme
 
-DONE, NOTHING_DONE, USAGE, SOME_FAILED = 0, 1, 2, 3
+HELP = """Particle picking as a RELION External job.
+
+RELION runs it; on the External job's form give
+  External executable:  the path of this program
+  Input micrographs:    a micrographs STAR (CtfFind, MotionCorr, Select or Import)
+  Param1 - label, value:  diameter, and the particle's longest extent in Angstrom
+  further parameters:     {labels}
+
+By hand, in the project folder:
+  cryoemmae-relion --o External/job010/ --in_mics CtfFind/job003/micrographs_ctf.star --diameter 160
+"""
 Version = Literal["auto", "3.1", "4", "5"]
 
 
@@ -58,21 +70,14 @@ AS_USUAL = JobChoices()
 UNTRAINED = TrainingChoices()
 
 
-def run_command(words: Sequence[str]) -> int:
-    """Run one of the commands; the exit status."""
-    app = App(name="cryoemmae-relion", help="Commands around the External job.", help_format="plaintext")
-    app.command(make_job)
-    app.command(install, name="install-scheme")
-    app.command(repick)
-    try:
-        command, bound, *_ = app.parse_args(list(words), exit_on_error=False, print_error=False)
-        return int(command(*bound.args, **bound.kwargs) or DONE)
-    except CycloptsError as err:
-        warn(f"ERROR: {usage_of(err)}\nSee: cryoemmae-relion {words[0]} --help")
-        return USAGE
-    except CryoemmaeError as err:
-        warn(f"ERROR: {render(err, OPTIONS)}")
-        return NOTHING_DONE
+def build_app() -> App:
+    """Put the commands together."""
+    text = HELP.format(labels=accepted_labels())
+    app = App(name="cryoemmae-relion", help=text, version=package_version, help_format="plaintext")
+    app.command(make_job, sort_key=0)
+    app.command(install, name="install-scheme", sort_key=1)
+    app.command(repick, sort_key=2)
+    return app
 
 
 def make_job(
@@ -85,6 +90,7 @@ def make_job(
     threads: int = 4,
     executable: str | None = None,
     choices: TrainingJobOptions = UNTRAINED,
+    compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
     """Write the job.star of a picking job, for RELION 3.1, 4 and 5.
@@ -107,7 +113,7 @@ def make_job(
         Program that RELION starts. [default: this installation's]
     """
     version = None if relion_version == "auto" else relion_version
-    asked = _parameters(choices, workers, pixel_size=pixel_size, relion_version=version)
+    asked = _parameters(choices, compute, workers, pixel_size=pixel_size, relion_version=version)
     size = diameter if diameter == "auto" else f"{diameter:g}"
     text = external_job_star(in_mics, {"diameter": size, **asked}, threads=threads, executable=executable)
     if not out.name.endswith("job.star"):
@@ -145,6 +151,7 @@ def install(
     executable: str | None = None,
     overwrite: Flag = False,
     choices: TrainingJobOptions = UNTRAINED,
+    compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
     """Put a Scheme (RELION 4 and 5) or a Schedule (3.1) into a project: import, pick, extract, classify, on the fly.
@@ -214,7 +221,7 @@ def install(
         passes=passes,
         threads=threads,
     )
-    parameters = _parameters(choices, workers)
+    parameters = _parameters(choices, compute, workers)
     folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
     kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
@@ -231,9 +238,10 @@ def repick(
     executable: str | None = None,
     dry_run: Flag = False,
     choices: JobOptions = AS_USUAL,
+    compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> int:
-    """Pick whole projects anew: one more External job in each, run by RELION's own pipeliner.
+    """Pick whole projects again: one more External job in each, run by RELION's own pipeliner.
 
     Jobs that are there stay as they are. Run it again to go on where it stopped: what is done is not done twice.
 
@@ -254,7 +262,7 @@ def repick(
     dry_run
         Only say what would be done.
     """
-    parameters = _parameters(choices, workers)
+    parameters = _parameters(choices, compute, workers)
     plans: list[Plan | Row] = []
     for folder in projects:
         try:
@@ -266,7 +274,7 @@ def repick(
     rows = repick_all(plans, _tell, dry_run=dry_run)
     _tell(*_table(rows))
     good = sum(row.status == "Succeeded" or (dry_run and bool(row.job)) for row in rows)
-    return DONE if good == len(rows) else SOME_FAILED if good else NOTHING_DONE
+    return exits.status_of_run(len(rows), len(rows) - good)
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

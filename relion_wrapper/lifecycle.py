@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cryoemmae_plugin.errors import CryoemmaeError, Interrupted, OutputError, render
+from cryoemmae_plugin.log import library_log
+from cryoemmae_plugin.memory import use_huge_pages
+from cryoemmae_plugin.run.stop import raise_on_signals
+from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.version import package_version
 from relion_wrapper.arguments import PARAMETERS, find_folder, parse_arguments
-from relion_wrapper.markers import JobMarkers, Stopped, stopped_by_signals
+from relion_wrapper.markers import JobMarkers
 from relion_wrapper.progress import say, warn
-
-DONE, FAILED, ABORTED, SIGNALLED = 0, 1, 2, 128
-"""Exit statuses; RELION looks at the marker files alone, queues look at these. Stopped by signal N: 128 + N."""
 
 
 def run_job(words: Sequence[str]) -> int:
-    """Run one External job; the exit status."""
+    """Run one External job; the exit status.
+
+    RELION looks at the marker files alone, queues look at the status: a job that is done has 0, also where some
+    micrographs have failed.
+    """
+    use_huge_pages()
     folder = find_folder(words)
     if folder is None:
         warn(
             "ERROR: --o JOBFOLDER/ is missing. RELION gives it; by hand, run this in the project folder with "
             "--o External/jobNNN/"
         )
-        return FAILED
+        return exits.USAGE
     markers = JobMarkers(folder)
-    with stopped_by_signals():
+    with raise_on_signals():
         try:
             _begin(folder, markers)
             _pick(words, markers)
-        except (Interrupted, Stopped, KeyboardInterrupt) as err:
-            return _abort(markers, err)
+        except (Interrupted, KeyboardInterrupt) as err:
+            _abort(markers, err)
+            return exits.status_of(err)
         except (Exception, SystemExit) as err:
-            return _fail(markers, err)
+            _fail(markers, err)
+            return exits.status_of(err)
         markers.end("SUCCESS")
-    return DONE
+    return exits.ALL_DONE
 
 
 def _begin(folder: Path, markers: JobMarkers) -> None:
@@ -56,24 +64,20 @@ def _begin(folder: Path, markers: JobMarkers) -> None:
 
 def _pick(words: Sequence[str], markers: JobMarkers) -> None:
     arguments = parse_arguments(words)
+    say(f"cryoemmae {package_version()}: reading {arguments.in_mics}")
     from relion_wrapper.job import PickJob  # seconds to import: by now a signal or a wrong parameter has been answered
 
-    logger, handler = logging.getLogger("cryoemmae_plugin"), _ToRunErr(logging.WARNING)
-    logger.addHandler(handler)
-    try:
+    with library_log(lambda text: warn(f"WARNING: {text}")):
         PickJob(arguments, markers.abort_requested).run()
-    finally:
-        logger.removeHandler(handler)
 
 
-def _abort(markers: JobMarkers, err: BaseException) -> int:
+def _abort(markers: JobMarkers, err: BaseException) -> None:
     say("")
-    say(f"Stopped ({str(err) or 'interrupted'}). Continue the job to go on where it stopped.")
+    say(f"Stopped ({str(err) or 'interrupted'}). Continue the job to resume it.")
     markers.end("ABORTED")
-    return SIGNALLED + err.number if isinstance(err, Stopped) else ABORTED
 
 
-def _fail(markers: JobMarkers, err: BaseException) -> int:
+def _fail(markers: JobMarkers, err: BaseException) -> None:
     """Say what went wrong: in one line where it was foreseen, else in full."""
     say("")
     if isinstance(err, CryoemmaeError):
@@ -84,12 +88,3 @@ def _fail(markers: JobMarkers, err: BaseException) -> int:
     say("Failed: see run.err, or above")
     with suppress(OSError):  # a folder that cannot be written has been named above
         markers.end("FAILURE")
-    return FAILED
-
-
-class _ToRunErr(logging.Handler):
-    """Passes the library's warnings on to run.err."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        warn(f"WARNING: {self.format(record)}")

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 End = Literal["SUCCESS", "FAILURE", "ABORTED"]
 ENDS: tuple[End, ...] = ("SUCCESS", "FAILURE", "ABORTED")
 ABORT_NOW = "RELION_JOB_ABORT_NOW"
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Stopped(BaseException):
-    """A signal has asked the job to end; no `except Exception` on the way may swallow it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 class JobMarkers:
@@ -64,25 +52,3 @@ class JobMarkers:
 
     def _path(self, end: End) -> Path:
         return self._folder / f"RELION_JOB_EXIT_{end}"
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Raise :class:`Stopped` at the first signal to end; further ones are ignored, so that the end can be noted.
-
-    A signal that is ignored already stays so: shells start background jobs deaf to Ctrl-C.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
-
-    before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from cryoemmae_plugin.cli import main
-from cryoemmae_plugin.cli.console import Reporter
 from cryoemmae_plugin.errors import ImageError, ModelError
 from cryoemmae_plugin.run.store import alone_in
 from cryoemmae_plugin.settings import RequestedSettings
+from cryoemmae_plugin.terminal.console import Reporter
 
 COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
 
@@ -118,7 +118,7 @@ def test_a_first_try_without_pixel_size_does_not_bar_the_next(
     assert main(words) == 1
     said = capsys.readouterr().err
     assert "--pixel-size" in said
-    assert "Failed; put right what is said" in said
+    assert "Fix the problems below" in said
     assert main([*words, "--pixel-size", "2"]) == 0
     assert main([*words, "--pixel-size", "3"]) == 1  # now there is a result
     assert "--pixel-size was 2.0, is 3.0" in capsys.readouterr().err
@@ -257,7 +257,7 @@ def test_a_log_gets_dated_lines_but_not_too_many(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("cryoemmae_plugin.cli.console.time.monotonic", lambda: now)
+    monkeypatch.setattr("cryoemmae_plugin.terminal.console.time.monotonic", lambda: now)
     reporter = Reporter(interactive=False, dated=True)
     with reporter.progress(100, "Picking"):
         for index in range(100):

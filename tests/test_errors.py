@@ -8,8 +8,8 @@ import pickle
 import pytest
 
 from cryoemmae_plugin import errors
-from cryoemmae_plugin.cli.options import OPTIONS
 from cryoemmae_plugin.errors import CryoemmaeError, DeviceError, ParameterNames, SettingsError, StoreError, render
+from cryoemmae_plugin.terminal.options import OPTIONS
 from relion_wrapper.arguments import PARAMETERS
 
 ABSENT = DeviceError("there is no GPU", setting="device", value="cuda:0", remedy=("wait", "use $device=cpu"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryoemmae_plugin.terminal.console import Reporter
+
 
 def demo(*, out: Path = Path("demo"), device: str = "auto") -> int:
     """Simulate a few micrographs, pick them, score the picks against the known positions, and draw them.
@@ -15,6 +17,7 @@ def demo(*, out: Path = Path("demo"), device: str = "auto") -> int:
     device
         auto (a GPU where there is one), cpu, or cuda:N.
     """
+    Reporter().say("Preparing the demo")  # before the imports, which take seconds
     from cryoemmae_plugin.demo import run_demo
 
     return run_demo(out, device)

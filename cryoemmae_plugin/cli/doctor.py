@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cryoemmae_plugin.cli import exits
 from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.terminal import exits
 
 LOW_DISK_GB, LOW_MEMORY_GB = 1.0, 3.0
 """Below these a run of large micrographs may not come through."""
@@ -20,6 +20,7 @@ LOW_DISK_GB, LOW_MEMORY_GB = 1.0, 3.0
 def doctor() -> int:
     """Check the installation: versions, devices, memory, disk, models, and a small pick."""
     console = Console(highlight=False)
+    console.print("Checking the installation")  # before the imports, which take seconds
     bad = 0
     for title, check in CHECKS.items():
         try:

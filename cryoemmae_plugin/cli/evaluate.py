@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from cryoemmae_plugin.cli.options import Flag
+from cryoemmae_plugin.terminal.options import Flag
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.evaluation.metrics import Evaluation

@@ -9,10 +9,10 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from cryoemmae_plugin.cli import exits
-from cryoemmae_plugin.cli.console import Reporter
-from cryoemmae_plugin.cli.options import Flag
 from cryoemmae_plugin.errors import ModelError
+from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.console import Reporter
+from cryoemmae_plugin.terminal.options import Flag
 
 models = App(name="models", help="List, show, verify and import models.", sort_key=4, help_format="plaintext")
 

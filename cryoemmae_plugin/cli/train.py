@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from cryoemmae_plugin.cli.console import Reporter, Stages
-from cryoemmae_plugin.cli.options import Flag
-from cryoemmae_plugin.cli.signals import stop_on_signals
 from cryoemmae_plugin.errors import Interrupted, SettingsError
 from cryoemmae_plugin.settings import Mode, settings_error
+from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.console import Reporter, Stages
+from cryoemmae_plugin.terminal.options import Flag
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.training.fit import FitSettings
@@ -67,8 +67,11 @@ def train(
     recursive
         Search the folders inside a folder too.
     """
+    reporter = Reporter(dated=True)
+    reporter.say(f"Preparing to train {name}")  # before the imports, which take seconds
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.run.inputs import find_micrographs
+    from cryoemmae_plugin.run.stop import Stop, stop_on_signals
     from cryoemmae_plugin.training.start import load_start
     from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
     from cryoemmae_plugin.weights import is_model_name, user_models_dir
@@ -82,9 +85,8 @@ def train(
     found = find_micrographs(paths, pixel_size_A=pixel_size, recursive=recursive, exclude=out)
     micrographs = [TrainingMicrograph(m.path, diameter, m.pixel_size_A, contrast == "bright") for m in found]
     folder = out or user_models_dir() / name
-    reporter = Reporter(dated=True)
     reporter.say(f"Training {name} on {len(micrographs)} micrographs, on {chosen}, into {folder}")
-    with stop_on_signals() as stop, Stages(reporter) as stages:
+    with stop_on_signals(Stop()) as stop, Stages(reporter) as stages:
         try:
             train_model(
                 micrographs,
@@ -100,7 +102,7 @@ def train(
             )
         except Interrupted as err:
             reporter.warn(str(err))
-            return stop.exit_status
+            return exits.stopped_by(stop.signal)
     reporter.say(f"Done. Pick with it: cryoemmae pick MICROGRAPHS/ --diameter {diameter:g} --model {out or name}")
     return 0
 

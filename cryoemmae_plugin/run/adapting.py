@@ -1,7 +1,6 @@
-"""A head that knows the data set at hand: made before the first micrograph is picked, and kept in the result folder.
+"""Adapt a model to the micrographs at hand, from its most confident picks in some of them.
 
-The first run in a folder decides: every later one picks with the same weights, also when more micrographs have come by
-then. All of it happens on the CPU, so that the weights do not depend on which device picks.
+All of it happens on the CPU, so that the weights do not depend on which device picks.
 """
 
 from __future__ import annotations
@@ -10,43 +9,38 @@ import datetime
 import logging
 import platform
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from cryoemmae_plugin import files
 from cryoemmae_plugin.core.crop_detection import CropDetections, detect_on_crop, is_detectable, with_dark_particles
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
-from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
-from cryoemmae_plugin.files import output_error
+from cryoemmae_plugin.errors import ImageError, Interrupted
 from cryoemmae_plugin.run.diameter import evenly_spread
+from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
-from cryoemmae_plugin.weights import Model, load_model, save_model
+from cryoemmae_plugin.weights import Model, save_model
 from cryoemmae_plugin.weights.card import NAME_LIMIT
-from cryoemmae_plugin.weights.folder import remove_model
 from cryoemmae_plugin.weights.model import CENTROIDS
 
 logger = logging.getLogger(__name__)
 
-MODEL_FOLDER = "model"
-NOTE_FILE = "adapted.json"
 SAMPLE = 5
 """Micrographs that are looked at, evenly spread over the list; of fewer there is too little to learn."""
 SPARE = 3
 """Where some of them cannot be looked at, others are, up to so many times as many in all."""
 SUFFIX = "-adapted"
-
-Tell = Callable[[str], None]
-Progress = Callable[[int, int], None]
+TASK = "Adapting to the micrographs"
+"""What an observer is told of."""
 
 
 class AdaptationNote(BaseModel):
-    """Whether a folder's results are picked by an adapted head, and what that depends on: content of `NOTE_FILE`.
+    """Whether a folder's results are picked by an adapted head, and what that depends on.
 
     Attributes
     ----------
@@ -74,40 +68,39 @@ class AdaptationNote(BaseModel):
         return (self.base_sha256, self.diameter_A, self.contrast, self.pixel_size_A) == now
 
 
-def settle_model(
+def adapt_model(
     settings: PickerSettings,
+    model: Model,
     micrographs: Sequence[Micrograph],
     folder: Path,
     *,
-    anew: bool = False,
-    renew: bool = False,
-    tell: Tell = logger.info,
-    progress: Progress = lambda done, total: None,
     loader: Callable[[Micrograph], Loaded] = load,
+    observer: Observer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> PickerSettings:
-    """Settings whose model is adapted to the micrographs; the same settings where that is not wanted or not possible.
+) -> AdaptationNote | None:
+    """Adapt a model to micrographs.
 
     Parameters
     ----------
     settings : PickerSettings
-        What the user wants.
+        What is going to be picked.
+    model : Model
+        The model to adapt.
     micrographs : sequence of Micrograph
         What is going to be picked.
     folder : Path
-        The result folder; keeps the model.
-    anew : bool
-        Forget what earlier runs have left there.
-    renew : bool
-        Adapt anew where earlier runs had other settings: their results are going to be thrown away.
-    tell : callable
-        Takes lines for the user.
-    progress : callable
-        Told how many of how many steps are done.
+        Where the adapted model goes, if there is one.
     loader : callable
         Reads a micrograph.
+    observer : Observer, optional
+        Hears how it goes.
     should_stop : callable
         Asked before each step.
+
+    Returns
+    -------
+    AdaptationNote or None
+        What was done; None where no micrograph could be read.
 
     Raises
     ------
@@ -115,77 +108,35 @@ def settle_model(
         When `should_stop` says True.
     OutputError
         When the model cannot be kept.
-    StoreError
-        When the folder's note cannot be read.
     """
-    if anew:
-        _forget(folder)
-    if not settings.adapt or settings.mode != "default":
-        return settings
-    from cryoemmae_plugin.run.store import has_results
-
-    model = load_model(settings.model_name)
-    note = read_note(folder)
-    if note is None or not note.holds_for(settings, model):
-        if has_results(folder) and not (anew or renew):
-            return settings  # of another run: whether this one may go on there, the store says
-        note = _adapt(settings, model, micrographs, folder, tell, progress, loader, should_stop)
-        if note is None:
-            return settings  # picking is going to say why
-    elif note.adapted:
-        tell(f"Picking with the model that was adapted to these micrographs before: {folder / MODEL_FOLDER}")
-    return settings.model_copy(update={"model": str((folder / MODEL_FOLDER).absolute())}) if note.adapted else settings
-
-
-def read_note(folder: Path) -> AdaptationNote | None:
-    """What earlier runs in a folder have decided; None where there is nothing.
-
-    Raises
-    ------
-    StoreError
-        When the file is there and cannot be read.
-    """
-    way_out = "choose another --out, or start over with --overwrite"
-    return files.read_note(folder / NOTE_FILE, AdaptationNote, way_out)
-
-
-def _adapt(
-    settings: PickerSettings,
-    model: Model,
-    micrographs: Sequence[Micrograph],
-    folder: Path,
-    tell: Tell,
-    progress: Progress,
-    loader: Callable[[Micrograph], Loaded],
-    should_stop: Callable[[], bool],
-) -> AdaptationNote | None:
-    """Adapt the model, keep it in the folder, and write down what was decided; None where nothing could be seen."""
-    adapted = False
+    observer = observer or Observer()
     if model.card.name.endswith(SUFFIX):
         why = f"{model.card.name} has been adapted before"
-        tell(f"Not adapted: {why}")
-    elif len(micrographs) < SAMPLE:
-        why = f"{len(micrographs)} micrographs, fewer than {SAMPLE}"
-    else:
-        from cryoemmae_plugin.training.adapt import adapt_head, judge_together
-        from cryoemmae_plugin.training.specimen import count_sure
+        observer.stage(Stage.ADAPTED, f"Not adapted: {why}")
+        return _note(settings, model, why, adapted=False)
+    if len(micrographs) < SAMPLE:
+        return _note(settings, model, f"{len(micrographs)} micrographs, fewer than {SAMPLE}", adapted=False)
+    from cryoemmae_plugin.training.adapt import adapt_head, judge_together
+    from cryoemmae_plugin.training.specimen import count_sure
 
-        tell(f"Adapting {model.card.name} to these micrographs; --no-adapt (in RELION: adapt no) leaves that out")
-        head = load_head(model)
-        seen = _look(settings, model, head, micrographs, loader, should_stop)
-        if not seen:
-            return None
-        why = f"{count_sure(seen)} sure picks in {len(seen)} micrographs"
-        trained = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
-        better = judge_together(trained or head, seen) or trained
-        if better is not None:
-            recipe = (
-                "trained further on micrographs made of its own picks" if trained else "told what they show together"
-            )
-            _save(model, better.arrays(), why, recipe, folder / MODEL_FOLDER)
-            adapted = True
-        tell(_account(why, trained=trained is not None, adapted=adapted))
-    note = AdaptationNote(
+    observer.stage(Stage.ADAPTING, f"Adapting {model.card.name} to these micrographs; $adapt=no skips this")
+    head = load_head(model)
+    seen = _look(settings, model, head, micrographs, loader, should_stop)
+    if not seen:
+        return None
+    why = f"{count_sure(seen)} confident picks in {len(seen)} micrographs"
+    progress = partial(observer.progress, TASK)
+    trained = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
+    better = judge_together(trained or head, seen) or trained
+    if better is not None:
+        recipe = "trained further on micrographs made of its own picks" if trained else "told what they show together"
+        _save(model, better.arrays(), why, recipe, folder)
+    observer.stage(Stage.ADAPTED, _account(why, trained=trained is not None, adapted=better is not None))
+    return _note(settings, model, why, adapted=better is not None)
+
+
+def _note(settings: PickerSettings, model: Model, why: str, *, adapted: bool) -> AdaptationNote:
+    return AdaptationNote(
         adapted=adapted,
         why=why,
         base_sha256=model.sha256,
@@ -193,8 +144,6 @@ def _adapt(
         contrast=settings.contrast,
         pixel_size_A=settings.pixel_size_A,
     )
-    files.write_note(folder / NOTE_FILE, note)
-    return note
 
 
 def _look(
@@ -211,7 +160,7 @@ def _look(
         if len(detections) == SAMPLE:
             break
         if should_stop():
-            raise Interrupted("stopped while adapting to the micrographs; run the same command again")
+            raise Interrupted("stopped while adapting to the micrographs")
         try:
             loaded = loader(micrograph)
         except ImageError as err:
@@ -229,8 +178,8 @@ def _account(why: str, *, trained: bool, adapted: bool) -> str:
         return f"Adapted, from {why}"
     if adapted:
         return (
-            f"Too little stands out to learn from: {why}. Adapted in what is taken for an empty micrograph only; where "
-            "picks are missing, lower the threshold"
+            f"Too few confident picks to adapt ({why}): only the test for empty micrographs was adjusted. "
+            "Where picks are missing, lower the threshold"
         )
     return f"Not adapted: {why}"
 
@@ -248,15 +197,3 @@ def _save(model: Model, head: dict[str, Tensor], why: str, recipe: str, folder: 
     )
     clusters = {CENTROIDS: model.centroids, **model.arrays, **head}
     save_model(folder, card, model.encoder.state_dict(), clusters)
-
-
-def _forget(folder: Path) -> None:
-    """Delete the note and the model that it tells of, and nothing else."""
-    with suppress(StoreError):  # a note that cannot be read goes, and tells of nothing
-        note = read_note(folder)
-        if note is not None and note.adapted:
-            remove_model(folder / MODEL_FOLDER)
-    try:
-        (folder / NOTE_FILE).unlink(missing_ok=True)
-    except OSError as err:
-        raise output_error(folder, err) from err

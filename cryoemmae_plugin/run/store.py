@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,17 @@ logger = logging.getLogger(__name__)
 SETTINGS_FILE = "settings.json"
 LOCK_FILE = ".lock"
 _FINAL_FILES = ("picks.star", "picks.csv", "summary.json")
+
+
+class Existing(Enum):
+    """What a run does with what an earlier run has left in its folder."""
+
+    CONTINUE = "continue"
+    """Go on with it. Results of other settings or another model are an error."""
+    RENEW = "renew"
+    """Go on with it. Results of other settings or another model are thrown away."""
+    REPLACE = "replace"
+    """Throw it away."""
 
 
 class RunRecord(BaseModel):
@@ -83,8 +95,7 @@ class ResultStore:
         folder: Path,
         record: RunRecord,
         *,
-        overwrite: bool = False,
-        renew: bool = False,
+        existing: Existing = Existing.CONTINUE,
         lock: BaseFileLock | None = None,
     ) -> ResultStore:
         """Start a result folder, or go on with one that was made with the same settings and model; locked already.
@@ -95,10 +106,8 @@ class ResultStore:
             The result folder.
         record : RunRecord
             What its results are made with.
-        overwrite : bool
-            Throw away what earlier runs have left.
-        renew : bool
-            Throw it away if it was made with other settings or another model, and go on with it otherwise.
+        existing : Existing
+            What to do with what earlier runs have left.
         lock : BaseFileLock, optional
             The folder's, where this run holds it already, see :func:`alone_in`.
 
@@ -106,7 +115,7 @@ class ResultStore:
         ------
         StoreError
             When the folder holds results of other settings or another model, or files that no run has put there, and
-            neither `overwrite` nor `renew` is True; when another run works in it.
+            `existing` is CONTINUE; when another run works in it.
         OutputError
             When the folder cannot be written.
         """
@@ -114,7 +123,7 @@ class ResultStore:
         _make(folder)
         _acquire(store._lock, folder)
         try:
-            if overwrite or (renew and not store._continues()):
+            if existing is Existing.REPLACE or (existing is Existing.RENEW and not store._continues()):
                 store._clear()
             store._claim()
         except BaseException:
@@ -266,7 +275,7 @@ class ResultStore:
 
 
 @contextmanager
-def alone_in(folder: Path, *, overwrite: bool = False) -> Iterator[BaseFileLock]:
+def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[BaseFileLock]:
     """Make a result folder, and keep other runs out of it from before a run has made up its mind, to its end.
 
     One that was made for a run that has left nothing in it goes again.
@@ -276,7 +285,7 @@ def alone_in(folder: Path, *, overwrite: bool = False) -> Iterator[BaseFileLock]
     Raises
     ------
     StoreError
-        When another run works in it, or, unless `overwrite`, it holds files that no run has put there.
+        When another run works in it, or it holds files that no run has put there, which only REPLACE overwrites.
     OutputError
         When the folder cannot be written.
     """
@@ -284,7 +293,7 @@ def alone_in(folder: Path, *, overwrite: bool = False) -> Iterator[BaseFileLock]
     _make(folder)
     _acquire(lock, folder)
     try:
-        if not overwrite:
+        if existing is not Existing.REPLACE:
             _refuse_foreign(folder)
         yield lock
     finally:

@@ -109,7 +109,7 @@ def pick_micrographs(
     with Prefetcher(micrographs, loader, transfer, jobs) as prefetched, Writer[MicrographResult]() as writer:
         for one in prefetched:
             if should_stop():
-                fatal = Interrupted("stopped before all micrographs were picked; run the same command again to go on")
+                fatal = Interrupted("stopped before all micrographs were picked")
                 break
             try:
                 finish, seconds = _pick_one(one, prefetched.next, picker, store, StepTimer(device))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryoemmae_plugin.files import read_bytes, write_json
-from cryoemmae_plugin.run.diameter import account_for
 from cryoemmae_plugin.run.outputs import Totals
+from cryoemmae_plugin.run.preparation import diameter_account
 from cryoemmae_plugin.run.profile import Profile
 from cryoemmae_plugin.run.store import RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
@@ -114,7 +114,7 @@ def write_summary(
         "written": _now(),
         "command": sys.argv,
         "settings": record.settings.model_dump() | {"threshold": log.threshold},
-        "diameter": account_for(folder, record.settings.diameter_A),
+        "diameter": diameter_account(folder, record.settings.diameter_A),
         "model": {"name": record.model_name, "sha256": record.model_sha256},
         "fingerprint": record.fingerprint,
         "device": {"torch": device, "name": hardware},

@@ -110,7 +110,7 @@ def test_a_kill_in_the_interface_is_noticed_and_left_as_it_is(world: Any) -> Non
 
 
 def test_a_killed_job_keeps_the_picks_saved_on_the_way(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryosparc_job.picking.FIRST_SAVE_S", 0.0)
+    monkeypatch.setattr("cryosparc_job.particles.FIRST_SAVE_S", 0.0)
     world.few(20)  # more than may wait to be stored when the kill comes
     engines = Happening(12, lambda: (world.state.jobs["P3", "J3"].set_status("killed"), time.sleep(0.1)))  # type: ignore[func-returns-value,arg-type]
     _, job = pick(world, engines=engines)

@@ -11,8 +11,8 @@ import pytest
 import stub
 from ask import pick, request
 
-from cryoemmae_plugin.cli.pick import build_engine
 from cryoemmae_plugin.errors import ImageError, ModelError
+from cryoemmae_plugin.run.engine import build_engine
 from cryosparc_job.create import begin
 
 
@@ -51,9 +51,9 @@ def test_train_on_trains_on_exposures_from_all_over_and_picks_with_the_result(
     engines = stub.StubEngines()
     seen: list[Any] = []
 
-    def build(settings: Any, device: str, threads: int) -> Any:
+    def build(settings: Any, request: Any) -> Any:
         seen.append(settings)
-        return engines(settings, device, threads)
+        return engines(settings, request)
 
     report, job = pick(world, engines=build, train_on=3)
     (micrographs, name, more), *rest = trained
@@ -61,7 +61,7 @@ def test_train_on_trains_on_exposures_from_all_over_and_picks_with_the_result(
     assert [micrograph.path.stem for micrograph in micrographs] == ["mic_0000", "mic_0004", "mic_0008"]
     assert (name, more["mode"], micrographs[0].diameter_A) == (f"P3-{job.uid}", "default", 30.0)
     assert seen[-1].model == str(report.folder / "model")
-    assert "Training  [####" in job.texts
+    assert "Training on 3 micrographs, from scratch  [####" in job.texts
     assert report.status == "completed"
 
 

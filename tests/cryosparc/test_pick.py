@@ -13,6 +13,8 @@ from ask import pick
 from PIL import Image
 from testserver.state import FIELDS
 
+from cryoemmae_plugin.run.adapting import AdaptationNote
+
 
 def test_job_goes_from_exposures_to_particles(world: Any) -> None:
     exposures = world.few(3)
@@ -209,21 +211,21 @@ def test_output_name_is_the_users(world: Any) -> None:
 def test_a_job_picks_with_the_model_that_was_adapted_to_its_exposures(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cryosparc_job.picking as module
-
     class Engines(stub.StubEngines):
         def __call__(self, settings: Any, *more: Any) -> Any:
             models.append(settings.model_name)
             return super().__call__(settings, *more)
 
-    def settle(settings: Any, micrographs: Any, folder: Path, **options: Any) -> Any:
-        options["progress"](1, 1)
+    def adapt(settings: Any, model: Any, micrographs: Any, folder: Path, **options: Any) -> Any:
+        options["observer"].progress("Adapting", 1, 1)
         sizes.extend(options["loader"](micrograph).image.shape for micrograph in micrographs)
-        return settings.model_copy(update={"model": str(folder / "model")})
+        return AdaptationNote(
+            adapted=True, why="", base_sha256=model.sha256, diameter_A=30, contrast="dark", pixel_size_A=None
+        )
 
     models: list[str] = []
     sizes: list[tuple[int, int]] = []
-    monkeypatch.setattr(module, "settle_model", settle)
+    monkeypatch.setattr("cryoemmae_plugin.run.preparation.adapt_model", adapt)
     world.few(3)
     report, _ = pick(world, engines=Engines())
     assert report.status == "completed"

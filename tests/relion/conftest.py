@@ -72,11 +72,10 @@ def three_micrographs(project: Path, phantoms: ModuleType) -> Path:
 @pytest.fixture
 def relion_job(stand_in: ModuleType, template_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The job in this process: words in, exit status out."""
-    import relion_wrapper.job
     from relion_wrapper.__main__ import main
 
     monkeypatch.setenv("STAND_IN_TEMPLATE", str(template_file))
-    monkeypatch.setattr(relion_wrapper.job, "build_engine", stand_in.build_engine)
+    monkeypatch.setattr("cryoemmae_plugin.run.engine.build_engine", stand_in.build_engine)
     return lambda *words: main([str(word) for word in words])
 
 

@@ -70,18 +70,18 @@ def refine(likeness: NDArray[np.float64], row: int, column: int) -> tuple[float,
     return column + dx, row + dy
 
 
-def build_engine(settings: PickerSettings, model_name: str, device_name: str, threads: int) -> object:
-    from cryoemmae_plugin.cli.session import Engine
+def build_engine(settings: PickerSettings, request: object) -> object:
+    from cryoemmae_plugin.run.engine import Engine
 
     templates = np.load(os.environ["STAND_IN_TEMPLATE"])
     picker = TemplatePicker(templates, float(os.environ.get("STAND_IN_SECONDS", "0")))
     sha256 = os.environ.get("STAND_IN_SHA256", "f" * 64)
-    return Engine(picker, Path(model_name).name, sha256, torch.device("cpu"))
+    return Engine(picker, Path(settings.model_name).name, sha256, torch.device("cpu"))
 
 
 if __name__ == "__main__":
-    import relion_wrapper.job
+    from cryoemmae_plugin.run import engine
     from relion_wrapper.__main__ import main
 
-    relion_wrapper.job.build_engine = build_engine
+    engine.build_engine = build_engine  # type: ignore[assignment]
     sys.exit(main())

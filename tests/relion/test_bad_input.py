@@ -94,7 +94,7 @@ def test_a_missing_diameter_fails_the_job_and_says_where_it_goes(
 ) -> None:
     Path(JOB).mkdir(parents=True)
     Path(JOB, "RELION_JOB_EXIT_SUCCESS").touch()
-    assert relion_job("--o", JOB, "--in_mics", "mics.star") == 1
+    assert relion_job("--o", JOB, "--in_mics", "mics.star") == 2
     assert "Param1" in capsys.readouterr().err
     assert [path.name for path in Path(JOB).iterdir()] == ["RELION_JOB_EXIT_FAILURE"]
 
@@ -127,7 +127,7 @@ def test_a_job_folder_that_is_a_file_is_named(
 
 
 def test_no_job_folder_at_all_is_an_error(relion_job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    assert relion_job("--in_mics", "mics.star") == 1
+    assert relion_job("--in_mics", "mics.star") == 2
     assert "--o" in capsys.readouterr().err
 
 

@@ -49,7 +49,7 @@ def test_an_abort_is_heeded_while_a_job_waits_for_workers(
         abort.start()
         words = ["--in_mics", str(three_micrographs), "--diameter", "60", "--model", str(tiny_model), "--gpu"]
         asked = ["--executor", "dask", "--scheduler", nobody.scheduler_address]
-        assert main(["--o", str(job), *words, *asked]) == 2
+        assert main(["--o", str(job), *words, *asked]) == 143
         abort.join()
     assert [path.name for path in job.glob("RELION_JOB_*")] == ["RELION_JOB_EXIT_ABORTED"]
     assert "Continue the job" in capsys.readouterr().out

@@ -156,7 +156,7 @@ def test_continuing_with_nothing_new_changes_no_file_but_the_marker(relion_job: 
     assert run(relion_job, three_micrographs) == 0
     after = {path: path.stat().st_mtime_ns for path in Path(JOB).rglob("*") if path.is_file()}
     moved = {path.name for path in after if after[path] != before.get(path)}
-    assert moved <= {"RELION_JOB_EXIT_SUCCESS", ".lock"}
+    assert moved <= {"RELION_JOB_EXIT_SUCCESS", ".lock", "summary.json"}
 
 
 def test_another_threshold_needs_no_picking_and_another_diameter_does(
@@ -182,7 +182,7 @@ def test_an_abort_ends_the_job_before_the_next_micrograph(
         return original(self, image, pixel_size_A, timer)
 
     monkeypatch.setattr(stand_in.TemplatePicker, "pick", pick_and_abort)
-    assert run(relion_job, three_micrographs) == 2
+    assert run(relion_job, three_micrographs) == 143
     assert exits() == ["RELION_JOB_EXIT_ABORTED"]
     assert len(list(Path(JOB, "cryoemmae/results").rglob("*.star"))) == 1
     assert not Path(JOB, "autopick.star").exists()
@@ -194,7 +194,7 @@ def test_an_abort_ends_the_job_before_the_next_micrograph(
 def test_an_abort_while_the_job_waited_in_a_queue_is_heeded(relion_job: Job, three_micrographs: Path) -> None:
     Path(JOB).mkdir(parents=True)
     Path(JOB, "RELION_JOB_ABORT_NOW").touch()
-    assert run(relion_job, three_micrographs) == 2
+    assert run(relion_job, three_micrographs) == 143
     assert exits() == ["RELION_JOB_EXIT_ABORTED"]
 
 
@@ -311,38 +311,35 @@ def test_a_model_trained_by_the_job_is_kept_for_every_continue(
 
 
 def test_a_job_picks_with_the_model_that_was_adapted_in_its_folder(
-    relion_job: Job, three_micrographs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    relion_job: Job,
+    three_micrographs: Path,
+    tiny_model: Path,
+    stand_in: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import relion_wrapper.job as module
-
-    asked: list[dict[str, Any]] = []
+    asked: list[Path] = []
     engines: list[str] = []
 
-    def settle(settings: Any, micrographs: Any, folder: Path, **options: Any) -> Any:
-        asked.append({"micrographs": [m.uid for m in micrographs], "folder": folder, **options})
-        options["progress"](3, 3)
+    def settle(self: Any, settings: Any, micrographs: Any) -> Any:
+        asked.extend(micrograph.path for micrograph in micrographs)
         return settings.model_copy(update={"model": "External/job010/cryoemmae/model"})
 
-    stand_in = module.build_engine
+    def build(settings: Any, request: Any) -> Any:
+        engines.append(settings.model_name)
+        return stand_in.build_engine(settings, request)
 
-    def build(settings: Any, model_name: str, *more: Any) -> Any:
-        engines.append(model_name)
-        return stand_in(settings, model_name, *more)
-
-    monkeypatch.setattr(module, "settle_model", settle)
-    monkeypatch.setattr(module, "build_engine", build)
+    monkeypatch.setattr("cryoemmae_plugin.run.preparation.Preparation.settle_model", settle)
+    monkeypatch.setattr("cryoemmae_plugin.run.engine.build_engine", build)
     assert run(relion_job, three_micrographs, "--model", tiny_model) == 0
     assert engines == [str(tiny_model), "External/job010/cryoemmae/model"]
-    assert asked[0]["folder"] == Path("External/job010/cryoemmae")
-    assert len(asked[0]["micrographs"]) == 3
-    assert asked[0]["renew"]
+    assert len(asked) == 3
 
 
 def test_a_first_pass_over_few_micrographs_says_that_it_does_not_adapt(
     relion_job: Job, three_micrographs: Path
 ) -> None:
-    note = Path(JOB, "cryoemmae", "adapted.json")
+    note = Path(JOB, "cryoemmae", "preparation.json")
     assert run(relion_job, three_micrographs, "--adapt", "no") == 0
     assert not note.exists()
     assert run(relion_job, three_micrographs, job="External/job011/") == 0
-    assert "3 micrographs, fewer than 5" in Path("External/job011/cryoemmae/adapted.json").read_text()
+    assert "3 micrographs, fewer than 5" in Path("External/job011/cryoemmae/preparation.json").read_text()

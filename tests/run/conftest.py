@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +31,7 @@ def fake_engine() -> ModuleType:
 @pytest.fixture
 def cryoemmae(fake_engine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command line, with the stand-in for the network: words in, exit status out."""
-    monkeypatch.setattr(sys.modules["cryoemmae_plugin.cli.pick"], "build_engine", fake_engine.fake_build_engine)
+    monkeypatch.setattr("cryoemmae_plugin.run.engine.build_engine", fake_engine.fake_build_engine)
     return lambda *words: fake_engine.main([str(word) for word in words])
 
 

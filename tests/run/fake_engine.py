@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.cli import main
-from cryoemmae_plugin.cli.session import Engine
-from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.run import engine
+from cryoemmae_plugin.run.engine import Engine
+from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Picks
 
@@ -44,13 +45,11 @@ class FakePicker:
         return Picks(xy, score, rng.random(n).astype(np.float32), image.shape)
 
 
-def fake_build_engine(
-    settings: PickerSettings, device: str, threads: int, compute: ComputeOptions = AS_SUITS
-) -> Engine:
+def fake_build_engine(settings: PickerSettings, request: RunRequest) -> Engine:
     picker = FakePicker(float(os.environ.get("FAKE_SECONDS", "0")))
     return Engine(picker, "fake", os.environ.get("FAKE_SHA256", "f" * 64), torch.device("cpu"))
 
 
 if __name__ == "__main__":
-    sys.modules["cryoemmae_plugin.cli.pick"].build_engine = fake_build_engine  # type: ignore[attr-defined]
+    engine.build_engine = fake_build_engine
     sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.run import adapting
-from cryoemmae_plugin.run.adapting import MODEL_FOLDER, NOTE_FILE, SAMPLE, read_note, settle_model
+from cryoemmae_plugin.run.adapting import SAMPLE
+from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded
-from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.run.preparation import EARLIER_NOTES, MODEL_FOLDER, NOTE_FILE, Preparation, read_preparation
+from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
 from cryoemmae_plugin.settings import PickerSettings, make_settings
 from cryoemmae_plugin.training import adapt
 from cryoemmae_plugin.types import Micrograph
@@ -30,7 +33,7 @@ def micrographs(count: int) -> list[Micrograph]:
     return [Micrograph(Path(f"m{i:02d}.mrc"), 2.0, f"m{i:02d}") for i in range(count)]
 
 
-class Laboratory:
+class Laboratory(Observer):
     """Stands in for looking and training, which take minutes; remembers what it was asked for."""
 
     def __init__(self, model: Path) -> None:
@@ -39,6 +42,10 @@ class Laboratory:
         self.signs: list[float] = []
         self.broken: tuple[str, ...] = ()
         self.enough, self.shown = True, True
+        self.told: list[str] = []
+
+    def stage(self, stage: Stage, text: str) -> None:
+        self.told.append(text)
 
     def load(self, micrograph: Micrograph) -> Loaded:
         if micrograph.uid in self.broken:
@@ -57,10 +64,19 @@ class Laboratory:
         self.seen = len(seen)
         return load_head(load_model(self.model)).requires_grad_(False) if self.enough else None
 
-    def settle(self, folder: Path, settings: PickerSettings | None = None, count: int = 9, **options: object) -> str:
+    def settle(
+        self,
+        folder: Path,
+        settings: PickerSettings | None = None,
+        count: int = 9,
+        existing: Existing = Existing.CONTINUE,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> str:
         """The model to pick with."""
         settings = settings or self.settings()
-        chosen = settle_model(settings, micrographs(count), folder, loader=self.load, **options)  # type: ignore[arg-type]
+        preparation = Preparation(folder, existing, loader=self.load, observer=self, should_stop=should_stop)
+        chosen = preparation.settle_model(settings, micrographs(count))
         assert chosen.model_copy(update={"model": None}) == settings.model_copy(update={"model": None})
         return chosen.model_name
 
@@ -77,15 +93,14 @@ def lab(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
 
 
 def test_an_adapted_model_is_kept_in_the_folder_and_says_what_it_is(lab: Laboratory, tmp_path: Path) -> None:
-    told: list[str] = []
-    name = lab.settle(tmp_path, tell=told.append)
+    name = lab.settle(tmp_path)
     assert name == str(tmp_path / MODEL_FOLDER)
     model = load_model(name)
     assert model.card.name == "tiny-adapted"
-    assert "150 sure picks in 5 micrographs" in model.card.data
+    assert "150 confident picks in 5 micrographs" in model.card.data
     assert lab.read == ["m00", "m02", "m04", "m06", "m08"]
-    assert any("--no-adapt" in line for line in told)
-    note = read_note(tmp_path)
+    assert lab.told[0] == "Adapting tiny to these micrographs; $adapt=no skips this"
+    note = read_preparation(tmp_path).adaptation
     assert note is not None
     assert note.adapted
     assert note.base_sha256 == load_model(lab.model).sha256
@@ -94,11 +109,10 @@ def test_an_adapted_model_is_kept_in_the_folder_and_says_what_it_is(lab: Laborat
 def test_later_runs_pick_with_it_also_when_more_micrographs_have_come(lab: Laboratory, tmp_path: Path) -> None:
     first = lab.settle(tmp_path)
     sha256 = load_model(first).sha256
-    told: list[str] = []
-    assert lab.settle(tmp_path, count=40, tell=told.append) == first
+    assert lab.settle(tmp_path, count=40) == first
     assert lab.trained == 1
     assert load_model(first).sha256 == sha256
-    assert "before" in told[0]
+    assert "before" in lab.told[-1]
 
 
 def test_few_micrographs_or_few_picks_are_not_adapted_to_and_later_runs_keep_to_that(
@@ -108,9 +122,8 @@ def test_few_micrographs_or_few_picks_are_not_adapted_to_and_later_runs_keep_to_
     assert (lab.read, lab.trained) == ([], 0)
     assert lab.settle(tmp_path / "few", count=SAMPLE) == str(lab.model)
     lab.enough = lab.shown = False
-    told: list[str] = []
-    assert lab.settle(tmp_path / "faint", tell=told.append) == str(lab.model)
-    assert "Not adapted" in told[-1]
+    assert lab.settle(tmp_path / "faint") == str(lab.model)
+    assert "Not adapted" in lab.told[-1]
     lab.enough = lab.shown = True
     assert lab.settle(tmp_path / "faint") == str(lab.model)
     assert lab.trained == 1
@@ -119,10 +132,9 @@ def test_few_micrographs_or_few_picks_are_not_adapted_to_and_later_runs_keep_to_
 
 def test_faint_particles_that_nothing_is_learnt_from_are_expected_all_the_same(lab: Laboratory, tmp_path: Path) -> None:
     lab.enough = False
-    told: list[str] = []
-    name = lab.settle(tmp_path, tell=told.append)
+    name = lab.settle(tmp_path)
     assert name == str(tmp_path / MODEL_FOLDER)
-    assert "what is taken for an empty micrograph only" in told[-1]
+    assert "only the test for empty micrographs was adjusted" in lab.told[-1]
     head, before = load_head(load_model(name)), load_head(load_model(lab.model))
     assert float(head.least_density) == pytest.approx(0.5 * 0.27)
     assert all(
@@ -149,10 +161,10 @@ def test_a_folder_of_another_run_is_not_adapted_in_unless_its_results_go(lab: La
     other = lab.settings(contrast="bright")
     assert lab.settle(tmp_path, other) == str(lab.model)
     assert lab.trained == 1
-    assert lab.settle(tmp_path, other, renew=True) == str(tmp_path / MODEL_FOLDER)
+    assert lab.settle(tmp_path, other, existing=Existing.RENEW) == str(tmp_path / MODEL_FOLDER)
     assert lab.trained == 2
     assert lab.signs == [7.0] * 5 + [-7.0] * 5  # bright particles are turned dark
-    assert lab.settle(tmp_path, anew=True) == str(tmp_path / MODEL_FOLDER)
+    assert lab.settle(tmp_path, existing=Existing.REPLACE) == str(tmp_path / MODEL_FOLDER)
     assert lab.trained == 3
 
 
@@ -166,9 +178,9 @@ def test_a_folder_without_any_result_is_nobodys(lab: Laboratory, tmp_path: Path)
 
 def test_starting_over_forgets_it(lab: Laboratory, tmp_path: Path) -> None:
     lab.settle(tmp_path)
-    lab.settle(tmp_path, anew=True)
+    lab.settle(tmp_path, existing=Existing.REPLACE)
     assert lab.trained == 2
-    lab.settle(tmp_path, count=1, anew=True)
+    lab.settle(tmp_path, count=1, existing=Existing.REPLACE)
     assert not (tmp_path / MODEL_FOLDER).exists()
 
 
@@ -176,17 +188,17 @@ def test_a_folder_called_model_that_is_not_ours_stays(lab: Laboratory, tmp_path:
     (tmp_path / MODEL_FOLDER).mkdir()
     (tmp_path / MODEL_FOLDER / "thesis.txt").write_text("chapter 1")
     for count in (1, 9, 1):  # the second is adapted to, and the last forgets it
-        lab.settle(tmp_path, count=count, anew=True)
+        lab.settle(tmp_path, count=count, existing=Existing.REPLACE)
     assert [path.name for path in (tmp_path / MODEL_FOLDER).iterdir()] == ["thesis.txt"]
 
 
 def test_a_model_of_ones_own_stays_where_nothing_was_adapted(lab: Laboratory, tmp_path: Path) -> None:
     lab.settle(tmp_path, count=1)  # of one, nothing is learnt
     shutil.copytree(lab.model, tmp_path / MODEL_FOLDER)
-    lab.settle(tmp_path, count=1, anew=True)
+    lab.settle(tmp_path, count=1, existing=Existing.REPLACE)
     assert load_model(tmp_path / MODEL_FOLDER).card.name == "tiny"
     (tmp_path / NOTE_FILE).write_text("{")
-    lab.settle(tmp_path, count=1, anew=True)
+    lab.settle(tmp_path, count=1, existing=Existing.REPLACE)
     assert load_model(tmp_path / MODEL_FOLDER).card.name == "tiny"
 
 
@@ -212,9 +224,8 @@ def test_particles_that_the_frame_cannot_hold_are_not_looked_at(lab: Laboratory,
 
 def test_an_adapted_model_is_taken_as_it_is(lab: Laboratory, tmp_path: Path) -> None:
     adapted = lab.settle(tmp_path / "first")
-    told: list[str] = []
-    assert lab.settle(tmp_path / "second", lab.settings(model=adapted), tell=told.append) == adapted
-    assert told == ["Not adapted: tiny-adapted has been adapted before"]
+    assert lab.settle(tmp_path / "second", lab.settings(model=adapted)) == adapted
+    assert lab.told[-1] == "Not adapted: tiny-adapted has been adapted before"
     assert lab.trained == 1
 
 
@@ -225,6 +236,18 @@ def test_a_stop_leaves_nothing_behind(lab: Laboratory, tmp_path: Path) -> None:
 
 
 def test_a_note_that_cannot_be_read_is_named(lab: Laboratory, tmp_path: Path) -> None:
-    (tmp_path / NOTE_FILE).write_text(json.dumps({"adapted": "perhaps"}))
-    with pytest.raises(StoreError, match=r"adapted\.json: cannot be read .* --overwrite"):
-        lab.settle(tmp_path)
+    for name, content in ((EARLIER_NOTES[1], {"adapted": "perhaps"}), (NOTE_FILE, {"adaptation": "perhaps"})):
+        (tmp_path / name).write_text(json.dumps(content))
+        with pytest.raises(StoreError, match=rf"{name}: cannot be read .* start over"):
+            lab.settle(tmp_path)
+
+
+def test_a_note_of_the_release_before_holds(lab: Laboratory, tmp_path: Path) -> None:
+    name = lab.settle(tmp_path)
+    note = json.loads((tmp_path / NOTE_FILE).read_text())
+    (tmp_path / NOTE_FILE).unlink()
+    (tmp_path / EARLIER_NOTES[1]).write_text(json.dumps(note["adaptation"]))
+    assert lab.settle(tmp_path) == name
+    assert lab.trained == 1
+    lab.settle(tmp_path, existing=Existing.REPLACE, count=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [NOTE_FILE]

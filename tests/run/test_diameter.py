@@ -12,9 +12,11 @@ import pytest
 from cryoemmae_plugin.core.diameter import DiameterEstimate
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run import diameter as module
-from cryoemmae_plugin.run.diameter import NOTE_FILE, SAMPLE, account_for, evenly_spread, read_note, settle_diameter
+from cryoemmae_plugin.run.diameter import SAMPLE, evenly_spread
+from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded
-from cryoemmae_plugin.run.store import ResultStore, RunRecord
+from cryoemmae_plugin.run.preparation import EARLIER_NOTES, NOTE_FILE, Preparation, diameter_account, read_preparation
+from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
 from cryoemmae_plugin.settings import RequestedSettings, make_settings, request_settings
 from cryoemmae_plugin.types import Micrograph
 
@@ -54,17 +56,35 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return answers
 
 
-def settle(folder: Path, asked: RequestedSettings = AUTO, count: int = 20, **options: object) -> tuple[float, Reader]:
-    reader = options.pop("loader", None) or Reader()
-    settings = settle_diameter(asked, micrographs(count), folder, loader=reader, **options)  # type: ignore[arg-type]
-    return settings.diameter_A, reader  # type: ignore[return-value]
+class Listener(Observer):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def stage(self, stage: Stage, text: str) -> None:
+        self.told.append(text)
+
+
+def settle(
+    folder: Path,
+    asked: RequestedSettings = AUTO,
+    count: int = 20,
+    existing: Existing = Existing.CONTINUE,
+    *,
+    reader: Reader | None = None,
+    observer: Observer | None = None,
+) -> tuple[float, Reader]:
+    reader = reader or Reader()
+    preparation = Preparation(folder, existing, loader=reader, observer=observer)
+    return preparation.settle_diameter(asked, micrographs(count)).diameter_A, reader
 
 
 def test_a_number_is_used_as_it_is_and_nothing_is_read(tmp_path: Path) -> None:
     diameter, reader = settle(tmp_path, request_settings(diameter_A=143.5))
     assert diameter == 143.5
     assert reader.read == []
-    assert account_for(tmp_path, 143.5) == {"estimated": False}
+    assert diameter_account(tmp_path, 143.5) == {"estimated": False}
 
 
 def test_eight_micrographs_evenly_over_the_list_are_looked_at(tmp_path: Path, answer: list[float]) -> None:
@@ -77,18 +97,17 @@ def test_eight_micrographs_evenly_over_the_list_are_looked_at(tmp_path: Path, an
 
 
 def test_what_was_found_is_said_and_kept_with_the_files_it_comes_from(tmp_path: Path, answer: list[float]) -> None:
-    told: list[str] = []
-    settle(tmp_path, count=4, tell=told.append, loader=Reader(broken=("m02",)))
-    assert "187 Å, give or take 9%" in told[0]
-    assert (
-        "321 particles of this size stand out in 3 micrographs; seen half as well or better from 150 to 175" in told[0]
-    )
-    assert "--diameter" in told[0]
-    account = account_for(tmp_path, 187.0)
+    listener = Listener()
+    settle(tmp_path, count=4, observer=listener, reader=Reader(broken=("m02",)))
+    _, told = listener.told
+    assert "187 Å, give or take 9%" in told
+    assert "321 particles of this size stand out in 3 micrographs" in told
+    assert "from 150 to 175 Å" in told
+    account = diameter_account(tmp_path, 187.0)
     assert account["estimated"] is True
     assert account["micrographs"] == ["m00.mrc", "m01.mrc", "m03.mrc"]
     assert account["left_out"] == ["m02.mrc: the file is empty; copy it again"]
-    assert account_for(tmp_path, 200.0) == {"estimated": False}
+    assert diameter_account(tmp_path, 200.0) == {"estimated": False}
 
 
 def test_a_later_run_in_the_folder_keeps_the_number_also_when_other_micrographs_have_come(
@@ -106,8 +125,8 @@ def test_the_number_that_results_were_made_with_goes_before_an_estimate(tmp_path
     assert settle(tmp_path)[0] == 160.0
     other = request_settings(diameter_A="auto", contrast="bright")
     assert settle(tmp_path, other)[0] == 160.0  # the store is going to refuse
-    assert settle(tmp_path, other, renew=True)[0] == 187.0  # it is going to throw the results away
-    assert settle(tmp_path, renew=True)[0] == 160.0
+    assert settle(tmp_path, other, existing=Existing.RENEW)[0] == 187.0  # it is going to throw the results away
+    assert settle(tmp_path, existing=Existing.RENEW)[0] == 160.0
 
 
 def picked_with(folder: Path, diameter_A: float) -> None:
@@ -139,14 +158,14 @@ def test_the_estimate_is_made_anew_on_request_or_when_contrast_or_pixel_size_are
     answer.append(300.0)
     assert settle(tmp_path, request_settings(diameter_A="auto", contrast="bright", pixel_size_A=3.0))[0] == 300.0
     answer.append(350.0)
-    assert settle(tmp_path, anew=True)[0] == 350.0
-    settle(tmp_path, request_settings(diameter_A=99), anew=True)
+    assert settle(tmp_path, existing=Existing.REPLACE)[0] == 350.0
+    settle(tmp_path, request_settings(diameter_A=99), existing=Existing.REPLACE)
     assert not (tmp_path / NOTE_FILE).exists()
 
 
 def test_micrographs_that_cannot_be_read_are_no_reason_to_guess(tmp_path: Path) -> None:
     with pytest.raises(CannotTellError, match=r"none of 2 micrographs.*m00\.mrc: the file is empty"):
-        settle(tmp_path, count=2, loader=Reader(broken=("m00", "m01")))
+        settle(tmp_path, count=2, reader=Reader(broken=("m00", "m01")))
     assert not (tmp_path / NOTE_FILE).exists()
 
 
@@ -156,9 +175,25 @@ def test_noise_is_told_from_particles_and_the_way_out_is_named(tmp_path: Path) -
 
 
 def test_a_broken_note_says_so(tmp_path: Path) -> None:
-    (tmp_path / NOTE_FILE).write_text(json.dumps({"diameter_A": "large"}))
-    with pytest.raises(StoreError, match=NOTE_FILE):
-        read_note(tmp_path)
+    for name, content in ((EARLIER_NOTES[0], {"diameter_A": "large"}), (NOTE_FILE, {"diameter": "large"})):
+        (tmp_path / name).write_text(json.dumps(content))
+        with pytest.raises(StoreError, match=name):
+            read_preparation(tmp_path)
+
+
+def test_starting_over_estimates_again_also_where_there_are_results(tmp_path: Path, answer: list[float]) -> None:
+    picked_with(tmp_path, 160.0)
+    assert settle(tmp_path, existing=Existing.REPLACE)[0] == 187.0
+
+
+def test_notes_of_the_release_before_hold_and_are_replaced_by_the_one_note(tmp_path: Path, answer: list[float]) -> None:
+    settle(tmp_path)
+    note = json.loads((tmp_path / NOTE_FILE).read_text())
+    (tmp_path / NOTE_FILE).unlink()
+    (tmp_path / EARLIER_NOTES[0]).write_text(json.dumps(note["diameter"] | {"diameter_A": 123.0}))
+    assert settle(tmp_path)[0] == 123.0
+    assert settle(tmp_path, request_settings(diameter_A="auto", contrast="bright"))[0] == 187.0
+    assert [path.name for path in tmp_path.iterdir()] == [NOTE_FILE]
 
 
 def test_pick_auto_resumes_with_the_number_of_before_and_tells_in_the_summary_where_it_comes_from(

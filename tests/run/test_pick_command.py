@@ -55,7 +55,10 @@ def test_a_run_leaves_everything_behind_and_ends_with_0(
     assert len(list((out / "boxes").iterdir())) == 6
     said = capsys.readouterr()
     assert said.err == ""
-    assert f"6 of 6 micrographs are done. {out / 'picks.star'} holds {len(table)} picks." in said.out
+    assert "6 of 6 micrographs are done." in said.out
+    each = f"{len(table) / 6:.0f} each; 1 have no picks"
+    assert f"Wrote {len(table)} picks from 6 micrographs ({each}) to {out / 'picks.star'}" in said.out
+    assert f"look at {out / 'overlays'}" in said.out
 
 
 def test_a_second_run_picks_what_was_added_and_says_what_it_skipped(
@@ -301,7 +304,8 @@ def test_interrupted_runs_say_so_and_keep_what_is_done(
         patch.setattr(fake_engine.FakePicker, "pick", pick_and_signal)
         assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out) == status
     said = capsys.readouterr()
-    assert "3 of 6 micrographs are done, 3 remain: run the same command again" in said.out
+    assert "3 of 6 micrographs are done, 3 remain" in said.out
+    assert "To resume, run the same command again" in said.err
     assert summary(out)["status"] == "interrupted"
     assert summary(out)["run"]["remaining"] == 3
     assert set(starfile.read(out / "picks.star")["rlnMicrographName"]) == {

@@ -12,7 +12,7 @@ import pytest
 
 from cryoemmae_plugin.errors import OutputError, StoreError
 from cryoemmae_plugin.files import atomic_write
-from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in
+from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.types import Micrograph, Picks
 
 PICKS = Picks(np.array([[1.23456, 2.0]]), np.array([0.7], np.float32), np.array([1.0], np.float32), (40, 60))
@@ -90,7 +90,7 @@ def test_other_settings_are_refused_by_name_and_overwrite_is_the_way_out(
     )
     with pytest.raises(StoreError, match=r"--diameter was 20.0, is 30.0; model .* was ffffffffffff.*--overwrite"):
         ResultStore.create(store.folder, other)
-    with ResultStore.create(store.folder, other, overwrite=True) as fresh:
+    with ResultStore.create(store.folder, other, existing=Existing.REPLACE) as fresh:
         assert not fresh.holds(micrograph)
         assert not fresh.path_of("mic").exists()
     assert keep.exists()
@@ -136,7 +136,7 @@ def test_a_run_is_alone_in_its_folder_from_before_its_store_to_its_end(
     with store, pytest.raises(StoreError, match="another run"), alone_in(store.folder):
         pass
     with alone_in(tmp_path / "new") as lock:
-        with pytest.raises(StoreError, match="another run"), alone_in(tmp_path / "new", overwrite=True):
+        with pytest.raises(StoreError, match="another run"), alone_in(tmp_path / "new", Existing.REPLACE):
             pass
         with ResultStore.create(tmp_path / "new", record, lock=lock):
             pass
@@ -150,7 +150,7 @@ def test_files_of_someone_else_show_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "picks.star").write_text("precious")
     with pytest.raises(StoreError, match=r"picks\.star: there already"), alone_in(tmp_path):
         pass
-    with alone_in(tmp_path, overwrite=True):
+    with alone_in(tmp_path, Existing.REPLACE):
         assert (tmp_path / "picks.star").read_text() == "precious"
 
 
@@ -160,7 +160,7 @@ def test_a_broken_settings_file_names_the_way_out(store: ResultStore, record: Ru
     (store.folder / "settings.json").write_text("{")
     with pytest.raises(StoreError, match=r"settings\.json: cannot be read .*--overwrite"):
         ResultStore.create(store.folder, record)
-    with ResultStore.create(store.folder, record, overwrite=True):
+    with ResultStore.create(store.folder, record, existing=Existing.REPLACE):
         pass
 
 
@@ -210,11 +210,11 @@ def test_files_get_the_users_usual_permissions(tmp_path: Path) -> None:
 def test_renewing_keeps_what_still_fits_and_throws_away_the_rest(
     tmp_path: Path, record: RunRecord, micrograph: Micrograph
 ) -> None:
-    with ResultStore.create(tmp_path / "out", record, renew=True) as store:
+    with ResultStore.create(tmp_path / "out", record, existing=Existing.RENEW) as store:
         store.save(micrograph, PICKS, 2.0, 100)
-    with ResultStore.create(tmp_path / "out", record, renew=True) as store:
+    with ResultStore.create(tmp_path / "out", record, existing=Existing.RENEW) as store:
         assert store.holds(micrograph)
     other = record.model_copy(update={"model_sha256": "e" * 64})
-    with ResultStore.create(tmp_path / "out", other, renew=True) as store:
+    with ResultStore.create(tmp_path / "out", other, existing=Existing.RENEW) as store:
         assert not store.path_of("mic").exists()
         assert ResultStore.open(tmp_path / "out").record.model_sha256 == "e" * 64

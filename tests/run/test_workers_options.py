@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from cryoemmae_plugin.cli import main
-from cryoemmae_plugin.cli.options import OPTIONS
 from cryoemmae_plugin.device import split_devices
 from cryoemmae_plugin.errors import ClusterError, SettingsError, render
 from cryoemmae_plugin.run.workers import cluster, engine
@@ -18,6 +17,7 @@ from cryoemmae_plugin.run.workers.batch_size import BATCH_S, MOST, BatchSizer
 from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, make_settings
+from cryoemmae_plugin.terminal.options import OPTIONS
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Dispatcher:
     def _next_landed(self) -> tuple[Batch, Answer] | None:
         """The next batch that is done; None if none is, for a moment."""
         if self._should_stop():
-            raise Interrupted("stopped before all micrographs were picked; run the same command again to go on")
+            raise Interrupted("stopped before all micrographs were picked")
         try:
             future = self._landed.get(timeout=POLL_S)
         except queue.Empty:

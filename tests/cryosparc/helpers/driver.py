@@ -11,10 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import stub
 
 import cryosparc_job.cli as cli
-from cryosparc_job import lifecycle, picking
+from cryoemmae_plugin.run import engine
+from cryosparc_job import lifecycle, particles
 
 if __name__ == "__main__":
-    cli.build_engine = stub.StubEngines(float(os.environ.get("STUB_DELAY_S", "0")))  # type: ignore[assignment]
+    engine.build_engine = stub.StubEngines(float(os.environ.get("STUB_DELAY_S", "0")))
     lifecycle.CHECK_EVERY_S = float(os.environ.get("STUB_CHECK_S", "0.2"))
-    picking.FIRST_SAVE_S = float(os.environ.get("STUB_SAVE_S", "60"))
+    particles.FIRST_SAVE_S = float(os.environ.get("STUB_SAVE_S", "60"))
     sys.exit(cli.main(sys.argv[1:]))

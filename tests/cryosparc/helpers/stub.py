@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.cli.session import Engine
 from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.run.engine import Engine
+from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Picks
 
@@ -45,7 +46,7 @@ class StubEngines:
         self.delay_s = delay_s
         self.made: list[StubPicker] = []
 
-    def __call__(self, settings: PickerSettings, device: str, threads: int) -> Engine:
+    def __call__(self, settings: PickerSettings, request: RunRequest) -> Engine:
         self.made.append(StubPicker(self.delay_s))
         return Engine(self.made[-1], "stub", "ab" * 32, torch.device("cpu"))
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -105,9 +103,12 @@ class Stages:
     def __enter__(self) -> Stages:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the bar of the stage, if there is one."""
+        self._stage = ""
         self._bar.close()
 
     def show(self, stage: str, done: int, total: int, note: str = "") -> None:
@@ -120,30 +121,3 @@ class Stages:
             self._bar.enter_context(self._reporter.progress(total, stage))
         if done:
             self._reporter.advance_to(done, total, note)
-
-
-class _Handler(logging.Handler):
-    """Passes what the library logs on to a reporter."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__()
-        self._reporter = reporter
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show one record."""
-        tell = self._reporter.warn if record.levelno >= logging.WARNING else self._reporter.say
-        tell(self.format(record))
-
-
-@contextmanager
-def library_log(reporter: Reporter, debug: bool) -> Iterator[None]:
-    """Show the messages of the library while a command runs; with `debug` all of them."""
-    logger, handler = logging.getLogger("cryoemmae_plugin"), _Handler(reporter)
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)

@@ -1,0 +1,45 @@
+"""What the library logs, shown where a front end wants it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Tell = Callable[[str], None]
+
+
+class _Handler(logging.Handler):
+    def __init__(self, warn: Tell, say: Tell | None, level: int) -> None:
+        super().__init__(level)
+        self._warn, self._say = warn, say or warn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        tell = self._warn if record.levelno >= logging.WARNING else self._say
+        tell(self.format(record))
+
+
+@contextmanager
+def library_log(warn: Tell, say: Tell | None = None, *, debug: bool = False) -> Iterator[None]:
+    """Pass on what the library logs while a command runs.
+
+    Parameters
+    ----------
+    warn : callable
+        Takes warnings.
+    say : callable, optional
+        Takes other messages; without it they are left out.
+    debug : bool
+        Whether `say` takes all of them.
+    """
+    level = logging.WARNING if say is None else logging.DEBUG if debug else logging.INFO
+    logger, handler = logging.getLogger("cryoemmae_plugin"), _Handler(warn, say, level)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level, before or level))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -1,0 +1,56 @@
+"""What a run tells its front end: the only way back from the service."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.run.service import Run
+    from cryoemmae_plugin.run.stream import MicrographResult
+
+
+class Stage(Enum):
+    """What a line of :meth:`Observer.stage` is about."""
+
+    ESTIMATING = auto()
+    """The diameter is about to be estimated."""
+    ESTIMATED = auto()
+    """The diameter was estimated."""
+    TRAINING = auto()
+    """About the model that the run trains for itself."""
+    ADAPTING = auto()
+    """The model is about to be adapted to the micrographs."""
+    ADAPTED = auto()
+    """Whether the model was adapted, and from what."""
+    REUSED = auto()
+    """An earlier run in the folder has settled something, and this run keeps to it."""
+
+
+class Observer:
+    """Hears how a run goes. This one does nothing: front ends override what they show.
+
+    Methods are called in the thread of the run, while it holds the folder's lock. An error that one raises ends the
+    run.
+    """
+
+    def stage(self, stage: Stage, text: str) -> None:
+        """A line about what begins or what was settled before picking.
+
+        It names settings as ``$field``, see :class:`cryoemmae_plugin.errors.ParameterNames`.
+        """
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` steps of a long task before picking are done."""
+
+    def ready(self, run: Run) -> None:
+        """Settings, engine and store are settled; the first micrograph comes next."""
+
+    def micrograph(self, run: Run, outcome: MicrographResult, picks: int) -> None:
+        """One more micrograph has `picks` picks, or has failed with a reason."""
+
+    def warning(self, text: str) -> None:
+        """Something is wrong that does not end the run."""
+
+    def done(self, run: Run) -> None:
+        """The run has come to its end, or was interrupted; its files are written."""

@@ -1,0 +1,150 @@
+"""A model of the run's own, trained once on its micrographs and then left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from cryoemmae_plugin.device import choose_device, split_devices
+from cryoemmae_plugin.errors import ModelError
+from cryoemmae_plugin.files import read_note, write_note
+from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.request import OwnModel
+from cryoemmae_plugin.settings import Mode, PickerSettings
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.weights import CARD_FILE, read_card
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.training.start import Start
+    from cryoemmae_plugin.training.train import TrainingMicrograph
+
+MANIFEST_FILE = "training.json"
+"""Beside the model's folder."""
+
+
+class TrainingManifest(BaseModel):
+    """What a model is trained on: chosen once, so that a training that was stopped goes on with the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mode: Mode
+    start: str
+    epochs: int | None
+    diameter_A: float
+    contrast: str
+    micrographs: tuple[tuple[str, float | None], ...]
+
+
+def train_own_model(
+    wanted: OwnModel,
+    settings: PickerSettings,
+    devices: Sequence[str],
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> PickerSettings:
+    """Train the model, or go on with a training that was stopped; a model that is there is used unchanged.
+
+    Returns
+    -------
+    PickerSettings
+        `settings`, with this model.
+
+    Raises
+    ------
+    ModelError
+        When the model that is there was trained for another mode.
+    Interrupted
+        When `should_stop` says True.
+    CryoemmaeError
+        When no micrograph can be used.
+    """
+    if (wanted.folder / CARD_FILE).exists():
+        _check_mode(wanted.folder, settings.mode)
+        observer.stage(Stage.REUSED, f"Using the model that this job has trained: {wanted.folder}")
+    else:
+        _train(wanted, _manifest(wanted, settings), devices, observer, should_stop)
+        observer.stage(Stage.TRAINING, f"Trained. The model is kept in {wanted.folder}")
+    return settings.model_copy(update={"model": str(wanted.folder)})
+
+
+def _check_mode(folder: Path, mode: Mode) -> None:
+    card = read_card(folder)
+    if mode not in card.modes:
+        raise ModelError(
+            f"{folder}: trained for mode {' and '.join(card.modes)}, and a job keeps its model; "
+            f"for mode {mode} start a new job"
+        )
+
+
+def _manifest(wanted: OwnModel, settings: PickerSettings) -> TrainingManifest:
+    path = wanted.folder.parent / MANIFEST_FILE
+    manifest = read_note(path, TrainingManifest, "delete it to choose the training micrographs again")
+    if manifest is None:
+        manifest = TrainingManifest(
+            mode=settings.mode,
+            start=settings.model_name,
+            epochs=wanted.epochs,
+            diameter_A=settings.diameter_A,
+            contrast=settings.contrast,
+            micrographs=tuple((str(m.path), m.pixel_size_A) for m in wanted.micrographs),
+        )
+        write_note(path, manifest)
+    return manifest
+
+
+def _train(
+    wanted: OwnModel,
+    manifest: TrainingManifest,
+    devices: Sequence[str],
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> None:
+    from cryoemmae_plugin.training.fit import FitSettings
+    from cryoemmae_plugin.training.train import train_model
+
+    start = _start(manifest.start, observer)
+    how = f"further from {manifest.start}" if start else "from scratch"
+    task = f"Training on {len(manifest.micrographs)} micrographs, {how}"
+    with ExitStack() as files:
+        train_model(
+            _sample(wanted, manifest, files),
+            wanted.folder,
+            wanted.name,
+            mode=manifest.mode,
+            settings=FitSettings(epochs=manifest.epochs) if manifest.epochs else None,
+            start=start,
+            data=wanted.data or "",
+            device=choose_device(split_devices(devices[0])[0]),
+            progress=lambda done, total, loss: observer.progress(task, done, total, f"loss {loss:.4f}"),
+            on_stage=observer.progress,
+            should_stop=should_stop,
+        )
+
+
+def _sample(wanted: OwnModel, manifest: TrainingManifest, files: ExitStack) -> list[TrainingMicrograph]:
+    """The micrographs of a manifest, their files at hand until `files` is closed."""
+    from cryoemmae_plugin.training.train import TrainingMicrograph
+
+    known = {str(micrograph.path): micrograph for micrograph in wanted.micrographs}
+    sample = []
+    for path, pixel_size_A in manifest.micrographs:
+        micrograph = known.get(path) or Micrograph(Path(path), pixel_size_A, path)
+        file = files.enter_context(wanted.file_of(micrograph))
+        bright = manifest.contrast == "bright"
+        sample.append(TrainingMicrograph(file, manifest.diameter_A, pixel_size_A, bright))
+    return sample
+
+
+def _start(name: str, observer: Observer) -> Start | None:
+    """The model to train further; None, so a new one, where it is not there or has no decoder to train with."""
+    from cryoemmae_plugin.training.start import load_start
+
+    try:
+        return load_start(name)
+    except ModelError as err:
+        observer.stage(Stage.TRAINING, f"Training a new model: {name} cannot be trained further ({err})")
+        return None

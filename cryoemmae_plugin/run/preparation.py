@@ -1,0 +1,198 @@
+"""What a run settles before its first micrograph: the diameter, and the model that is adapted to the micrographs.
+
+Both are kept in one note in the result folder, and one rule says when the note holds: an answer of before is used as
+long as it depends on the same settings (and, for the model, on the same base model). Otherwise the run settles it
+again, unless the folder has results that the run has to go on with (:attr:`Existing.CONTINUE`): then those decide.
+More micrographs change no answer, so that every micrograph of a folder is picked alike.
+
+The releases before kept two notes, ``diameter.json`` and ``adapted.json``. They are read, and replaced by the one note
+as soon as something is settled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from cryoemmae_plugin.errors import StoreError
+from cryoemmae_plugin.files import output_error, read_note, write_note
+from cryoemmae_plugin.run.adapting import AdaptationNote, adapt_model
+from cryoemmae_plugin.run.diameter import DiameterNote, estimate_from
+from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.prefetch import Loaded, load
+from cryoemmae_plugin.run.store import Existing, ResultStore, has_results
+from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.weights import load_model
+from cryoemmae_plugin.weights.folder import remove_model
+
+NOTE_FILE = "preparation.json"
+MODEL_FOLDER = "model"
+EARLIER_NOTES = ("diameter.json", "adapted.json")
+"""Notes of the releases before."""
+
+_WAY_OUT = "choose another output folder, or start over in this one"
+
+
+class PreparationNote(BaseModel):
+    """What was settled in a result folder; None where a question has not come up."""
+
+    model_config = ConfigDict(frozen=True)
+
+    diameter: DiameterNote | None = None
+    adaptation: AdaptationNote | None = None
+
+
+def read_preparation(folder: Path) -> PreparationNote:
+    """Read what was settled in a result folder; empty where nothing was.
+
+    Raises
+    ------
+    StoreError
+        When a note is there and cannot be read.
+    """
+    note = read_note(folder / NOTE_FILE, PreparationNote, _WAY_OUT)
+    if note is not None:
+        return note
+    diameter, adaptation = (folder / name for name in EARLIER_NOTES)
+    return PreparationNote(
+        diameter=read_note(diameter, DiameterNote, _WAY_OUT),
+        adaptation=read_note(adaptation, AdaptationNote, _WAY_OUT),
+    )
+
+
+def diameter_account(folder: Path, diameter_A: float) -> dict[str, object]:
+    """Say for a summary whether a run's diameter was given or estimated, and from what."""
+    note = None
+    with suppress(StoreError):
+        note = read_preparation(folder).diameter
+    if note is None or note.diameter_A != diameter_A:
+        return {"estimated": False}
+    return {"estimated": True} | note.model_dump(mode="json")
+
+
+def forget_preparation(folder: Path) -> None:
+    """Delete the notes and the adapted model that they tell of, and nothing else."""
+    with suppress(StoreError):  # a note that cannot be read tells of nothing
+        note = read_preparation(folder)
+        if note.adaptation is not None and note.adaptation.adapted:
+            remove_model(folder / MODEL_FOLDER)
+    _unlink(folder, NOTE_FILE, *EARLIER_NOTES)
+
+
+class Preparation:
+    """Settles what a run in a folder picks with.
+
+    Parameters
+    ----------
+    folder : Path
+        The result folder, locked.
+    existing : Existing
+        What the run does with results that are there.
+    loader : callable
+        Reads a micrograph.
+    observer : Observer
+        Hears what is settled.
+    should_stop : callable
+        Asked before each step.
+
+    Raises
+    ------
+    OutputError
+        When an answer cannot be kept.
+    StoreError
+        When the folder's note cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        existing: Existing = Existing.CONTINUE,
+        *,
+        loader: Callable[[Micrograph], Loaded] = load,
+        observer: Observer | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        if existing is Existing.REPLACE:
+            forget_preparation(folder)
+        self._folder, self._existing, self._loader = folder, existing, loader
+        self._observer, self._should_stop = observer or Observer(), should_stop
+
+    def settle_diameter(self, asked: RequestedSettings, micrographs: Sequence[Micrograph]) -> PickerSettings:
+        """Settings with a number for the diameter: the one asked for, that of the folder, or an estimate.
+
+        Raises
+        ------
+        CannotTellError
+            When the micrographs do not say how large their particles are.
+        """
+        if asked.diameter_A != "auto":
+            return asked.with_diameter(asked.diameter_A)
+        known = self._known_diameter(asked)
+        if known is not None:
+            self._observer.stage(Stage.REUSED, f"Diameter: {known:g} Å, as in {self._folder} before")
+            return asked.with_diameter(known)
+        self._observer.stage(Stage.ESTIMATING, "Estimating the particle diameter from the micrographs")
+        note = estimate_from(micrographs, asked, self._loader)
+        self._keep(diameter=note)
+        self._observer.stage(Stage.ESTIMATED, note.describe())
+        return asked.with_diameter(note.diameter_A)
+
+    def settle_model(self, settings: PickerSettings, micrographs: Sequence[Micrograph]) -> PickerSettings:
+        """Settings whose model is adapted to the micrographs; the same where that is not wanted or not possible.
+
+        Raises
+        ------
+        Interrupted
+            When `should_stop` says True.
+        """
+        if not settings.adapt or settings.mode != "default":
+            return settings
+        model, home = load_model(settings.model_name), self._folder / MODEL_FOLDER
+        note = read_preparation(self._folder).adaptation
+        if note is None or not note.holds_for(settings, model):
+            if self._must_continue():
+                return settings  # the store says whether this run may go on there
+            note = adapt_model(
+                settings,
+                model,
+                micrographs,
+                home,
+                loader=self._loader,
+                observer=self._observer,
+                should_stop=self._should_stop,
+            )
+            if note is None:
+                return settings  # nothing could be read; picking is going to say why
+            self._keep(adaptation=note)
+        elif note.adapted:
+            self._observer.stage(Stage.REUSED, f"Picking with the model that was adapted before: {home}")
+        return settings.model_copy(update={"model": str(home.absolute())}) if note.adapted else settings
+
+    def _known_diameter(self, asked: RequestedSettings) -> float | None:
+        """The diameter that earlier runs in the folder have picked with, or have estimated."""
+        if has_results(self._folder) and self._existing is not Existing.REPLACE:
+            picked_with = ResultStore.open(self._folder).record.settings
+            same = (picked_with.contrast, picked_with.pixel_size_A) == (asked.contrast, asked.pixel_size_A)
+            return picked_with.diameter_A if same or self._must_continue() else None
+        note = read_preparation(self._folder).diameter
+        return note.diameter_A if note is not None and note.holds_for(asked) else None
+
+    def _must_continue(self) -> bool:
+        return self._existing is Existing.CONTINUE and has_results(self._folder)
+
+    def _keep(self, **answer: BaseModel) -> None:
+        """Write an answer into the note, beside the other one."""
+        write_note(self._folder / NOTE_FILE, read_preparation(self._folder).model_copy(update=answer))
+        _unlink(self._folder, *EARLIER_NOTES)
+
+
+def _unlink(folder: Path, *names: str) -> None:
+    try:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as err:
+        raise output_error(folder, err) from err

@@ -1,0 +1,110 @@
+"""What a front end asks the picking service for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
+from cryoemmae_plugin.run.store import Existing
+from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions
+from cryoemmae_plugin.settings import RequestedSettings
+from cryoemmae_plugin.types import Micrograph
+
+
+def file_of(micrograph: Micrograph) -> AbstractContextManager[Path]:
+    """The file of a micrograph on this host's disks."""
+    return nullcontext(micrograph.path)
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model that the run trains on its own micrographs before it picks.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the model goes. A model that is there already is used as it is.
+    name : str
+        What to call it.
+    micrographs : sequence of Micrograph
+        What to train on; no label is needed.
+    epochs : int or None
+        Passes over the training tiles; None leaves it to the recipe.
+    data : str or None
+        Where the micrographs come from, for the model's card.
+    file_of : callable
+        A context manager that gives a micrograph's file for as long as it is entered.
+    """
+
+    folder: Path
+    name: str
+    micrographs: Sequence[Micrograph]
+    epochs: int | None = None
+    data: str | None = None
+    file_of: Callable[[Micrograph], AbstractContextManager[Path]] = file_of
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the service writes itself, besides the results and the summary.
+
+    Attributes
+    ----------
+    tables : bool
+        ``picks.star`` and ``picks.csv``.
+    boxes : bool
+        An EMAN .box file for each micrograph.
+    overlays : int
+        How many micrographs to draw with their picks.
+    """
+
+    tables: bool = True
+    boxes: bool = False
+    overlays: int = 3
+
+
+NO_OUTPUTS = Outputs(tables=False, overlays=0)
+"""For a front end that writes files of its own."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run: what to pick with, where, and how.
+
+    Attributes
+    ----------
+    settings : RequestedSettings
+        What decides which particles are found; the diameter may be "auto".
+    folder : Path
+        The result folder.
+    existing : Existing
+        What to do with results that are there.
+    devices : tuple of str
+        Names as for :func:`cryoemmae_plugin.device.choose_device`; several of them take a worker each.
+    threads : int
+        CPU threads of this process; 0 leaves them as they are.
+    worker_threads : int or None
+        CPU threads of each worker, 0 shares the cores; None is `threads`.
+    compute : ComputeOptions
+        How the network computes, and how many micrographs are read ahead.
+    workers : ExecutorOptions
+        Where and by how many processes to pick.
+    own_model : OwnModel or None
+        What to train first.
+    outputs : Outputs
+        What to write.
+    """
+
+    settings: RequestedSettings
+    folder: Path
+    existing: Existing = Existing.CONTINUE
+    devices: tuple[str, ...] = ("auto",)
+    threads: int = 0
+    worker_threads: int | None = None
+    compute: ComputeOptions = AS_SUITS
+    workers: ExecutorOptions = ONE_PROCESS
+    own_model: OwnModel | None = None
+    outputs: Outputs = Outputs()

@@ -1,0 +1,239 @@
+"""One picking run, from the lock on its folder to its summary: what every front end does, done here once.
+
+A front end reads what is asked for into a :class:`RunRequest`, calls :func:`run_picking` with an observer of its own,
+and publishes the results in its own form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from filelock import BaseFileLock
+
+from cryoemmae_plugin.device import use_threads
+from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, Interrupted
+from cryoemmae_plugin.run import engine as engines
+from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory, Loader
+from cryoemmae_plugin.run.observer import Observer
+from cryoemmae_plugin.run.outputs import Totals, write_outputs
+from cryoemmae_plugin.run.overlays import overlay_is_current, write_overlay
+from cryoemmae_plugin.run.own_model import train_own_model
+from cryoemmae_plugin.run.prefetch import load
+from cryoemmae_plugin.run.preparation import Preparation
+from cryoemmae_plugin.run.request import RunRequest
+from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in
+from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.run.summary import RunCounts, RunLog, Status, write_summary
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.version import release
+
+
+@dataclass
+class Run:
+    """A run, as its observer and its finishers see it.
+
+    Attributes
+    ----------
+    request : RunRequest
+        What was asked for.
+    settings : PickerSettings
+        The settings asked for, the diameter a number.
+    micrographs, pending : sequence of Micrograph
+        All, and those that no earlier run has done.
+    engine : AnyEngine
+        What picks.
+    store : ResultStore
+        The results.
+    log : RunLog
+        Counts, failures and times so far.
+    totals : Totals or None
+        What the output files hold, once they are written.
+    """
+
+    request: RunRequest
+    settings: PickerSettings
+    micrographs: Sequence[Micrograph]
+    pending: Sequence[Micrograph]
+    engine: AnyEngine
+    store: ResultStore
+    log: RunLog = field(init=False)
+    totals: Totals | None = None
+
+    def __post_init__(self) -> None:
+        counts = RunCounts(micrographs=len(self.micrographs), skipped=len(self.micrographs) - len(self.pending))
+        self.log = RunLog(threshold=self.settings.pick_threshold, counts=counts)
+
+    @property
+    def counts(self) -> RunCounts:
+        """How the micrographs have ended so far."""
+        return self.log.counts
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why micrographs have failed."""
+        return [failure["reason"] for failure in self.log.failures]
+
+
+Finisher = Callable[[Run], None]
+"""Makes something of the results of a run that is complete, such as the files of another program."""
+
+
+def run_picking(
+    request: RunRequest,
+    micrographs: Sequence[Micrograph],
+    observer: Observer,
+    *,
+    loader: Loader = load,
+    stop: Callable[[], bool] = lambda: False,
+    engine_factory: EngineFactory | None = None,
+    finishers: Iterable[Finisher] = (),
+) -> Run:
+    """Pick micrographs into a result folder; what an earlier run has done there is not done again.
+
+    Parameters
+    ----------
+    request : RunRequest
+        What is asked for.
+    micrographs : sequence of Micrograph
+        What to pick.
+    observer : Observer
+        Hears how it goes.
+    loader : callable
+        Reads a micrograph; called in threads.
+    stop : callable
+        Asked before each micrograph, and before each step of the preparation.
+    engine_factory : callable, optional
+        Makes what picks; by default :func:`cryoemmae_plugin.run.engine.build_engine`.
+    finishers : iterable of callable
+        Called in order once the output files of a complete run are written, while the folder is still locked.
+
+    Returns
+    -------
+    Run
+        The complete run. Micrographs may have failed: see its counts.
+
+    Raises
+    ------
+    Interrupted
+        When `stop` says True. What is done is stored, and the same request goes on from there.
+    CryoemmaeError
+        When the run cannot go on.
+    """
+    make_engine = engine_factory or engines.build_engine
+    if stop():
+        raise Interrupted("stopped before the first micrograph")
+    use_threads(request.threads)
+    with alone_in(request.folder, request.existing) as lock:
+        settings, engine = _settle(request, micrographs, observer, loader, stop, make_engine)
+        with _open_store(request, settings, engine, lock) as store:
+            run = Run(request, settings, micrographs, store.pending(micrographs), engine, store)
+            _Session(run, observer, loader, stop, finishers).complete()
+    return run
+
+
+def _settle(
+    request: RunRequest,
+    micrographs: Sequence[Micrograph],
+    observer: Observer,
+    loader: Loader,
+    stop: Callable[[], bool],
+    make_engine: EngineFactory,
+) -> tuple[PickerSettings, AnyEngine]:
+    """The settings of the run, and what picks: with the model asked for, trained, or adapted to the micrographs."""
+    preparation = Preparation(request.folder, request.existing, loader=loader, observer=observer, should_stop=stop)
+    settings = chosen = preparation.settle_diameter(request.settings, micrographs)
+    if request.own_model is not None:
+        chosen = train_own_model(request.own_model, settings, request.devices, observer, stop)
+    engine = make_engine(chosen, request)  # a missing device shows before a minute is spent on adapting
+    adapted = preparation.settle_model(chosen, micrographs)
+    if stop():
+        raise Interrupted("stopped before the first micrograph")
+    return settings, engine if adapted == chosen else make_engine(adapted, request)
+
+
+def _open_store(request: RunRequest, settings: PickerSettings, engine: AnyEngine, lock: BaseFileLock) -> ResultStore:
+    record = RunRecord(
+        version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
+    )
+    return ResultStore.create(request.folder, record, existing=request.existing, lock=lock)
+
+
+class _Session:
+    """The loop over the micrographs of a run, and what follows it."""
+
+    def __init__(
+        self, run: Run, observer: Observer, loader: Loader, stop: Callable[[], bool], finishers: Iterable[Finisher]
+    ) -> None:
+        self._run, self._observer, self._loader, self._stop = run, observer, loader, stop
+        self._finishers = finishers
+
+    def complete(self) -> None:
+        """Pick what is pending, write the outputs, and say how it went, whatever the end is."""
+        try:
+            self._summarise("running")
+            self._observer.ready(self._run)
+            self._pick()
+            self._write_outputs()
+            for finish in self._finishers:
+                finish(self._run)
+            self._summarise("done")
+            self._observer.done(self._run)
+        except (Interrupted, KeyboardInterrupt):
+            self._write_outputs()
+            self._summarise("interrupted")
+            self._observer.done(self._run)
+            raise
+        except BaseException:
+            with suppress(CryoemmaeError):
+                self._summarise("failed")
+            raise
+
+    def _pick(self) -> None:
+        run = self._run
+        illustrated = {micrograph.uid for micrograph in run.micrographs[: run.request.outputs.overlays]}
+        for outcome in self._outcomes():
+            picks = run.log.add(outcome)
+            if outcome.result is not None and outcome.micrograph.uid in illustrated:
+                self._draw(outcome.micrograph)
+            self._observer.micrograph(run, outcome, picks)
+
+    def _outcomes(self) -> Iterator[MicrographResult]:
+        """What becomes of each micrograph: read by this process, or by workers."""
+        run, jobs = self._run, self._run.request.compute.jobs
+        if isinstance(run.engine, Engine):
+            return run.engine.pick(run.pending, run.store, jobs=jobs, should_stop=self._stop, loader=self._loader)
+        if self._loader is not load:
+            _check_in_sight(run.pending)
+        return run.engine.pick(run.pending, run.store, jobs=jobs, should_stop=self._stop)
+
+    def _write_outputs(self) -> None:
+        run, outputs = self._run, self._run.request.outputs
+        if outputs.tables:
+            run.totals = write_outputs(run.store, run.log.threshold, boxes=outputs.boxes)
+        for micrograph in run.micrographs[: outputs.overlays]:
+            stored = run.store.path_of(micrograph.uid).exists()
+            if stored and not overlay_is_current(run.store, micrograph.uid, run.log.threshold):
+                self._draw(micrograph)
+
+    def _draw(self, micrograph: Micrograph) -> None:
+        try:
+            write_overlay(self._run.store, micrograph.uid, self._run.log.threshold)
+        except ImageError as err:
+            self._observer.warning(f"No overlay: {err}")
+
+    def _summarise(self, status: Status) -> None:
+        run = self._run
+        write_summary(run.store.folder, run.store.record, run.log, run.totals, status, str(run.engine.device))
+
+
+def _check_in_sight(micrographs: Sequence[Micrograph]) -> None:
+    """Workers read files themselves: a loader that brings them from elsewhere does not help them."""
+    unseen = [micrograph.path for micrograph in micrographs if not micrograph.path.is_file()]
+    if unseen:
+        raise InputError(
+            f"{unseen[0]}: not in sight here ({len(unseen)} of {len(micrographs)} micrographs), and workers read files "
+            "themselves; pick where the files are mounted, or in one process"
+        )

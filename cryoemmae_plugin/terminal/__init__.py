@@ -1,0 +1,1 @@
+"""What the three command lines share: messages, options from settings, and how a command ends."""

@@ -1,0 +1,72 @@
+"""How a command of any of the three programs runs and ends: one message and one exit status for whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, UnknownCommandError
+from pydantic import ValidationError
+
+from cryoemmae_plugin.errors import CryoemmaeError, ParameterNames, render
+from cryoemmae_plugin.log import library_log
+from cryoemmae_plugin.memory import use_huge_pages
+from cryoemmae_plugin.run.stop import raise_on_signals
+from cryoemmae_plugin.settings import settings_error
+from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.console import Reporter
+from cryoemmae_plugin.terminal.options import OPTIONS
+
+DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "CRYOEMMAE_DEBUG"
+
+
+def run_app(app: App, argv: Sequence[str] | None = None) -> int:
+    """Run a command line with the commands of `app`: every end becomes a message and an exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        The words; by default those that the program was started with.
+
+    Returns
+    -------
+    int
+        See :mod:`cryoemmae_plugin.terminal.exits`.
+    """
+    use_huge_pages()
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG_FLAG in tokens or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+    tokens = [token for token in tokens if token != DEBUG_FLAG]
+    reporter = Reporter()
+    try:
+        with raise_on_signals(), library_log(reporter.warn, reporter.say, debug=debug):
+            command, bound, *_ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+            return int(command(*bound.args, **bound.kwargs) or exits.ALL_DONE)
+    except CycloptsError as err:
+        named = [] if isinstance(err, UnknownCommandError) else tokens[:1]
+        reporter.error(f"{usage_of(err)}\nSee: {' '.join([app.name[0], *named, '--help'])}")
+        return exits.USAGE
+    except (Exception, KeyboardInterrupt) as err:
+        if debug:
+            reporter.warn(traceback.format_exc())
+        if isinstance(err, KeyboardInterrupt):
+            reporter.warn("Interrupted.")
+        else:
+            reporter.error(message_of(err, OPTIONS, hint="" if debug else f" Run it again with {DEBUG_FLAG}."))
+        return exits.status_of(err)
+
+
+def message_of(err: Exception, names: ParameterNames, hint: str = "") -> str:
+    """What to say about an error: its own message where it was foreseen."""
+    if isinstance(err, CryoemmaeError):
+        return render(err, names)
+    return f"unexpected {type(err).__name__}: {err}.{hint} Please report what it shows."
+
+
+def usage_of(err: CycloptsError) -> str:
+    """What is wrong with a command line, in a sentence."""
+    if isinstance(err.__cause__, ValidationError):
+        return render(settings_error(err.__cause__), OPTIONS)
+    return str(err)

@@ -1,0 +1,62 @@
+"""Options that come from a settings object: one field, one option, with the field's own help and default.
+
+Help lists them in groups, those that most users need first.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+from pydantic import create_model
+
+from cryoemmae_plugin.compute import ComputeOptions
+from cryoemmae_plugin.errors import ParameterNames
+from cryoemmae_plugin.run.workers.options import ExecutorOptions
+from cryoemmae_plugin.settings import RequestedSettings
+
+PICKING = Group("Picking", sort_key=1)
+INPUT_OUTPUT = Group("Input and output", sort_key=2)
+DEVICE = Group("Device", sort_key=3)
+PROCESSES = Group("Several processes", sort_key=4)
+SLURM = Group("SLURM", sort_key=5)
+
+
+def option_name(field: str) -> str:
+    """The option of a settings field: ``diameter_A`` is ``diameter``, since the unit stands in its help."""
+    return field.removesuffix("_A").replace("_", "-")
+
+
+def _assign(option: str, value: str) -> str:
+    """A switch, or an option with its value."""
+    switches = {"yes": option, "no": option.replace("--", "--no-", 1)}
+    return switches.get(value, f"{option} {value}")
+
+
+OPTIONS = ParameterNames(spell=lambda field: f"--{option_name(field)}", assign=_assign)
+"""Settings as options of a command line."""
+
+
+def _in_groups() -> type[ExecutorOptions]:
+    """The options about workers, those about SLURM in a group of their own."""
+    fields: dict[str, Any] = {
+        name: (Annotated[field.annotation, Parameter(group=SLURM)], copy.copy(field))
+        for name, field in ExecutorOptions.model_fields.items()
+        if name.startswith("slurm_")
+    }
+    return create_model("ExecutorOptions", __base__=ExecutorOptions, **fields)
+
+
+def _parameter(group: Group) -> Parameter:
+    return Parameter(name="*", name_transform=option_name, group=group)
+
+
+SettingsOptions = Annotated[RequestedSettings, _parameter(PICKING)]
+ComputeChoice = Annotated[ComputeOptions, _parameter(DEVICE)]
+if TYPE_CHECKING:
+    WorkerOptions = Annotated[ExecutorOptions, _parameter(PROCESSES)]
+else:
+    WorkerOptions = Annotated[_in_groups(), _parameter(PROCESSES)]
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+"""A bare switch, without a --no- form."""

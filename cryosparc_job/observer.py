@@ -1,0 +1,107 @@
+"""How a picking run shows in the log of a job in CryoSPARC, and on the terminal that started it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.engine import Loader
+from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.service import Run
+from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.terminal.options import OPTIONS
+from cryosparc_job import messages
+from cryosparc_job.job import ExternalJob
+from cryosparc_job.particles import ParticlesOutput
+from cryosparc_job.preflight import Prepared
+from cryosparc_job.slots import spread
+
+logger = logging.getLogger(__name__)
+
+
+class CryosparcObserver(Observer):
+    """Writes into the job's log, draws some micrographs, and saves particles on the way.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        What is picked.
+    job : ExternalJob
+        The job in CryoSPARC.
+    particles : ParticlesOutput
+        Receives what is picked.
+    loader : callable
+        Reads a micrograph that is to be drawn.
+    tell : callable
+        Takes lines for the terminal.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        job: ExternalJob,
+        particles: ParticlesOutput,
+        loader: Loader,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._job, self._particles, self._loader, self._tell = job, particles, loader, tell
+        self._output = prepared.request.output
+        count = prepared.request.overlays
+        self._shown = {exposure.key for exposure in spread(prepared.exposures, count)} if count else set()
+        self._progress = messages.Progress(0)
+
+    def stage(self, stage: Stage, text: str) -> None:
+        """One line."""
+        self._job.log(OPTIONS(text))
+        self._tell(OPTIONS(text))
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Write over the line of progress."""
+        line = f"{task}  {messages.bar(done, total)}  {done} / {total}   {note}".rstrip()
+        self._job.progress(line, now=done == total)
+
+    def ready(self, run: Run) -> None:
+        """Say what picks, and what is done already."""
+        self._job.log(messages.engine(run.engine))
+        self._job.checkpoint()
+        self._particles.begin(run)
+        if run.counts.skipped:
+            line = (
+                f"{run.counts.skipped} micrographs were picked before and are kept, {len(run.pending)} remain to pick."
+            )
+            self._job.log(line)
+        self._progress = messages.Progress(len(run.pending))
+
+    def micrograph(self, run: Run, outcome: MicrographResult, picks: int) -> None:
+        """Say how far picking has come; save and show on the way."""
+        if outcome.result is None:
+            self._job.log(f"Left out: {outcome.reason}", "warning")
+        else:
+            self._particles.add(outcome.micrograph.uid, outcome.result.picks)
+            if outcome.micrograph.uid in self._shown:
+                self._show(run, outcome)
+        line = self._progress.advance(picks)
+        self._tell(line)
+        self._job.progress(line, now=self._progress.done == self._progress.total)
+        self._particles.save_now_and_then()
+
+    def warning(self, text: str) -> None:
+        """One line, marked as a warning."""
+        self._job.log(text, "warning")
+
+    def _show(self, run: Run, outcome: MicrographResult) -> None:
+        """Draw the picks of a micrograph into the job's log."""
+        assert outcome.result is not None
+        result, threshold = outcome.result, run.log.threshold
+        try:
+            loaded = self._loader(outcome.micrograph)
+        except ImageError as err:
+            logger.warning("no overlay: %s", err)
+            return
+        picks, diameter_px = result.picks.above(threshold), run.settings.diameter_A / result.pixel_size_A
+        name = outcome.micrograph.path.name
+        picture = png_bytes(draw_overlay(loaded.image, picks, diameter_px, threshold, name))
+        self._job.plot(picture, f"{len(picks)} picks in {name[-80:]}")
+        self._job.show(self._output, picture)

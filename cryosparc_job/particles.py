@@ -1,0 +1,126 @@
+"""The particles output of a job: what is picked so far, saved on the way and at the end."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from cryoemmae_plugin.run.service import Run
+from cryoemmae_plugin.types import Picks
+from cryosparc_job import figures
+from cryosparc_job.job import ExternalJob
+from cryosparc_job.preflight import Prepared
+from cryosparc_job.slots import Exposure, ParticleRows
+
+FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
+"""Seconds to the first save of what is there so far; each next one after twice the time, up to the longest."""
+
+
+class ParticlesOutput:
+    """Counts picks as they come, and makes the output of them.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        What is picked.
+    job : ExternalJob
+        The job in CryoSPARC.
+    rows : ParticleRows
+        Makes the rows.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        Picks of each micrograph that is done.
+    saved : int
+        Particles in the output now.
+    """
+
+    def __init__(self, prepared: Prepared, job: ExternalJob, rows: ParticleRows) -> None:
+        self._prepared, self._job, self._rows = prepared, job, rows
+        self._scores = figures.ScoreHistogram()
+        self._run: Run | None = None
+        self.counts: dict[str, int] = {}
+        self.saved = 0
+        self._pause, self._next = FIRST_SAVE_S, float("inf")
+
+    @property
+    def done(self) -> int:
+        """Micrographs that the run has told of as done."""
+        counts = None if self._run is None else self._run.counts
+        return 0 if counts is None else counts.skipped + counts.picked + counts.empty
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why micrographs have failed."""
+        return () if self._run is None else tuple(self._run.reasons)
+
+    @property
+    def median(self) -> float:
+        """Median number of picks of a micrograph."""
+        return statistics.median(self.counts.values())
+
+    def begin(self, run: Run) -> None:
+        """Count what earlier runs have picked."""
+        self._run = run
+        self._pause, self._next = FIRST_SAVE_S, time.monotonic() + FIRST_SAVE_S
+        pending = {micrograph.uid for micrograph in run.pending}
+        for micrograph in run.micrographs:
+            if micrograph.uid not in pending:
+                self.add(micrograph.uid, run.store.load(micrograph.uid).picks)
+
+    def add(self, uid: str, picks: Picks) -> None:
+        """Count one micrograph; `picks` are all its candidates."""
+        assert self._run is not None
+        self.counts[uid] = len(picks.above(self._run.log.threshold))
+        self._scores.add(picks.score)
+
+    def save_now_and_then(self) -> None:
+        """Save, if it is time to."""
+        if time.monotonic() >= self._next:
+            self._pause = min(2 * self._pause, LONGEST_SAVE_S)
+            self._next = time.monotonic() + self._pause
+            self.save()
+
+    def save(self) -> int:
+        """Save the picks of all that is done; the number of micrographs in them."""
+        if self._run is None:
+            return 0
+        dataset = self._rows.build(self._prepared.exposures, self._picks_of, self._run.settings.diameter_A / 2)
+        self._job.save(self._prepared.request.output, dataset)
+        self.saved = len(dataset)
+        return len(self.counts)
+
+    def catch_up(self) -> None:
+        """Count what was stored, but not told of, when the run broke off."""
+        if self._run is None:
+            return
+        for micrograph in self._run.micrographs:
+            if micrograph.uid not in self.counts and self._run.store.holds(micrograph):
+                self.add(micrograph.uid, self._run.store.load(micrograph.uid).picks)
+
+    def plot(self) -> None:
+        """Show the figures of a finished run."""
+        assert self._run is not None
+        self._job.plot(
+            figures.score_figure(self._scores, self._run.log.threshold), "Figures of merit of all candidates"
+        )
+        self._job.plot(figures.picks_figure(list(self.counts.values())), "Picks per micrograph")
+        known = [e for e in self._prepared.exposures if e.defocus_A is not None and e.key in self.counts]
+        if known:
+            density = [self.counts[e.key] / _area(e) for e in known]
+            figure = figures.defocus_figure([e.defocus_A or 0.0 for e in known], density)
+            self._job.plot(figure, "Pick density against defocus")
+
+    def _picks_of(self, exposure: Exposure) -> tuple[Picks, float] | None:
+        assert self._run is not None
+        if exposure.key not in self.counts:
+            return None
+        result = self._run.store.load(exposure.key)
+        return result.picks.above(self._run.log.threshold), result.pixel_size_A
+
+
+def _area(exposure: Exposure) -> float:
+    """Area of a micrograph in (0.1 µm)²."""
+    ny, nx = exposure.shape
+    return ny * nx * (exposure.pixel_size_A / 1000) ** 2

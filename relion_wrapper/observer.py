@@ -1,0 +1,62 @@
+"""How a picking run shows in a job's run.out and run.err."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.service import Run
+from cryoemmae_plugin.run.stream import MicrographResult
+from relion_wrapper.arguments import PARAMETERS
+from relion_wrapper.progress import ProgressBar, StageBars, say, say_in_ascii, warn
+
+
+class RelionObserver(Observer):
+    """Writes lines and bars as RELION's own jobs do.
+
+    Parameters
+    ----------
+    in_mics : Path
+        Micrographs STAR.
+    """
+
+    def __init__(self, in_mics: Path) -> None:
+        self._in_mics, self._stages = in_mics, StageBars()
+        self._bar: ProgressBar | None = None
+        self._done = 0
+
+    def stage(self, stage: Stage, text: str) -> None:
+        """One line."""
+        say_in_ascii(PARAMETERS(text))
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Move the bar of the task."""
+        self._stages.show(task, done, total)
+
+    def ready(self, run: Run) -> None:
+        """Say what is picked with what, and begin the bar."""
+        say(f"Picking particles of {run.settings.diameter_A:g} Angstrom in {self._in_mics}")
+        say(f"Model {run.engine.model_name} on {run.engine.device}")
+        if run.counts.skipped:
+            say(f"{run.counts.skipped} of {run.counts.micrographs} micrographs are done already")
+        if run.pending:
+            self._bar = ProgressBar(f"Autopicking {len(run.pending)} micrographs", len(run.pending))
+        else:
+            say("No new micrographs to do")
+
+    def micrograph(self, run: Run, outcome: MicrographResult, picks: int) -> None:
+        """Move the bar; say why a micrograph is left out."""
+        self._done += 1
+        if outcome.reason is not None:
+            warn(f"WARNING: skipped {outcome.reason}")
+        if self._bar is not None:
+            self._bar.show(self._done)
+
+    def warning(self, text: str) -> None:
+        """One line for run.err."""
+        warn(f"WARNING: {text}")
+
+    def done(self, run: Run) -> None:
+        """Say where the time went."""
+        if run.log.profile.micrographs:
+            say(run.log.profile.line())
