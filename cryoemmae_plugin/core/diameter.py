@@ -46,7 +46,7 @@ MASK_RADIUS = 0.8
 """Radius of the averages, in diameters: the particle may be longer than it seems."""
 EXTENT_WEIGHT = 0.7
 """Weight of the averages' extent beside the diameter at which the head is surest, in the logarithm."""
-WAY_OUT = "measure a few particles and give their longest extent, in Å, with --diameter"
+REMEDY = "measure a few particles and give their longest extent, in Å, with $diameter_A"
 
 
 @dataclass(frozen=True)
@@ -151,14 +151,19 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
     peak = _find_peak(confidence)
     if peak is None or particles[peak] < LEAST_PARTICLES or total[peak] < LEAST_CONFIDENCE * particles[peak]:
         raise CannotTellError(
-            f"--diameter auto: no particles stand out in {_count(scans)}, at any size from {SIZES_A[0]:.0f} "
-            f"to {SIZES_A[-1]:.0f} Å; {WAY_OUT}. For particles lighter than the ice, --contrast bright"
+            f"no particles stand out in {_count(scans)}, at any size from {SIZES_A[0]:.0f} to {SIZES_A[-1]:.0f} Å",
+            setting="diameter_A",
+            value="auto",
+            remedy=(REMEDY, "give $contrast=bright where particles are lighter than the ice"),
         )
     looked = np.flatnonzero(np.isfinite(confidence))
     if peak in (looked[0], looked[-1]):
         raise CannotTellError(
-            f"--diameter auto: the particles seem to be {'smaller' if peak == looked[0] else 'larger'} than "
-            f"{SIZES_A[peak]:.0f} Å, beyond what can be looked at in these micrographs; {WAY_OUT}"
+            f"the particles seem to be {'smaller' if peak == looked[0] else 'larger'} than {SIZES_A[peak]:.0f} Å, "
+            "beyond what can be seen in these micrographs",
+            setting="diameter_A",
+            value="auto",
+            remedy=REMEDY,
         )
     return DiameterEstimate(
         diameter_A=float(SIZES_A[peak] * STEP ** _vertex(confidence[peak - 1 : peak + 2]) / SEEN_TOO_LARGE),

@@ -123,10 +123,13 @@ class Picker:
             raise ImageError("some pixels are not finite numbers; write the image anew, or put the mean in their place")
         if least == most:
             raise ImageError(f"every pixel is {least:g}: there is no image to pick")
-        given = f"--diameter {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
+        given = f"$diameter_A {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
         if diameter_px > min(image.shape):
             raise SettingsError(
-                f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y); check both"
+                f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)",
+                setting="diameter_A",
+                value=self._settings.diameter_A,
+                remedy="check diameter and pixel size",
             )
         if self._settings.mode == "paper":
             least_px = LEAST_CELLS * self._model.encoder.config.patch_px * max(image.shape) / PAPER_GRID_PX
@@ -136,7 +139,10 @@ class Picker:
         if diameter_px < least_px:
             raise SettingsError(
                 f"{given}, too small for a micrograph of {image.shape[1]} x {image.shape[0]} px (x × y): at least "
-                f"{least_px:.1f} px; check both (in Å, not in nm)"
+                f"{least_px:.1f} px",
+                setting="diameter_A",
+                value=self._settings.diameter_A,
+                remedy="check diameter and pixel size (in Å, not in nm)",
             )
 
 
@@ -150,12 +156,13 @@ def load_head(model: Model) -> Head:
     """
     if f"{PREFIX}version" not in model.arrays or model.card.encoder.patch_px != CELL_PX:
         raise ModelError(
-            f"{model.card.name}: has no head, which default mode needs; use --mode paper or another --model"
+            f"{model.card.name}: has no head, which default mode needs",
+            remedy=("use $mode=paper", "choose another $model"),
         )
     try:
         return Head.from_arrays(model.arrays)
     except (RuntimeError, KeyError) as err:
         raise ModelError(
-            f"{model.card.name}: cannot be used in default mode ({err}); train it again with this release, "
-            "or choose another --model"
+            f"{model.card.name}: cannot be used in default mode ({err})",
+            remedy=("train it again with this release", "choose another $model"),
         ) from err

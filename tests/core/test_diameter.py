@@ -123,7 +123,7 @@ def test_the_particle_is_measured_not_the_contamination_beside_it(head: Head) ->
 
 
 def test_empty_ice_is_told_from_particles(head: Head) -> None:
-    with pytest.raises(CannotTellError, match=r"no particles stand out in 1 micrograph.*--diameter"):
+    with pytest.raises(CannotTellError, match=r"no particles stand out in 1 micrograph.*diameter_A"):
         estimate(head, "barrel", 180.0, n_particles=0)
 
 
@@ -131,7 +131,7 @@ def test_frames_too_small_for_any_size_are_no_reason_to_guess(head: Head) -> Non
     noise = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
     scan = scan_sizes(noise, 1.0, head)
     assert np.isnan(scan.confidence).all()
-    with pytest.raises(CannotTellError, match="--diameter"):
+    with pytest.raises(CannotTellError, match="diameter_A"):
         estimate_diameter([scan])
 
 

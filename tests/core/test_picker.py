@@ -150,7 +150,7 @@ def test_an_image_with_numbers_that_are_not_finite_is_refused() -> None:
 
 
 def test_a_particle_larger_than_the_micrograph_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"--diameter 1000 is 333\.3 px .* larger than the micrograph of 200 x 100"):
+    with pytest.raises(SettingsError, match=r"diameter_A 1000 is 333\.3 px .* larger than the micrograph of 200 x 100"):
         shipped(1000.0).pick(np.random.default_rng(0).normal(size=(100, 200)).astype(np.float32), 3.0)
 
 
@@ -162,7 +162,7 @@ def test_a_particle_too_small_to_be_seen_is_refused(mode: str) -> None:
 
 def test_a_diameter_in_nanometres_does_not_fill_the_memory() -> None:
     image = np.random.default_rng(0).normal(size=(4096, 5000)).astype(np.float32)
-    with pytest.raises(SettingsError, match=r"--diameter 10 is 10.0 px .* 5000 x 4096 px .*: at least 10.9 px; .* nm"):
+    with pytest.raises(SettingsError, match=r"diameter_A 10 is 10.0 px .* 5000 x 4096 px .*: at least 10.9 px; .* nm"):
         shipped(10.0).pick(image, 1.0)
 
 

@@ -66,7 +66,7 @@ def test_memory_that_runs_out_in_the_middle_loses_no_tile() -> None:
 
 def test_no_memory_for_a_single_tile_says_so_with_a_way_out() -> None:
     hungry = Hungry(enough=0)
-    with pytest.raises(DeviceError, match=r"no GPU memory left.*--gpu-memory"):
+    with pytest.raises(DeviceError, match=r"no GPU memory left.*gpu_memory"):
         TileEncoder(hungry, batch=4)(TILES)
     assert hungry.asked == [4, 2, 1]
 

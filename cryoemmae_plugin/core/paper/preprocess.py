@@ -136,8 +136,10 @@ def normalise_locally(image: Tensor, diameter_px: int) -> Tensor:
     ny, nx = image.shape
     if not MIN_STATISTICS_PX <= diameter_px <= min(ny, nx):
         raise SettingsError(
-            f"--diameter is {diameter_px} pixels of a {nx} x {ny} micrograph: it must lie between {MIN_STATISTICS_PX} "
-            "pixels and the shorter side; check the diameter and the pixel size"
+            f"$diameter_A is {diameter_px} pixels of a {nx} x {ny} micrograph: it must lie between "
+            f"{MIN_STATISTICS_PX} pixels and the shorter side",
+            setting="diameter_A",
+            remedy="check the diameter and the pixel size",
         )
     window = torch.fft.rfft2(_window(diameter_px, image)).conj_physical_()
     centred = image - image.mean()  # the deviation does not change, its rounding error does
