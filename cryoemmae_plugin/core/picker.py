@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Picks
-from cryoemmae_plugin.weights import Model
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.weights import Model
 
 LEAST_CELLS = 2
 """A particle smaller than so many of the model's cells cannot be seen."""
