@@ -121,6 +121,7 @@ def test_a_value_that_is_no_number_is_named_with_its_line(value: str) -> None:
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from(" '\"#_\t$;"), max_size=30)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, NAMES), min_size=1))
 def test_what_is_written_is_read_again(rows: list[tuple[str, str]]) -> None:
     def survives(text: str) -> bool:  # a text with both quotation marks at the ends of words has no form in STAR
@@ -205,7 +206,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PIECES, max_size=30).map("".join).map(str.encode) | st.binary(max_size=200))
 def test_no_content_makes_the_reader_fail_otherwise(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.star").write_bytes(content)

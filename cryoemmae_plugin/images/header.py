@@ -19,6 +19,10 @@ UNSET_PIXEL_SIZE_A = 1.0
 """What programs write into a header when they do not know the pixel size."""
 
 
+class StackError(ImageError):
+    """A file holds a movie or a stack, not one micrograph."""
+
+
 @dataclass(frozen=True)
 class ImageHeader:
     """Shape, type and pixel size of a stored image.

@@ -25,6 +25,9 @@ READABLE_SUFFIXES = (
 )
 """Suffixes of the files that can be read, in lower case."""
 
+MAX_PIXEL_VALUE = 1e15
+"""Larger values are damage; their squares would no longer fit float32."""
+
 DECODING_ERRORS = (
     OSError,
     EOFError,
@@ -125,6 +128,11 @@ def _check_content(path: Path, image: NDArray[np.float32]) -> None:
         bad = image.size - int(np.isfinite(image).sum())
         raise ImageError(
             f"{path}: {bad} of {image.size} pixels are NaN or infinite; "
+            "repeat the motion correction or leave the file out"
+        )
+    if max(-low, high) > MAX_PIXEL_VALUE:
+        raise ImageError(
+            f"{path}: pixels lie between {low:g} and {high:g}, which no camera records; "
             "repeat the motion correction or leave the file out"
         )
     if low == high:

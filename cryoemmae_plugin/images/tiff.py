@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.images.decoding import decode
 from cryoemmae_plugin.images.grey import to_grey
 from cryoemmae_plugin.images.header import (
     MAX_PIXEL_SIZE_A,
     MIN_PIXEL_SIZE_A,
     ImageHeader,
+    StackError,
     check_shape,
     square_pixel_size,
 )
 
 SUFFIXES = (".tif", ".tiff")
+UNCOMPRESSED = 1
 
 ANGSTROM_PER_RESOLUTION_UNIT = {2: 2.54e8, 3: 1e8}
 """The standard's units: inch and centimetre."""
@@ -50,7 +53,7 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
     """Read the one page of a TIFF file, shape (ny, nx); colours become grey."""
     with TiffFile(path) as tiff:
         page = _only_page(path, tiff)
-        pixels = page.asarray()
+        pixels = page.asarray() if page.compression == UNCOMPRESSED else decode(path)
         return to_grey(np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels)
 
 
@@ -59,7 +62,7 @@ def _only_page(path: Path, tiff: TiffFile) -> TiffPage:
     images = (tiff.imagej_metadata or {}).get("images", 1)
     pages = max(len(tiff.pages), images if isinstance(images, int) else 1)
     if pages != 1:
-        raise ImageError(f"{path}: holds {pages} pages, not one; pick on motion-corrected micrographs, one a file")
+        raise StackError(f"{path}: holds {pages} pages, not one; pick on motion-corrected micrographs, one a file")
     page = tiff.pages.first
     check_shape(path, (page.imagelength, page.imagewidth))
     if page.axes not in ("YX", "YXS", "SYX") or page.samplesperpixel > 4:
