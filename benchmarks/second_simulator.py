@@ -74,7 +74,7 @@ def render_junk(kind: str, seed: int, diameter_A: float = 300.0) -> Rendered:
     return Rendered(_as_image(image, rng), np.zeros((0, 2)), diameter)
 
 
-# --- shadows of particles: (distance from the middle in radii, angle) to darkness, zero from 1 on ------------------------
+# --- shadows of particles: (distance from the middle in radii, angle) to darkness, zero from 1 on ---
 
 
 def _chord(r: Image, radius: float) -> Image:
@@ -159,7 +159,7 @@ def _scatter(count: int, shape: tuple[int, int], diameter: float, rng: np.random
     return np.array(places).reshape(-1, 2)
 
 
-# --- lens, noise, detector ----------------------------------------------------------------------------------------------
+# --- lens, noise, detector ---
 
 
 def _through_lens(shadow: Image, defocus_um: float, amplitude: float) -> Image:
@@ -195,7 +195,7 @@ def _as_image(image: Image, rng: np.random.Generator) -> NDArray[np.float32]:
     return np.asarray(image * rng.uniform(3, 80) + rng.uniform(200, 9000), np.float32)
 
 
-# --- junk: (shape, diameter, generator) to darkness ---------------------------------------------------------------------
+# --- junk: (shape, diameter, generator) to darkness ---
 
 
 def _cells(shape: tuple[int, int], spacing: float, rng: np.random.Generator) -> tuple[Image, NDArray[np.intp], Image]:

@@ -64,8 +64,9 @@ class Features:
 
     @property
     def inside_cells(self) -> Tensor:
-        """Cells all of whose pixels are inside, shape as of `cells`, bool."""
-        return whole_cells(self.inside, *self.cells.shape[-2:])
+        """Cells of the head all of whose pixels are inside, bool."""
+        rows, columns = (n // CELL_PX for n in self.pixels.shape[-2:])
+        return whole_cells(self.inside, rows, columns)
 
 
 def pick_default(
@@ -164,10 +165,11 @@ def extract_features(flattened: FlattenedMicrograph, model: PickingModel, timer:
     with timer.step("locate"):
         sigmas = match_templates(pixels, valid, diameter_px).sigmas
     with timer.step("encode"):
+        patch_px = model.encoder.config.patch_px
         tokens = embed_any_size(pixels, model.encoder, model.mean, model.std)
     with timer.step("cluster"):
-        cluster = particle_cluster_map(tokens, valid, model.centroids, model.particle_cluster, CELL_PX)
-    layers = head_inputs(pixels, sigmas, tokens, cluster)
+        cluster = particle_cluster_map(tokens, valid, model.centroids, model.particle_cluster, patch_px)
+    layers = head_inputs(pixels, sigmas, tokens, cluster, patch_px)
     return Features(*layers, away_from_smear(valid, SMEAR_DISTANCE * diameter_px), sigmas)
 
 

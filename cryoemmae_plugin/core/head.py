@@ -19,7 +19,7 @@ PREFIX = "head."
 VERSION = 2
 """Raised whenever the head's inputs or layers change, so that older tensors are refused."""
 CELL_PX = 4
-"""Grid pixels per cell of the head, as of the encoders that it reads."""
+"""Grid pixels per cell of the head; the encoder's patches are as large, or a whole multiple of it."""
 PIXEL_LAYERS = 2
 """Flattened pixels, matched filter."""
 CLUSTER_LAYERS = 1
@@ -132,7 +132,8 @@ class Head(nn.Module):
         Parameters
         ----------
         pixels : Tensor, shape (batch, PIXEL_LAYERS, CELL_PX * rows, CELL_PX * columns)
-        cells : Tensor, shape (batch, CLUSTER_LAYERS + embed_dim, rows, columns)
+        cells : Tensor, shape (batch, CLUSTER_LAYERS + embed_dim, rows / n, columns / n)
+            Where the encoder's patches are n cells wide.
         inside : Tensor, shape (batch, rows, columns)
             Not 0 where there is image: these cells say what the micrograph shows.
 
@@ -142,7 +143,10 @@ class Head(nn.Module):
         offset : Tensor, shape (batch, 2, rows, columns)
             From the cell's centre to the particle's, x and y, in cells.
         """
-        near = self.body(self.stem(pixels) + self.cells(cells))
+        fine, coarse = self.stem(pixels), self.cells(cells)
+        if coarse.shape != fine.shape:
+            coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
+        near = self.body(fine + coarse)
         out = self.out(self.tail(self.context(near, inside)))
         return out[:, 0], out[:, 1:]
 
@@ -191,7 +195,9 @@ class Head(nn.Module):
         return head.eval().requires_grad_(False)
 
 
-def head_inputs(pixels: Tensor, sigmas: Tensor, tokens: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
+def head_inputs(
+    pixels: Tensor, sigmas: Tensor, tokens: Tensor, cluster: Tensor, patch_px: int = CELL_PX
+) -> tuple[Tensor, Tensor]:
     """Stack what the head reads, both for a batch of one.
 
     Parameters
@@ -202,17 +208,19 @@ def head_inputs(pixels: Tensor, sigmas: Tensor, tokens: Tensor, cluster: Tensor)
         Embedding.
     cluster : Tensor, shape (rows, columns)
         Share of the particle clusters, 0 to 1.
+    patch_px : int
+        Grid pixels per token.
 
     Returns
     -------
-    pixels : Tensor, shape (1, PIXEL_LAYERS, CELL_PX * rows, CELL_PX * columns)
+    pixels : Tensor, shape (1, PIXEL_LAYERS, patch_px * rows, patch_px * columns)
         0 beyond the frame.
     cells : Tensor, shape (1, CLUSTER_LAYERS + embed_dim, rows, columns)
     """
-    rows, columns = cluster.shape
+    rows, columns = (n * patch_px for n in cluster.shape)
     height, width = pixels.shape
     fine = torch.stack([pixels, sigmas.clamp(*RESPONSE_LIMITS) / RESPONSE_SCALE])
-    fine = F.pad(fine, (0, columns * CELL_PX - width, 0, rows * CELL_PX - height))
+    fine = F.pad(fine, (0, columns - width, 0, rows - height))
     coarse = torch.cat([(2 * cluster - 1)[None], tokens.permute(2, 0, 1)])
     return fine[None], coarse[None]
 

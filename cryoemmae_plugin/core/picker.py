@@ -156,7 +156,7 @@ def load_head(model: Model) -> Head:
     ModelError
         If it has none, or one of another release.
     """
-    if f"{PREFIX}version" not in model.arrays or model.card.encoder.patch_px != CELL_PX:
+    if f"{PREFIX}version" not in model.arrays or model.card.encoder.patch_px % CELL_PX:
         raise ModelError(
             f"{model.card.name}: has no head, which default mode needs",
             remedy=("use $mode=paper", "choose another $model"),

@@ -48,7 +48,7 @@ class Example:
     Attributes
     ----------
     pixels : Tensor, shape (PIXEL_LAYERS, CELL_PX * rows, CELL_PX * columns), float16
-    cells : Tensor, shape (CELL_LAYERS, rows, columns), float16
+    cells : Tensor, shape (CELL_LAYERS, rows / n, columns / n), float16
         What the head reads, see :func:`cryoemmae_plugin.core.head.head_inputs`.
     target : Tensor, shape (5, rows, columns), float16
         1 at a particle's centre, falling off as a Gaussian; x and y from the cell to the nearest centre, in cells; 1
@@ -194,10 +194,11 @@ def example_of(model: PickingModel, seen: FlattenedMicrograph, centres: NDArray[
     """Look at a flattened micrograph, and set beside it the centres (N, 2) of all particles, in micrograph pixels."""
     with torch.inference_mode():
         features = extract_features(seen, model, StepTimer())
-    rows, columns = features.cells.shape[-2:]
+    inside_cells = features.inside_cells
+    rows, columns = inside_cells.shape
     xy = seen.frame.to_grid(centres) if len(centres) else np.zeros((0, 2))
     at = np.clip(np.rint(xy).astype(int), 0, np.array(features.inside.shape[::-1]) - 1)
-    target = torch.cat([draw_target(xy, rows, columns), features.inside_cells[None].float()])
+    target = torch.cat([draw_target(xy, rows, columns), inside_cells[None].float()])
     known = torch.from_numpy(xy[features.inside.numpy()[at[:, 1], at[:, 0]]]).float()
     return Example(features.pixels[0].half(), features.cells[0].half(), target.half(), known)
 

@@ -90,7 +90,7 @@ def train_head(
     examples : sequence of Example
     settings : HeadSettings, optional
     start : Head, optional
-        One to train further, of an encoder with tokens of the same size.
+        One to train further. Where its encoder's tokens have another size, the layer that reads them begins anew.
     checkpoint : Path, optional
         File to go on from, and to keep the state in.
     progress : callable
@@ -129,18 +129,34 @@ def train_head(
 
 def _begin(start: Head | None, embed_dim: int, seed: int) -> Head:
     """Copy the head to train further, or make a new one."""
-    if start is not None and start.embed_dim == embed_dim:
+    if start is None:
+        head = _new(embed_dim, seed)
+    elif start.embed_dim == embed_dim:
         head = copy.deepcopy(start).requires_grad_(True)
-        head.calibration.copy_(torch.tensor(UNCALIBRATED))
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            head = Head(embed_dim)
-            last = head.out[-1]
-            assert isinstance(last, torch.nn.Conv2d)
-            assert last.bias is not None
-            torch.nn.init.constant_(last.bias[:1], -3.0)  # most cells hold no centre
+        head = _for_other_tokens(start, embed_dim)
+    head.calibration.copy_(torch.tensor(UNCALIBRATED))
     return head.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _new(embed_dim: int, seed: int) -> Head:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = Head(embed_dim)
+    last = head.out[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
+    torch.nn.init.constant_(last.bias[:1], -3.0)  # most cells hold no centre
+    return head
+
+
+def _for_other_tokens(start: Head, embed_dim: int) -> Head:
+    """Copy a head but for the layer that reads tokens, which have another size: it begins as if it saw none."""
+    head = Head(embed_dim)
+    state = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith("cells.0.")}
+    state["cells.1.weight"] = torch.zeros_like(head.state_dict()["cells.1.weight"])
+    head.load_state_dict(state, strict=False)
+    return head
 
 
 def mean_head(first: Head, second: Head, share: float = 0.5) -> Head:
@@ -187,11 +203,13 @@ def draw_batch(
 
 def _crop(example: Example, side: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns = example.target.shape[1:]
-    row, column = int(rng.integers(rows - side + 1)), int(rng.integers(columns - side + 1))
+    patch = rows // example.cells.shape[1]  # cells a token
+    row, column = (patch * int(rng.integers((n - side) // patch + 1)) for n in (rows, columns))
     down, across = slice(row, row + side), slice(column, column + side)
     fine_down, fine_across = (slice(s.start * CELL_PX, s.stop * CELL_PX) for s in (down, across))
+    coarse_down, coarse_across = (slice(s.start // patch, s.stop // patch) for s in (down, across))
     pixels = example.pixels[:, fine_down, fine_across].float()
-    cells, target = example.cells[:, down, across].float(), example.target[:, down, across].float()
+    cells, target = example.cells[:, coarse_down, coarse_across].float(), example.target[:, down, across].float()
     if rng.random() < 0.5:
         pixels, cells, target = pixels.flip(-1), cells.flip(-1), _mirrored(target)
     quarters = int(rng.integers(4))
@@ -236,9 +254,10 @@ def _at_least(example: Example, cells: int) -> Example:
     down, across = max(0, cells - rows), max(0, cells - columns)
     if not down and not across:
         return example
+    patch = rows // example.cells.shape[1]
     return Example(
         F.pad(example.pixels, (0, across * CELL_PX, 0, down * CELL_PX)),
-        F.pad(example.cells, (0, across, 0, down)),
+        F.pad(example.cells, (0, across // patch, 0, down // patch)),
         F.pad(example.target, (0, across, 0, down)),
         example.xy,
     )

@@ -57,6 +57,23 @@ def test_layers_cover_whole_cells_and_a_strong_response_is_cut() -> None:
     assert pixels[0, 1].abs().max() <= 10 / 3 + 1e-6
 
 
+def test_patches_two_cells_wide_lie_over_the_cells_that_they_cover() -> None:
+    pixels, sigmas = torch.zeros(2, 64, 96)
+    tokens = torch.zeros(8, 12, 6)
+    tokens[2, 5] = 1.0
+    fine, coarse = head_inputs(pixels, sigmas, tokens, torch.zeros(8, 12), 2 * CELL_PX)
+    assert fine.shape[-2:] == (64, 96)
+    assert coarse.shape[-2:] == (8, 12)
+    head = random_head(tells=False)
+    with torch.no_grad():
+        inside = torch.ones(1, 16, 24)
+        change = head(fine, coarse, inside)[0] - head(fine, coarse * 0 + coarse[:, :, :1, :1], inside)[0]
+    assert change.shape == (1, 16, 24)
+    row, column = divmod(int(change[0].abs().argmax()), 24)
+    assert 3 <= row <= 6
+    assert 9 <= column <= 12
+
+
 def test_a_head_survives_its_model_folder() -> None:
     head = random_head()
     head.calibration.copy_(torch.tensor([1.3, -0.4, 7.0]))

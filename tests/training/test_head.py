@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,36 @@ def test_a_micrograph_shows_nothing_below_the_evidence_that_tells_best() -> None
     full = [(np.full(8, 1.5 + 0.05 * at), 0.8, 10) for at in range(20)]
     assert 5.5 < best_least_evidence(empty + full) < 12.5
     assert best_least_evidence(full) == 0.0
+
+
+def test_a_head_that_reads_tokens_of_another_size_begins_with_what_it_knew_of_pixels() -> None:
+    torch.manual_seed(0)
+    start = Head(EMBED_DIM).eval()
+    other = [replace(example(seed), cells=torch.randn(1 + 7, 52, 60).half()) for seed in range(2)]
+    still = HeadSettings(steps=1, batch=2, rate=0.0, least_rate=0.0)
+    begun = train_head(other, still, start=start)
+    assert begun.embed_dim == 7
+    assert torch.equal(begun.body[0].conv.weight, start.body[0].conv.weight)
+    assert not begun.cells[-1].weight.any()
+    pixels = torch.randn(1, 2, 40 * CELL_PX, 40 * CELL_PX)
+    begun.load_state_dict({k: v for k, v in start.state_dict().items() if not k.startswith("cells.")}, strict=False)
+    with torch.no_grad():
+        start.cells[-1].weight.zero_()
+        nothing = [torch.zeros(1, 1 + dim, 40, 40) for dim in (7, EMBED_DIM)]
+        inside = torch.ones(1, 40, 40)
+        torch.testing.assert_close(begun(pixels, nothing[0], inside), start(pixels, nothing[1], inside))
+
+
+def test_tokens_of_patches_that_are_two_cells_wide_stay_in_place_in_crops() -> None:
+    fine = example(3, rows=104, columns=100)
+    cells = torch.nn.functional.avg_pool2d(fine.target[None, :1].float(), 2)[0].expand(1 + EMBED_DIM, -1, -1)
+    coarse = replace(fine, cells=cells.half())
+    _, tokens, target = draw_batch([coarse], 12, 96, np.random.default_rng(2))
+    shown = tokens[:, 1].abs().amax((1, 2)) > 0  # in some crops the embedding is hidden
+    assert shown.any()
+    expected = torch.nn.functional.avg_pool2d(target[:, :1], 2)[:, 0]
+    torch.testing.assert_close(tokens[shown, 1], expected[shown], atol=2e-3, rtol=0)
+    small = train_head(
+        [replace(example(4), cells=torch.zeros(1 + EMBED_DIM, 26, 30).half())], replace(SETTINGS, steps=2)
+    )
+    assert isinstance(small, Head)
