@@ -151,7 +151,7 @@ def resume(
     work: Path | None = None,
     connection: ConnectionOptions = Connection(),
 ) -> int:
-    """Go on with a job that was stopped, killed or failed; what is done is not done again.
+    """Resume a job that was stopped, killed or failed; what is done is not done again.
 
     In the job itself where this version of CryoSPARC lets it run again, else in a new one.
 
@@ -183,7 +183,8 @@ def repick(
 ) -> int:
     """Pick many exposures outputs, a job each; nothing that is there is changed or deleted.
 
-    Run it again to go on: what has completed is not picked again. Exit status as of pick; 3 where some entries failed.
+    To resume, run the same command again: what has completed is not picked again. Exit status as of pick; 3 where some
+    entries failed.
 
     Parameters
     ----------

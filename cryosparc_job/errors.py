@@ -32,7 +32,7 @@ class Refused(CryosparcError):
 
 
 class ServerGone(CryosparcError, Interrupted):
-    """The instance does not answer (any more); what is stored is good, and the run can go on later."""
+    """The instance does not answer (any more); what is stored is good, and the run can be resumed."""
 
 
 class JobStopped(CryosparcError, Interrupted):

@@ -113,7 +113,7 @@ class Repicking:
             self._tell(f"{number} of {len(self._entries)}: {name}")
             report = self._pick(entry, request)
             if report.signal is not None:
-                raise Interrupted(f"{report.reason}; run the same command again to go on")
+                raise Interrupted(f"{report.reason}; to resume, run the same command again")
             found = self._found_again(entry, request, report.job) if report.status == "completed" else None
             return Row(entry, report.job, report.status, report.micrographs, report.picks, found, report.reason)
         except Interrupted:
@@ -157,7 +157,7 @@ class Repicking:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as err:
-            raise InputError(f"{self._state}: cannot be read ({err}); delete it to pick the whole plan anew") from err
+            raise InputError(f"{self._state}: cannot be read ({err}); delete it to pick the whole plan again") from err
         return known if isinstance(known, dict) else {}
 
     def _note(self, request: PickRequest, report: JobReport) -> None:

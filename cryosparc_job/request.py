@@ -1,4 +1,4 @@
-"""What a user wants picked, and where its results are kept so that the job can go on later."""
+"""What a user wants picked, and where its results are kept so that the job can be resumed."""
 
 from __future__ import annotations
 

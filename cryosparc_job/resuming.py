@@ -40,7 +40,7 @@ def resume_job(
     folder = find_work_folder(instance.credentials, project, uid, instance.project_dir(project) / uid, work)
     request = load_request(folder)
     if info.status == "completed":
-        raise Refused(f"{project} {uid} has completed; there is nothing to go on with")
+        raise Refused(f"{project} {uid} has completed; there is nothing to resume")
     try:
         job = reopen(instance, request, uid, folder, engine_factory, tell)
     except Refused as err:

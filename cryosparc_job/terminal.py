@@ -40,7 +40,7 @@ def finish(teller: Teller, report: JobReport) -> int:
         if report.status != "killed" or report.micrographs:
             again = f"{PROGRAM} resume --project {report.project} --job {report.job}"
             teller.reporter.warn(
-                f"{report.micrographs} micrographs are done and kept in {report.folder}. Go on: {again}"
+                f"{report.micrographs} micrographs are done and kept in {report.folder}. To resume: {again}"
             )
     if report.failed:
         teller.reporter.warn(f"{len(report.failed)} micrographs were left out:")

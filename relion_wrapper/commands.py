@@ -243,7 +243,7 @@ def repick(
 ) -> int:
     """Pick whole projects again: one more External job in each, run by RELION's own pipeliner.
 
-    Jobs that are there stay as they are. Run it again to go on where it stopped: what is done is not done twice.
+    Jobs that are there stay as they are. To resume, run the same command again: what is done is not done twice.
 
     Exit status: 0 all done, 1 none, 3 some.
 

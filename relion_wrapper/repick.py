@@ -1,4 +1,4 @@
-"""Pick whole projects anew: one more External job in each, by RELION's own pipeliner; all else stays as it is."""
+"""Pick whole projects again: one more External job in each, by RELION's own pipeliner; all else stays as it is."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -157,6 +158,26 @@ def test_help_comes_without_waiting_for_the_network_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pick", "nowhere.mrc", "--diameter", "9"],
+        ["train", "nowhere.mrc", "--diameter", "9", "--name", "x"],
+        ["rethreshold", "nowhere", "--threshold", "0.5"],
+    ],
+)
+def test_a_command_says_something_before_it_loads_what_takes_seconds(words: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from cryoemmae_plugin.cli import main; from cryoemmae_plugin.terminal.console import Reporter; "
+        "Reporter.say = lambda self, text: print([n for n in ('torch', 'cv2', 'scipy') if n in sys.modules]); "
+        f"main({words})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=os.environ
+    )
+    assert done.stdout.splitlines()[:1] == ["[]"], done.stderr
 
 
 REFERENCE = "micrograph,x,y,diameter\na.mrc,10,10,20\na.mrc,90,90,20\nempty.mrc,,,20\n"

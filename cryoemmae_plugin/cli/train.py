@@ -36,7 +36,7 @@ def train(
 ) -> int:
     """Train a model on unlabelled micrographs; five are enough.
 
-    Run it again to go on where it stopped. When it is done, pick with --model NAME.
+    To resume, run the same command again. When it is done, pick with --model NAME.
 
     Parameters
     ----------

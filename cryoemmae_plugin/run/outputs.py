@@ -1,4 +1,4 @@
-"""The files that RELION, CryoSPARC, EMAN and people read, written anew from the store."""
+"""The files that RELION, CryoSPARC, EMAN and people read, written from the store."""
 
 from __future__ import annotations
 

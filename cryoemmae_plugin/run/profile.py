@@ -72,4 +72,4 @@ class Profile:
         picking = ", ".join(f"{label} {share:.0%}" for label, share in shares.items() if label not in names)
         beside = ", ".join(f"{label} {shares[label]:.0%}" for label in names if label in shares)
         rate = self.micrographs / wall_s if wall_s > 0 else 0.0
-        return f"{rate:.3g} micrographs per second. Of the time: {picking}; beside it: {beside}"
+        return f"{rate:.3g} micrographs per second. Time per step: {picking} (in parallel: {beside})"

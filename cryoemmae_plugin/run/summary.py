@@ -129,7 +129,7 @@ def write_summary(
 
 
 def update_summary(folder: Path, threshold: float, totals: Totals) -> None:
-    """Note in an earlier run's summary that its files were written anew at another threshold."""
+    """Note in an earlier run's summary that its files were written again at another threshold."""
     summary = _read(folder)
     if not isinstance(summary.get("settings"), dict):
         return  # the files stand for themselves

@@ -86,7 +86,7 @@ def test_a_run_ends_with_where_the_time_went_and_one_without_work_keeps_what_the
     out = tmp_path / "out"
     cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out)
     assert re.search(
-        r"micrographs per second. Of the time: fake \d+%, waiting \d+%; beside it: reading \d+%, writing \d+%",
+        r"micrographs per second. Time per step: fake \d+%, waiting \d+% \(in parallel: reading \d+%, writing \d+%\)",
         capsys.readouterr().out,
     )
     timings: Any = summary(out)["timings"]

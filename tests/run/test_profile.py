@@ -37,8 +37,8 @@ def test_means_are_per_micrograph(profile: Profile) -> None:
 
 def test_a_line_says_how_fast_and_where_the_time_went(profile: Profile) -> None:
     assert profile.line(wall_s=8.0) == (
-        "0.25 micrographs per second. Of the time: preprocessing 10%, encoding 50%, clustering 15%, locating 20%, "
-        "waiting 5%; beside it: reading 20%, writing 1%"
+        "0.25 micrographs per second. Time per step: preprocessing 10%, encoding 50%, clustering 15%, locating 20%, "
+        "waiting 5% (in parallel: reading 20%, writing 1%)"
     )
 
 
