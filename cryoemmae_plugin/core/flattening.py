@@ -7,8 +7,10 @@ survives.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import scipy.fft
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -27,6 +29,8 @@ HOT_PIXEL_SIGMAS = 8.0
 """Raw pixels farther than this from the median, in robust deviations, are hot or dead and are cut."""
 SMEAR_SHARE = 0.4
 """Where pixels change along an axis by less than this share of the median change, there is smear, not image."""
+BLUR_REACH = 5.0
+"""A Gaussian is cut at so many of its widths."""
 SAMPLE = 200_000
 """Pixels from which medians and quantiles are taken."""
 
@@ -101,19 +105,40 @@ def resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Blur (rows, columns) with a Gaussian of `sigma` pixels, renormalised at the borders."""
+    """Blur (rows, columns) with a Gaussian of `sigma` pixels, renormalised at the borders; by FFT, zeros beyond."""
     rows, columns = image.shape
-    return _gaussian_matrix(rows, sigma, image) @ image @ _gaussian_matrix(columns, sigma, image).T
+    down, across = (_gaussian(n, sigma, image) for n in image.shape)
+    shape = [scipy.fft.next_fast_len(n + len(line) // 2, real=True) for n, line in ((rows, down), (columns, across))]
+    spectrum = torch.fft.rfft2(image, s=shape)
+    spectrum *= torch.fft.fft(_wrapped(down, shape[0])).real[:, None]
+    spectrum *= torch.fft.rfft(_wrapped(across, shape[1])).real
+    blurred: Tensor = torch.fft.irfft2(spectrum, s=shape)[:rows, :columns]
+    return blurred / _share_inside(down, rows)[:, None] / _share_inside(across, columns)
 
 
-def _gaussian_matrix(n: int, sigma: float, like: Tensor) -> Tensor:
-    position = torch.arange(n, device=like.device, dtype=like.dtype)
-    weight = torch.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
-    return weight / weight.sum(1, keepdim=True)
+def _gaussian(n: int, sigma: float, like: Tensor) -> Tensor:
+    """Weights of a Gaussian on a line of `n` pixels, cut where they vanish; the centre in the middle."""
+    reach = min(n - 1, math.ceil(BLUR_REACH * sigma))
+    steps = torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype)
+    return torch.exp(-0.5 * (steps / sigma) ** 2)
+
+
+def _wrapped(line: Tensor, n: int) -> Tensor:
+    """Put weights on a periodic line of `n` pixels, their centre first."""
+    return F.pad(line, (0, n - len(line))).roll(-(len(line) // 2))
+
+
+def _share_inside(line: Tensor, n: int) -> Tensor:
+    """Sum of the weights that fall on the image around each of its `n` pixels."""
+    running = F.pad(line.double().cumsum(0), (1, 0))
+    reach, at = len(line) // 2, torch.arange(n, device=line.device)
+    return (running[(reach - at + n).clamp(max=len(line))] - running[(reach - at).clamp(min=0)]).to(line.dtype)
 
 
 def masked_blur(image: Tensor, mask: Tensor, sigma: float) -> Tensor:
     """Blur (rows, columns) over the pixels of a 0/1 `mask` alone; where none is near, the mean over the mask."""
+    if bool(mask.all()):
+        return gaussian_blur(image, sigma)
     weight = gaussian_blur(mask, sigma)
     mean = (image * mask).sum() / mask.sum().clamp(min=1)
     return torch.where(weight > 1e-3, gaussian_blur(image * mask, sigma) / weight.clamp(min=1e-3), mean)
@@ -128,9 +153,15 @@ def find_image(small: Tensor, diameter_px: float) -> Tensor:
     repeated = (change < SMEAR_SHARE * subsample(change).median()).float()[None, None]
     core = round(sigma)  # specks thinner than 2 * core + 1 are chance, not a border
     padded = F.pad(repeated, (core,) * 4, value=1.0)
-    eroded = 1 - F.max_pool2d(1 - padded, 2 * core + 1, stride=1)
-    grown = F.max_pool2d(eroded, 4 * core + 1, stride=1, padding=2 * core)
+    eroded = 1 - max_filter(1 - padded, 2 * core + 1, 0)
+    grown = max_filter(eroded, 4 * core + 1, 2 * core)
     return grown[0, 0] < 0.5
+
+
+def max_filter(images: Tensor, side: int, padding: int) -> Tensor:
+    """Highest value in a square of `side` pixels around each pixel; (N, 1, rows, columns), axis by axis."""
+    along_x = F.max_pool2d(images, (1, side), stride=1, padding=(0, padding))
+    return F.max_pool2d(along_x, (side, 1), stride=1, padding=(padding, 0))
 
 
 def normalise(small: Tensor, valid: Tensor, diameter_px: float) -> Tensor:

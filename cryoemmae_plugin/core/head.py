@@ -192,6 +192,7 @@ class Head(nn.Module):
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or unexpected:
             raise RuntimeError(f"its head lacks {missing} and has {unexpected}")
+        head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return head.eval().requires_grad_(False)
 
 
@@ -248,6 +249,7 @@ def score_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tu
     log_odds : Tensor, shape (rows, columns)
     offset : Tensor, shape (2, rows, columns)
     """
+    pixels, cells = (layer.to(memory_format=torch.channels_last) for layer in (pixels, cells))
     upright, way = head(pixels, cells, inside[None])
     upside_down = (layer.flip(-2, -1) for layer in (pixels, cells, inside[None]))
     turned, way_turned = (out.flip(-2, -1) for out in head(*upside_down))

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+
+from cryoemmae_plugin.core.flattening import max_filter, subsample
 
 SUPPORT = 0.9
 """Radius of a template, in particle diameters: the particle and the ice around it."""
@@ -99,19 +101,21 @@ def match_templates(pixels: Tensor, valid: Tensor, diameter_px: float) -> Respon
     """
     best: tuple[float, RoundTemplate, Tensor] | None = None
     for template, response in zip(BANK, correlate(pixels, [t.kernel(diameter_px) for t in BANK]), strict=True):
-        sigmas = in_sigmas(response, valid)
-        skew = skewness(sigmas, valid)
+        skew = skewness(response, valid)
         if best is None or skew > best[0]:
-            best = skew, template, sigmas
+            best = skew, template, response
     assert best is not None  # the bank is not empty
-    _, template, sigmas = best
-    return Response(sigmas, template)
+    _, template, response = best
+    return Response(in_sigmas(response, valid), template)
 
 
-def skewness(sigmas: Tensor, valid: Tensor) -> float:
-    """Mean cube of the response over `valid`, outliers cut; 0 where nothing is valid."""
-    inside = sigmas[valid].clamp(-OUTLIER_SIGMAS, OUTLIER_SIGMAS)
-    return float((inside**3).mean()) if inside.numel() else 0.0
+def skewness(response: Tensor, valid: Tensor) -> float:
+    """Mean cube of the response over `valid`, in its robust deviations, outliers cut; 0 where nothing is valid."""
+    sample = subsample(response if bool(valid.all()) else response[valid])
+    if not sample.numel():
+        return 0.0
+    median, sigma = _median_and_deviation(sample)
+    return float((((sample - median) / sigma).clamp(-OUTLIER_SIGMAS, OUTLIER_SIGMAS) ** 3).mean())
 
 
 def disc_weights(diameter_px: float) -> Tensor:
@@ -129,7 +133,7 @@ def correlate(pixels: Tensor, kernels: list[Tensor]) -> Iterator[Tensor]:
     """
     rows, columns = pixels.shape
     side = kernels[0].shape[0]
-    shape = (rows + side - 1, columns + side - 1)
+    shape = [scipy.fft.next_fast_len(n + side - 1, real=True) for n in (rows, columns)]
     spectrum = torch.fft.rfft2(pixels, s=shape)
     half = side // 2
     for kernel in kernels:
@@ -139,12 +143,16 @@ def correlate(pixels: Tensor, kernels: list[Tensor]) -> Iterator[Tensor]:
 
 def in_sigmas(response: Tensor, valid: Tensor) -> Tensor:
     """Express a response in robust deviations from its median over `valid`; 0 elsewhere."""
-    inside = response[valid]
-    if not inside.numel():
+    if not bool(valid.any()):
         return torch.zeros_like(response)
-    median = inside.median()
-    sigma = (inside - median).abs().median() * 1.4826
-    return torch.where(valid, (response - median) / sigma.clamp(min=1e-12), torch.zeros_like(response))
+    median, sigma = _median_and_deviation(response[valid])
+    return torch.where(valid, (response - median) / sigma, torch.zeros_like(response))
+
+
+def _median_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Median, and robust standard deviation about it."""
+    median = values.median()
+    return median, ((values - median).abs().median() * 1.4826).clamp(min=1e-12)
 
 
 def find_peaks(sigmas: Tensor, diameter_px: float, least: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -157,7 +165,7 @@ def find_peaks(sigmas: Tensor, diameter_px: float, least: float) -> tuple[NDArra
     height : ndarray, shape (N,)
     """
     reach = max(1, int(PEAK_SPACING * diameter_px))
-    highest = F.max_pool2d(sigmas[None, None], 2 * reach + 1, stride=1, padding=reach)[0, 0]
+    highest = max_filter(sigmas[None, None], 2 * reach + 1, reach)[0, 0]
     y, x = torch.nonzero((sigmas == highest) & (sigmas >= least), as_tuple=True)
     height = sigmas[y, x]
     order = torch.argsort(height, descending=True, stable=True)
