@@ -19,7 +19,7 @@ from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.app import run_app
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions
-from cryosparc_job.terminal import PROGRAM, Teller, finish
+from cryosparc_job.terminal import NAMES, PROGRAM, Teller, finish
 
 if TYPE_CHECKING:
     from cryosparc_job.instance import Instance
@@ -209,7 +209,9 @@ def repick(
     from cryosparc_job.request import local_folder
 
     if (plan is None) == (project is None) or (project is None) == all_exposures:
-        raise SettingsError("give either --plan FILE, or --project P3 --all-exposures --diameter 150")
+        raise SettingsError(
+            "no plan and no project", remedy=("give a $plan", "give a $project with $all_exposures and $diameter")
+        )
     instance = connection.open()
     if plan is not None:
         entries, state = read_plan(plan), plan.with_suffix(".done.json")
@@ -262,4 +264,4 @@ def build_app() -> App:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status, see :mod:`cryoemmae_plugin.terminal.exits`."""
     warnings.filterwarnings("ignore", message=r"\*\*\* ")  # the client's, about attempts that we tell of ourselves
-    return run_app(build_app(), argv)
+    return run_app(build_app(), argv, NAMES)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cryoemmae_plugin.errors import CryoemmaeError, Interrupted
+from cryoemmae_plugin.errors import CryoemmaeError, Interrupted, render
 from cryoemmae_plugin.run.stop import Stop, stop_on_signals
 from cryosparc_job.errors import CryosparcError, JobStopped, Refused
 from cryosparc_job.job import ACTIVE, ExternalJob
 from cryosparc_job.retry import is_gone
+from cryosparc_job.terminal import NAMES
 
 CHECK_EVERY_S = 15.0
 """Seconds between two looks at the job's status: a kill in the interface shows nowhere else."""
@@ -117,6 +118,6 @@ def _reason(stop: JobStop, err: BaseException) -> str:
     if isinstance(err, KeyboardInterrupt):
         return "stopped by Ctrl-C"
     if isinstance(err, CryoemmaeError):
-        return str(err)
+        return render(err, NAMES)
     gone = " (CryoSPARC does not answer)" if is_gone(err) else ""
     return f"unexpected {type(err).__name__}: {err}{gone}"

@@ -11,12 +11,12 @@ from cryoemmae_plugin.run.engine import Loader
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.run.stream import MicrographResult
-from cryoemmae_plugin.terminal.options import OPTIONS
 from cryosparc_job import messages
 from cryosparc_job.job import ExternalJob
 from cryosparc_job.particles import ParticlesOutput
 from cryosparc_job.preflight import Prepared
 from cryosparc_job.slots import spread
+from cryosparc_job.terminal import NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class CryosparcObserver(Observer):
 
     def stage(self, stage: Stage, text: str) -> None:
         """One line."""
-        self._job.log(OPTIONS(text))
-        self._tell(OPTIONS(text))
+        self._job.log(NAMES(text))
+        self._tell(NAMES(text))
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Write over the line of progress."""
@@ -77,7 +77,7 @@ class CryosparcObserver(Observer):
     def micrograph(self, run: Run, outcome: MicrographResult, picks: int) -> None:
         """Say how far picking has come; save and show on the way."""
         if outcome.result is None:
-            self._job.log(f"Left out: {outcome.reason}", "warning")
+            self._job.log(NAMES(f"Left out: {outcome.reason}"), "warning")
         else:
             self._particles.add(outcome.micrograph.uid, outcome.result.picks)
             if outcome.micrograph.uid in self._shown:
@@ -89,7 +89,7 @@ class CryosparcObserver(Observer):
 
     def warning(self, text: str) -> None:
         """One line, marked as a warning."""
-        self._job.log(text, "warning")
+        self._job.log(NAMES(text), "warning")
 
     def _show(self, run: Run, outcome: MicrographResult) -> None:
         """Draw the picks of a micrograph into the job's log."""

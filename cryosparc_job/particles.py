@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
+from cryoemmae_plugin.errors import PYTHON
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.types import Picks
 from cryosparc_job import figures
@@ -53,7 +54,7 @@ class ParticlesOutput:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why micrographs have failed."""
-        return () if self._run is None else tuple(self._run.reasons)
+        return () if self._run is None else tuple(map(PYTHON, self._run.reasons))
 
     @property
     def median(self) -> float:

@@ -57,7 +57,9 @@ class PlanEntry(BaseModel):
         """
         values = {"diameter_A" if name == "diameter" else name: value for name, value in self.values.items()}
         if "diameter_A" not in values:
-            raise SettingsError(f"{self.project} {self.exposures}: no diameter; give one in the plan, or --diameter")
+            raise SettingsError(
+                f"{self.project} {self.exposures}: no diameter", remedy=("give one in the plan", "give $diameter_A")
+            )
         ours: dict[str, Any] = {name: values.pop(name) for name in _SHARED if name in values}
         compute = {name: values.pop(name) for name in ComputeOptions.model_fields if name in values}
         workers = {name: values.pop(name) for name in ExecutorOptions.model_fields if name in values}

@@ -5,13 +5,28 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from cryoemmae_plugin.errors import ParameterNames
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import LOG_EVERY_S, Reporter
+from cryoemmae_plugin.terminal.options import OPTIONS
 
 if TYPE_CHECKING:
     from cryosparc_job.picking import JobReport
 
 PROGRAM = "cryoemmae-cryosparc"
+_CALLED = {"device": "--gpu"}
+_ABSENT = ("out", "overwrite", "recursive")
+
+
+def _option(field: str) -> str | None:
+    """The option of a settings field; None where this program has none."""
+    return None if field in _ABSENT else _CALLED.get(field) or OPTIONS.spell(field)
+
+
+NAMES = ParameterNames(
+    spell=_option, assign=OPTIONS.assign, instead=dict.fromkeys(_ABSENT, "begin a new job with the command pick")
+)
+"""Settings as options of this program."""
 
 
 class Teller:

@@ -48,13 +48,13 @@ class RelionObserver(Observer):
         """Move the bar; say why a micrograph is left out."""
         self._done += 1
         if outcome.reason is not None:
-            warn(f"WARNING: skipped {outcome.reason}")
+            warn(PARAMETERS(f"WARNING: skipped {outcome.reason}"))
         if self._bar is not None:
             self._bar.show(self._done)
 
     def warning(self, text: str) -> None:
         """One line for run.err."""
-        warn(f"WARNING: {text}")
+        warn(PARAMETERS(f"WARNING: {text}"))
 
     def done(self, run: Run) -> None:
         """Say where the time went."""

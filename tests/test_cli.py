@@ -88,7 +88,7 @@ def test_wrong_usage_is_one_message_and_status_2(
         (["pick", "nowhere", "--diameter", "9"], "nowhere: no such file or folder"),
         (["pick", "mic.mrc", "--diameter", "9", "--model", "nonesuch"], "no model 'nonesuch'"),
         (["pick", "mic.mrc", "--diameter", "9", "--device", "cuda:99"], "cuda:99"),
-        (["rethreshold", "nowhere", "--threshold", "0.5"], "nowhere: no such folder; give the --out"),
+        (["rethreshold", "nowhere", "--threshold", "0.5"], "nowhere: no such folder; give the output folder"),
         (["models", "show", "nonesuch"], "no model 'nonesuch'"),
         (["evaluate", "nowhere.csv", "x.star"], "nowhere.csv"),
     ],

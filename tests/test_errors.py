@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +79,25 @@ def test_an_error_travels_between_processes_with_its_parts() -> None:
         ABSENT.remedies,
     )
     assert str(again) == str(ABSENT)
+
+
+ITS_OWN = {"--preload", "--no-dashboard"}
+"""Words for programs that workers start."""
+
+
+def test_only_front_ends_know_the_names_of_options() -> None:
+    package = Path(errors.__file__).parent
+    front_ends = {package / "cli", package / "terminal", package / "demo.py"}
+    below = [path for path in package.rglob("*.py") if not front_ends & {path, *path.parents}]
+    found = [
+        f"{path.relative_to(package)}:{node.lineno}: {node.value[:60]}"
+        for path in below
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.search(r"(?<![\w`\"-])--[a-z]", node.value) and node.value not in ITS_OWN
+    ]
+    assert len(below) > 50
+    assert not found
 
 
 def test_examples_hold() -> None:

@@ -55,12 +55,12 @@ class TerminalObserver(Observer):
         """Move the bar; say why a micrograph has failed."""
         name = outcome.micrograph.path.name
         if outcome.reason is not None:
-            self._reporter.warn(f"Failed: {outcome.reason}")
+            self._reporter.warn(OPTIONS(f"Failed: {outcome.reason}"))
         self._reporter.advance(f"{name}: failed" if outcome.reason is not None else f"{name}: {picks} picks")
 
     def warning(self, text: str) -> None:
         """Say it in yellow."""
-        self._reporter.warn(text)
+        self._reporter.warn(OPTIONS(text))
 
     def done(self, run: Run) -> None:
         """Say how it went, where the results are, and what to do next."""
@@ -77,7 +77,7 @@ class TerminalObserver(Observer):
         if run.reasons:
             self._reporter.warn("Failed micrographs. Fix the problems below, then run the same command again:")
             for reason in run.reasons:
-                self._reporter.warn(f"  {reason}")
+                self._reporter.warn(OPTIONS(f"  {reason}"))
 
     def _say_where(self, run: Run) -> None:
         totals, folder = run.totals, run.store.folder

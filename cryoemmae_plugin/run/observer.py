@@ -47,10 +47,10 @@ class Observer:
         """Settings, engine and store are settled; the first micrograph comes next."""
 
     def micrograph(self, run: Run, outcome: MicrographResult, picks: int) -> None:
-        """One more micrograph has `picks` picks, or has failed with a reason."""
+        """One more micrograph has `picks` picks, or has failed with a reason, which names settings as ``$field``."""
 
     def warning(self, text: str) -> None:
-        """Something is wrong that does not end the run."""
+        """Something is wrong that does not end the run. The text names settings as ``$field``."""
 
     def done(self, run: Run) -> None:
         """The run has come to its end, or was interrupted; its files are written."""

@@ -34,7 +34,7 @@ MODEL_FOLDER = "model"
 EARLIER_NOTES = ("diameter.json", "adapted.json")
 """Notes of the releases before."""
 
-_WAY_OUT = "choose another output folder, or start over in this one"
+_REMEDY = ("choose another $out", "start over with $overwrite=yes")
 
 
 class PreparationNote(BaseModel):
@@ -54,13 +54,13 @@ def read_preparation(folder: Path) -> PreparationNote:
     StoreError
         When a note is there and cannot be read.
     """
-    note = read_note(folder / NOTE_FILE, PreparationNote, _WAY_OUT)
+    note = read_note(folder / NOTE_FILE, PreparationNote, _REMEDY)
     if note is not None:
         return note
     diameter, adaptation = (folder / name for name in EARLIER_NOTES)
     return PreparationNote(
-        diameter=read_note(diameter, DiameterNote, _WAY_OUT),
-        adaptation=read_note(adaptation, AdaptationNote, _WAY_OUT),
+        diameter=read_note(diameter, DiameterNote, _REMEDY),
+        adaptation=read_note(adaptation, AdaptationNote, _REMEDY),
     )
 
 

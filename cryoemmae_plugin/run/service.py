@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from filelock import BaseFileLock
 
 from cryoemmae_plugin.device import use_threads
-from cryoemmae_plugin.errors import CryoemmaeError, ImageError, InputError, Interrupted
+from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, InputError, Interrupted, render
 from cryoemmae_plugin.run import engine as engines
 from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory, Loader
 from cryoemmae_plugin.run.observer import Observer
@@ -222,7 +222,7 @@ class _Session:
         try:
             write_overlay(self._run.store, micrograph.uid, self._run.log.threshold)
         except ImageError as err:
-            self._observer.warning(f"No overlay: {err}")
+            self._observer.warning(f"No overlay: {render(err, UNSPELLED)}")
 
     def _summarise(self, status: Status) -> None:
         run = self._run

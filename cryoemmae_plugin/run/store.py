@@ -64,9 +64,9 @@ class RunRecord(BaseModel):
         return self.settings.fingerprint(self.model_sha256)
 
     def comparable(self) -> dict[str, Any]:
-        """What must be equal for two runs to share a folder, by a name that a user knows."""
+        """What must be equal for two runs to share a folder, by name; settings as ``$field``."""
         settings = self.settings.model_dump(exclude={"threshold", "model"})
-        named = {"--" + key.removesuffix("_A").replace("_", "-"): value for key, value in settings.items()}
+        named = {f"${field}": value for field, value in settings.items()}
         return named | {"model weights (sha256)": self.model_sha256, "version": self.version, "format": self.format}
 
 
@@ -256,8 +256,8 @@ class ResultStore:
         changed = [f"{name} was {_brief(old[name])}, is {_brief(new[name])}" for name in new if old[name] != new[name]]
         if changed:
             raise StoreError(
-                f"{self.folder}: holds results of another run: {'; '.join(changed)}. "
-                "Choose another --out, or throw the old results away with --overwrite."
+                f"{self.folder}: holds results of another run: {'; '.join(changed)}",
+                remedy=("choose another $out", "throw the old results away with $overwrite=yes"),
             )
 
     def _clear(self) -> None:
@@ -325,7 +325,9 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout as err:
-        raise StoreError(f"{folder}: another run is working in it; wait for it, or choose another --out") from err
+        raise StoreError(
+            f"{folder}: another run is working in it", remedy=("wait for it", "choose another $out")
+        ) from err
     except OSError as err:
         raise output_error(folder, err) from err
     for left in (folder / "results").glob(f"**/.*{PARTIAL}"):
@@ -338,8 +340,8 @@ def _refuse_foreign(folder: Path) -> None:
     foreign = [name for name in _FINAL_FILES if (folder / name).exists()]
     if foreign and not (folder / SETTINGS_FILE).exists():
         raise StoreError(
-            f"{folder / foreign[0]}: there already, and not from a run that can be continued. "
-            "Choose another --out, or write over it with --overwrite."
+            f"{folder / foreign[0]}: there already, and not from a run that can be continued",
+            remedy=("choose another $out", "write over it with $overwrite=yes"),
         )
 
 
@@ -364,12 +366,12 @@ def _read_record(path: Path) -> RunRecord:
         return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         if not path.parent.exists():
-            raise StoreError(f"{path.parent}: no such folder; give the --out of a `cryoemmae pick`") from err
-        raise StoreError(f"{path.parent}: not a folder that `cryoemmae pick` has made (no {path.name} in it)") from err
+            raise StoreError(f"{path.parent}: no such folder", remedy="give the output folder of a run") from err
+        raise StoreError(f"{path.parent}: not the output folder of a run (it has no {path.name})") from err
     except (OSError, UnicodeError, ValidationError) as err:
         raise StoreError(
-            f"{path}: cannot be read ({str(err).splitlines()[0]}). "
-            "Choose another --out, or start over with --overwrite."
+            f"{path}: cannot be read ({str(err).splitlines()[0]})",
+            remedy=("choose another $out", "start over with $overwrite=yes"),
         ) from err
 
 

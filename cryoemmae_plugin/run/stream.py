@@ -12,7 +12,15 @@ from typing import Protocol
 import torch
 
 from cryoemmae_plugin.core.timing import StepTimer
-from cryoemmae_plugin.errors import CryoemmaeError, DeviceError, Interrupted, ModelError, OutputError
+from cryoemmae_plugin.errors import (
+    UNSPELLED,
+    CryoemmaeError,
+    DeviceError,
+    Interrupted,
+    ModelError,
+    OutputError,
+    render,
+)
 from cryoemmae_plugin.run.prefetch import Loaded as Loaded
 from cryoemmae_plugin.run.prefetch import Prefetched, Prefetcher
 from cryoemmae_plugin.run.prefetch import load as load
@@ -164,16 +172,17 @@ def _save(
 
 
 def _reason(micrograph: Micrograph, err: Exception) -> str:
-    """Why a micrograph failed, beginning with its path."""
+    """Why a micrograph failed, beginning with its path; settings are named as ``$field``."""
     path = str(micrograph.path)
     if isinstance(err, CryoemmaeError):
-        return str(err) if path in str(err) else f"{path}: {err}"
+        text = render(err, UNSPELLED)
+        return text if path in text else f"{path}: {text}"
     if isinstance(err, torch.cuda.OutOfMemoryError):
-        return f"{path}: not enough GPU memory to pick it ({err}); raise --gpu-memory, or use another --device"
+        return f"{path}: not enough GPU memory to pick it ({err}); raise $gpu_memory, or use another $device"
     if isinstance(err, MemoryError) or "DefaultCPUAllocator" in str(err):
         return (
-            f"{path}: not enough memory to pick it ({err}); close other programs, lower --jobs, or use another --device"
+            f"{path}: not enough memory to pick it ({err}); close other programs, lower $jobs, or use another $device"
         )
     if isinstance(err, OSError):
         return f"{path}: cannot be read ({err.strerror or err}); check the file and its permissions"
-    return f"{path}: unexpected {type(err).__name__}: {err}; please report it (details with --debug)"
+    return f"{path}: unexpected {type(err).__name__}: {err}; please report it"

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from cryoemmae_plugin.errors import PYTHON
 from cryoemmae_plugin.files import read_bytes, write_json
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.preparation import diameter_account
@@ -120,7 +121,7 @@ def write_summary(
         "device": {"torch": device, "name": hardware},
         "versions": versions(),
         "run": asdict(log.counts) | {"remaining": log.counts.remaining},
-        "failed": log.failures,
+        "failed": [failure | {"reason": PYTHON(failure["reason"])} for failure in log.failures],
         "total": asdict(totals) if totals else None,
         "timings": timings,
         "peak_memory_MB": peak_memory(),

@@ -22,13 +22,15 @@ from cryoemmae_plugin.terminal.options import OPTIONS
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "CRYOEMMAE_DEBUG"
 
 
-def run_app(app: App, argv: Sequence[str] | None = None) -> int:
+def run_app(app: App, argv: Sequence[str] | None = None, names: ParameterNames = OPTIONS) -> int:
     """Run a command line with the commands of `app`: every end becomes a message and an exit status.
 
     Parameters
     ----------
     argv : sequence of str or None
         The words; by default those that the program was started with.
+    names : ParameterNames
+        How the program names the settings.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def run_app(app: App, argv: Sequence[str] | None = None) -> int:
             return int(command(*bound.args, **bound.kwargs) or exits.ALL_DONE)
     except CycloptsError as err:
         named = [] if isinstance(err, UnknownCommandError) else tokens[:1]
-        reporter.error(f"{usage_of(err)}\nSee: {' '.join([app.name[0], *named, '--help'])}")
+        reporter.error(f"{usage_of(err, names)}\nSee: {' '.join([app.name[0], *named, '--help'])}")
         return exits.USAGE
     except (Exception, KeyboardInterrupt) as err:
         if debug:
@@ -54,7 +56,7 @@ def run_app(app: App, argv: Sequence[str] | None = None) -> int:
         if isinstance(err, KeyboardInterrupt):
             reporter.warn("Interrupted.")
         else:
-            reporter.error(message_of(err, OPTIONS, hint="" if debug else f" Run it again with {DEBUG_FLAG}."))
+            reporter.error(message_of(err, names, hint="" if debug else f" Run it again with {DEBUG_FLAG}."))
         return exits.status_of(err)
 
 
@@ -65,8 +67,8 @@ def message_of(err: Exception, names: ParameterNames, hint: str = "") -> str:
     return f"unexpected {type(err).__name__}: {err}.{hint} Please report what it shows."
 
 
-def usage_of(err: CycloptsError) -> str:
+def usage_of(err: CycloptsError, names: ParameterNames) -> str:
     """What is wrong with a command line, in a sentence."""
     if isinstance(err.__cause__, ValidationError):
-        return render(settings_error(err.__cause__), OPTIONS)
+        return render(settings_error(err.__cause__), names)
     return str(err)

@@ -170,7 +170,7 @@ def test_micrographs_that_cannot_be_read_are_no_reason_to_guess(tmp_path: Path) 
 
 
 def test_noise_is_told_from_particles_and_the_way_out_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError, match="--diameter"):
+    with pytest.raises(CannotTellError, match="diameter_A"):
         settle(tmp_path, count=3)
 
 

@@ -88,7 +88,7 @@ def test_other_settings_are_refused_by_name_and_overwrite_is_the_way_out(
     other = record.model_copy(
         update={"settings": record.settings.model_copy(update={"diameter_A": 30.0}), "model_sha256": "e" * 64}
     )
-    with pytest.raises(StoreError, match=r"--diameter was 20.0, is 30.0; model .* was ffffffffffff.*--overwrite"):
+    with pytest.raises(StoreError, match=r"diameter_A was 20.0, is 30.0; model .* was ffffffffffff.*overwrite=True"):
         ResultStore.create(store.folder, other)
     with ResultStore.create(store.folder, other, existing=Existing.REPLACE) as fresh:
         assert not fresh.holds(micrograph)
@@ -158,7 +158,7 @@ def test_a_broken_settings_file_names_the_way_out(store: ResultStore, record: Ru
     with store:
         pass
     (store.folder / "settings.json").write_text("{")
-    with pytest.raises(StoreError, match=r"settings\.json: cannot be read .*--overwrite"):
+    with pytest.raises(StoreError, match=r"settings\.json: cannot be read .*overwrite=True"):
         ResultStore.create(store.folder, record)
     with ResultStore.create(store.folder, record, existing=Existing.REPLACE):
         pass
@@ -166,7 +166,7 @@ def test_a_broken_settings_file_names_the_way_out(store: ResultStore, record: Ru
 
 def test_a_folder_that_is_a_file_is_an_output_error(tmp_path: Path, record: RunRecord) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(OutputError, match="--out"):
+    with pytest.raises(OutputError, match="with out"):
         ResultStore.create(tmp_path / "out", record)
 
 

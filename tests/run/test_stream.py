@@ -104,7 +104,7 @@ def test_each_bad_file_is_named_and_the_rest_goes_on(
         assert outcome.reason is None or str(outcome.micrograph.path) in outcome.reason
     assert "ZeroDivisionError" in reasons["e"]
     assert "not enough memory" in reasons["f"]
-    assert "--pixel-size" in reasons["g"]
+    assert "$pixel_size_A" in reasons["g"]
     assert store.pending(micrographs) == [o.micrograph for o in outcomes if o.reason]
 
 
