@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+PACKAGE = "cryoemmae"
+"""Name of the installed package."""
+
 NOT_INSTALLED = "0.0.dev0"
-"""The version where the source is used without being installed."""
+"""Version of a source folder that is used without being installed."""
 
 
 def package_version() -> str:
-    """The installed version, or :data:`NOT_INSTALLED`."""
+    """Return the installed version, or :data:`NOT_INSTALLED`."""
     try:
-        return version("cryoemmae")
+        return version(PACKAGE)
     except PackageNotFoundError:
         return NOT_INSTALLED
 
 
 def release() -> str:
-    """Major and minor number: releases that share them give the same picks."""
+    """Return major and minor number; releases that share them give the same picks."""
     return ".".join(package_version().split(".")[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -186,6 +187,44 @@ def test_no_worker_within_the_wait_is_said(
             list(engine.pick(find_micrographs([folder_of_six]), store))
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(
+    folder_of_six: Path, tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying(distributed.Nanny):  # type: ignore[name-defined, misc]
+        """Its first process is killed at once."""
+
+        killed = False
+
+        async def instantiate(self) -> Any:
+            if Dying.killed:
+                return await super().instantiate()
+            Dying.killed = True
+            starting = asyncio.ensure_future(super().instantiate())
+            while self.process is None or self.process.pid is None:
+                await asyncio.sleep(0.01)
+            os.kill(self.process.pid, signal.SIGKILL)
+            return await starting
+
+    monkeypatch.setattr(distributed, "Nanny", Dying)
+    engine = WorkerEngine(
+        ExecutorOptions(workers=2), [None, None], "cpu", 1, "fake", "fake", "f" * 64, make_worker_picker
+    )
+    with ResultStore.create(tmp_path / "out", record) as store:
+        outcomes = list(engine.pick(find_micrographs([folder_of_six]), store))
+    assert Dying.killed
+    assert [outcome.reason for outcome in outcomes] == [None] * 6
+
+
+def test_workers_that_always_die_while_they_start_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead(distributed.Nanny):  # type: ignore[name-defined, misc]
+        async def instantiate(self) -> Any:
+            return distributed.core.Status.stopped
+
+    monkeypatch.setattr(distributed, "Nanny", Dead)
+    with pytest.raises(ClusterError, match="die while they start"), cluster.local_workers([None], None):
+        pass
+
+
 @pytest.fixture
 def noise(tmp_path: Path, make_micrograph: MakeMicrograph, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command line that picks four micrographs with a real, tiny model; paths are relative."""
@@ -278,7 +317,7 @@ def test_jobs_of_a_real_slurm_make_the_same_files(
     except NoSlurm as err:
         pytest.skip(f"no SLURM to test with: {err}")
     assert everything(Path("one")) == everything(Path("jobs"))
-    assert not list(Path("jobs").glob(".keys-*"))
+    assert not [path for path in Path("jobs/slurm").iterdir() if path.suffix not in (".out", ".err")], "keys stay"
 
 
 def test_a_folder_that_workers_cannot_reach_is_said(

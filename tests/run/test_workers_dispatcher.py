@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from cryoemmae_plugin.errors import ClusterError, Interrupted, ModelError
 from cryoemmae_plugin.run.inputs import find_micrographs
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
-from cryoemmae_plugin.run.workers import dispatcher as dispatcher_module
 from cryoemmae_plugin.run.workers.attempts import Attempts
 from cryoemmae_plugin.run.workers.dispatcher import BATCHES_PER_WORKER, Dispatcher
 from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, Batch, RunSpec, build_picker, host_name
@@ -23,58 +22,46 @@ from cryoemmae_plugin.run.workers.task import pick_batch
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import package_version
 
-pytest.importorskip("distributed", reason="dask is not installed")
+distributed = pytest.importorskip("distributed", reason="dask is not installed")
 sys.path.insert(0, str(Path(__file__).with_name("helpers")))
 
-from worker_pickers import make_worker_picker
+from worker_pickers import make_worker_picker  # noqa: E402
 
 MakeMicrograph = Callable[..., Path]
 WORKERS = 3
 
 
-class InThreads:
-    """Stands in for a Dask client: the tasks run in threads of this process; counts those under way."""
+@pytest.fixture(scope="module")
+def connected() -> Iterator[Any]:
+    """A Dask client whose workers are threads of this process."""
+    with (
+        distributed.LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
 
-    def __init__(self, task: Callable[..., Any] | None = None, version: str | None = None) -> None:
-        self._task, self._version = task, version or package_version()
-        self._pool = ThreadPoolExecutor(WORKERS)
-        self.open = self.most = self.sent = 0
-        self.status = "running"
 
-    def nthreads(self) -> dict[str, int]:
-        return {f"tcp://host{index}:1": 1 for index in range(WORKERS)}
+class Watched:
+    """A Dask client that counts batches; a test may put another task in the place of the real one."""
 
-    def run(self, function: Any, *arguments: Any, workers: Any, on_error: str) -> dict[str, str]:
-        return dict.fromkeys(workers or self.nthreads(), self._version)
+    def __init__(self, client: Any, task: Callable[..., Any] | None = None) -> None:
+        self._client, self._task = client, task
+        self.sent = self.open = self.most = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
     def submit(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        future = self._client.submit(self._task or function, *arguments, **options)
         self.open, self.sent = self.open + 1, self.sent + 1
         self.most = max(self.most, self.open)
-        return InThread(self._pool.submit(self._task or function, *arguments), self)
+        future.add_done_callback(self._ended)
+        return future
 
-    def cancel(self, futures: list[Any], force: bool) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-class InThread:
-    """A Dask future over one of Python's."""
-
-    def __init__(self, future: Future[Any], client: InThreads) -> None:
-        self._future, self._client = future, client
-
-    def add_done_callback(self, tell: Callable[[Any], None]) -> None:
-        self._future.add_done_callback(lambda _: tell(self))
-
-    @property
-    def status(self) -> str:
-        self._client.open -= 1  # asked once, when it has landed
-        return "error" if self._future.exception() else "finished"
-
-    def exception(self) -> BaseException | None:
-        return self._future.exception()
-
-    def result(self) -> Any:
-        return self._future.result()
+    def _ended(self, future: Any) -> None:
+        self.open -= 1
 
 
 @pytest.fixture
@@ -103,7 +90,7 @@ def spec(store: ResultStore) -> RunSpec:
 @pytest.fixture
 def dispatch(store: ResultStore, spec: RunSpec) -> Callable[..., Iterator[MicrographResult]]:
     def dispatch(
-        micrographs: list[Micrograph], client: InThreads, should_stop: Callable[[], bool] = lambda: False
+        micrographs: list[Micrograph], client: Watched, should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[MicrographResult]:
         return Dispatcher(client, spec, store, make_worker_picker, should_stop, 60.0).pick(micrographs)  # type: ignore[arg-type]
 
@@ -118,9 +105,9 @@ def many(folder: Path, make_micrograph: MakeMicrograph, count: int) -> list[Micr
 
 
 def test_results_come_in_order_and_few_are_under_way(
-    dispatch: Any, tmp_path: Path, make_micrograph: MakeMicrograph
+    dispatch: Any, connected: Any, tmp_path: Path, make_micrograph: MakeMicrograph
 ) -> None:
-    micrographs, client = many(tmp_path / "mics", make_micrograph, 150), InThreads()
+    micrographs, client = many(tmp_path / "mics", make_micrograph, 150), Watched(connected)
     outcomes = list(dispatch(micrographs, client))
     assert [outcome.micrograph for outcome in outcomes] == micrographs
     assert all(outcome.result is not None and len(outcome.result.picks) == 3 for outcome in outcomes)
@@ -129,57 +116,52 @@ def test_results_come_in_order_and_few_are_under_way(
     assert client.sent < 75, "many are handed out together once it is known how fast they are"
 
 
-def test_a_stop_is_heeded_while_workers_are_busy_or_missing(dispatch: Any, folder_of_six: Path) -> None:
-    class Empty(InThreads):
+def test_a_stop_is_heeded_while_workers_are_busy_or_missing(dispatch: Any, connected: Any, folder_of_six: Path) -> None:
+    class Empty(Watched):
         def nthreads(self) -> dict[str, int]:
             return {}
 
     micrographs = find_micrographs([folder_of_six])
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
-        list(dispatch(micrographs, Empty(), lambda: next(asked)))
+        list(dispatch(micrographs, Empty(connected), lambda: next(asked)))
 
 
-def test_a_worker_of_another_version_is_refused_by_name(dispatch: Any, folder_of_six: Path) -> None:
-    client = InThreads(version="9.9.9")
-    with pytest.raises(ClusterError, match=r"tcp://host0:1 has 9\.9\.9"):
-        list(dispatch(find_micrographs([folder_of_six]), client))
-    assert client.sent == 0
-
-
-def test_workers_that_only_die_end_the_run(dispatch: Any, folder_of_six: Path) -> None:
+def test_workers_that_only_die_end_the_run(dispatch: Any, connected: Any, folder_of_six: Path) -> None:
     from distributed import KilledWorker
 
     def die(*arguments: Any) -> None:
-        raise KilledWorker("task", None, 4)
+        raise KilledWorker("task", SimpleNamespace(address="tcp://host:1"), 4)  # type: ignore[arg-type]
 
     with pytest.raises(ClusterError, match="die before they pick anything"):
-        list(dispatch(find_micrographs([folder_of_six]), InThreads(die)))
+        list(dispatch(find_micrographs([folder_of_six]), Watched(connected, die)))
 
 
-def test_what_is_wrong_with_the_package_on_a_worker_is_said(dispatch: Any, folder_of_six: Path) -> None:
+def test_what_is_wrong_with_the_package_on_a_worker_is_said(dispatch: Any, connected: Any, folder_of_six: Path) -> None:
     def broken(*arguments: Any) -> None:
         raise ImportError("libGL.so.1")
 
     with pytest.raises(ClusterError, match=r"unexpected ImportError: libGL\.so\.1"):
-        list(dispatch(find_micrographs([folder_of_six]), InThreads(broken)))
+        list(dispatch(find_micrographs([folder_of_six]), Watched(connected, broken)))
 
 
 def test_a_scheduler_that_falls_silent_ends_the_run(
-    dispatch: Any, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch
+    dispatch: Any, connected: Any, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Gone(InThreads):
+    class Gone(Watched):
         def nthreads(self) -> dict[str, int]:
             raise OSError("connection closed")
 
     monkeypatch.setattr("cryoemmae_plugin.run.workers.monitor.GONE_S", 0.1)
     monkeypatch.setattr("cryoemmae_plugin.run.workers.monitor.LOOK_S", 0.05)
     with pytest.raises(ClusterError, match="does not answer any more"):
-        list(dispatch(find_micrographs([folder_of_six]), Gone()))
+        list(dispatch(find_micrographs([folder_of_six]), Gone(connected)))
 
 
-def test_a_scheduler_that_closes_the_connection_ends_the_run(dispatch: Any, folder_of_six: Path) -> None:
-    class Closed(InThreads):
+def test_a_scheduler_that_closes_the_connection_ends_the_run(
+    dispatch: Any, connected: Any, folder_of_six: Path
+) -> None:
+    class Closed(Watched):
         def submit(self, function: Any, *arguments: Any, **options: Any) -> Any:
             self.status = "closed"
             raise RuntimeError("Client is closed")
@@ -188,24 +170,24 @@ def test_a_scheduler_that_closes_the_connection_ends_the_run(dispatch: Any, fold
             raise RuntimeError("Client is closed")
 
     with pytest.raises(ClusterError, match="does not answer any more"):
-        list(dispatch(find_micrographs([folder_of_six]), Closed()))
+        list(dispatch(find_micrographs([folder_of_six]), Closed(connected)))
 
 
 def test_a_result_that_shows_late_is_waited_for(
-    dispatch: Any, store: ResultStore, folder_of_six: Path, monkeypatch: pytest.MonkeyPatch
+    dispatch: Any, connected: Any, store: ResultStore, folder_of_six: Path
 ) -> None:
     import threading
 
+    path = store.path_of("mic_2")
+
     def late(spec: str, first: int, rows: Any, make: Any) -> Any:
         answer = pick_batch(spec, first, rows, make)
-        path = store.path_of("mic_2")
         if first == 2:
             path.rename(path.with_suffix(".hidden"))
             threading.Timer(0.5, lambda: path.with_suffix(".hidden").rename(path)).start()
         return answer
 
-    monkeypatch.setattr(dispatcher_module, "POLL_S", 0.05)
-    outcomes = list(dispatch(find_micrographs([folder_of_six]), InThreads(late)))
+    outcomes = list(dispatch(find_micrographs([folder_of_six]), Watched(connected, late)))
     assert len(outcomes[2].result.picks) == 20
 
 

@@ -13,7 +13,7 @@ from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.device import split_devices
 from cryoemmae_plugin.errors import ClusterError, SettingsError, render
 from cryoemmae_plugin.run.workers import cluster, engine
-from cryoemmae_plugin.run.workers.batch_size import BATCH_S, MOST, BatchSizer
+from cryoemmae_plugin.run.workers.batch_size import BATCH_S, MAX_BATCH, BatchSizer
 from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, make_settings
@@ -152,7 +152,7 @@ def test_batches_grow_with_speed_and_shrink_towards_the_end() -> None:
 
     assert sizes(BATCH_S)(1000) == sizes(100)(1000) == 1
     assert sizes(BATCH_S / 8)(1000) == 8
-    assert sizes(0.001)(1000) == MOST
+    assert sizes(0.001)(1000) == MAX_BATCH
     assert [sizes(0.001)(remaining) for remaining in (40, 12, 5, 1)] == [10, 3, 2, 1]
 
 

@@ -1,1 +1,1 @@
-"""Where micrographs are picked: in this process, in several processes of this machine, or on a cluster."""
+"""Pick in several processes: on this machine, on its GPUs, or on a cluster, with Dask."""

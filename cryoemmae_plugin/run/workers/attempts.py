@@ -1,6 +1,7 @@
-"""Notes of attempts under way, in the result folder: what kills its worker is found by the note that stays behind.
+"""Find the micrograph that kills its worker, by notes in the result folder.
 
-A note is a line with host and process. It is taken away when the try ends in any other way than the process's death.
+A worker notes its host and process before each attempt, and deletes the note afterwards. If the process dies, the note
+stays. (Dask counts deaths too, but blames every batch that the dead worker had.)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FOLDER = ".attempts"
 
 
 class Attempts:
-    """The notes of one run.
+    """Notes of the attempts of one run.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class Attempts:
         self._folder = folder / FOLDER
 
     def deaths(self, name: str) -> list[str]:
-        """Hosts on which a process has died over `name`, one for each death."""
+        """Return the hosts on which a process died during an attempt of `name`, one entry for each death."""
         try:
             lines = (self._folder / name).read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -39,7 +40,7 @@ class Attempts:
 
     @contextmanager
     def noted(self, name: str) -> Iterator[None]:
-        """Note a try of `name` as long as it lasts.
+        """Keep a note of an attempt of `name` while it lasts.
 
         Raises
         ------
@@ -59,5 +60,5 @@ class Attempts:
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget what an earlier run has left."""
+        """Delete the notes of an earlier run."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Workers from three places: processes of this machine, SLURM jobs, or a scheduler that is there already.
+"""Connect to workers: processes of this machine, SLURM jobs, or the workers of an existing Dask scheduler.
 
-Connections to workers that a run starts itself are encrypted with a key made for the run: nobody else on the machine or
-the network can give them orders.
+Dask starts the workers and restarts those that die. Connections to workers that a run starts itself are encrypted with
+a key made for the run, so that nobody else on the machine or the network can give them orders.
 """
 
 from __future__ import annotations
@@ -14,34 +14,37 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
 
 from cryoemmae_plugin.errors import ClusterError
 from cryoemmae_plugin.run.workers.options import ExecutorOptions
 
 if TYPE_CHECKING:
-    from distributed import Client, Security
+    from distributed import Client, SpecCluster
 
 logger = logging.getLogger(__name__)
 
-NEEDED = {"distributed": "distributed", "cryptography": "cryptography", "dask_jobqueue": "dask-jobqueue"}
+REQUIRED = {"distributed": "distributed", "cryptography": "cryptography", "dask_jobqueue": "dask-jobqueue"}
 CONNECT_S = 15
+START_ATTEMPTS = 5
+"""How often to start the workers of this machine when one of them dies while it starts."""
 SLURM_MEMORY, SLURM_THREADS = "16GB", 4
 _HIDDEN = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-"""No dashboard: it would show the run to everybody, and take a port that somebody else may want."""
+"""No dashboard: it would show the run to everybody, and take a port that another program may need."""
 _PRELOAD = "cryoemmae_plugin.run.workers.preload"
 
 
 def require_dask() -> None:
-    """Make sure that the extra `cluster` is installed.
+    """Check that the extra `cluster` is installed.
 
     Raises
     ------
     ClusterError
         When it is not.
     """
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    missing = [package for module, package in REQUIRED.items() if find_spec(module) is None]
     if missing:
         raise ClusterError(
             f"several workers need {', '.join(missing)}, which is not installed",
@@ -54,13 +57,38 @@ def require_dask() -> None:
 
 @contextmanager
 def local_workers(gpus: Sequence[int | None], memory: str | None) -> Iterator[Client]:
-    """Processes of this machine, one for each entry of `gpus`: the GPU that it sees, None for the CPU.
+    """Start a process of this machine for each entry of `gpus`: the GPU that it sees, None for the CPU.
 
-    A process that dies is started anew.
+    Dask's nannies restart a process that dies.
+
+    Raises
+    ------
+    ClusterError
+        When the processes die again and again while they start.
     """
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Client
 
-    security = _own_security()
+    with _quiet():
+        starting = Retrying(retry=retry_if_exception_type(RuntimeError), stop=stop_after_attempt(START_ATTEMPTS))
+        try:
+            cluster = starting(_start_local, gpus, memory)
+        except RetryError as err:
+            raise ClusterError(
+                f"worker processes die while they start ({START_ATTEMPTS} attempts): {err.last_attempt.exception()}",
+                remedy=(
+                    "see whether this machine has enough free memory, and start fewer $workers",
+                    "pick in one process, without $workers",
+                ),
+            ) from err
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+
+
+def _start_local(gpus: Sequence[int | None], memory: str | None) -> SpecCluster:
+    """Start a scheduler and workers; RuntimeError if a worker dies before it is connected."""
+    from distributed import Nanny, Scheduler, Security, SpecCluster
+
+    security = Security.temporary()
     common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
     quiet = {"silence_logs": logging.CRITICAL, "dashboard": False, "preload": [_PRELOAD]}
     workers = {
@@ -71,24 +99,19 @@ def local_workers(gpus: Sequence[int | None], memory: str | None) -> Iterator[Cl
         for index, gpu in enumerate(gpus)
     }
     scheduler = {"cls": Scheduler, "options": {**common, **_HIDDEN, "port": 0}}
-    with (
-        _quiet(),
-        SpecCluster(workers=workers, scheduler=scheduler, security=security) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    return SpecCluster(workers=workers, scheduler=scheduler, security=security)
 
 
 @contextmanager
 def slurm_workers(options: ExecutorOptions, threads: int, folder: Path) -> Iterator[Client]:
-    """SLURM jobs, each a worker; one that ends before the run is submitted anew.
+    """Submit SLURM jobs, each of them a worker.
 
     Parameters
     ----------
     threads : int
         CPUs of a job.
     folder : Path
-        Result folder: logs of the jobs go to ``slurm/`` in it, and for the time of the run the key.
+        Result folder. Its folder ``slurm/`` holds the logs of the jobs and, during the run, the key.
 
     Raises
     ------
@@ -103,20 +126,21 @@ def slurm_workers(options: ExecutorOptions, threads: int, folder: Path) -> Itera
             remedy="start the run on a host that may submit jobs",
         )
     from dask_jobqueue import SLURMCluster
-    from distributed import Client
+    from distributed import Client, Security
 
-    count = options.workers or 1
+    logs = folder / "slurm"
+    logs.mkdir(exist_ok=True)
+    keys = {"security": Security.temporary(), "shared_temp_directory": str(logs)}
     with (
         _quiet(),
-        _key_files(folder) as security,
-        SLURMCluster(**_slurm_job(options, threads, folder), security=security) as cluster,
+        SLURMCluster(**_slurm_job(options, threads, logs), **keys) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        cluster.adapt(minimum=count, maximum=count)
+        cluster.scale(options.workers or 1)
         yield client
 
 
-def _slurm_job(options: ExecutorOptions, threads: int, folder: Path) -> dict[str, Any]:
+def _slurm_job(options: ExecutorOptions, threads: int, logs: Path) -> dict[str, Any]:
     return {
         "cores": 1,
         "processes": 1,
@@ -129,7 +153,7 @@ def _slurm_job(options: ExecutorOptions, threads: int, folder: Path) -> dict[str
         "job_extra_directives": options.sbatch_options(),
         "job_name": "cryoemmae",
         "python": sys.executable,
-        "log_directory": str(folder / "slurm"),
+        "log_directory": str(logs),
         "worker_extra_args": ["--preload", _PRELOAD, "--no-dashboard"],
         "scheduler_options": _HIDDEN,
     }
@@ -137,7 +161,7 @@ def _slurm_job(options: ExecutorOptions, threads: int, folder: Path) -> dict[str
 
 @contextmanager
 def workers_of(address: str) -> Iterator[Client]:
-    """The workers of a scheduler that somebody else has started.
+    """Connect to the workers of an existing scheduler.
 
     Raises
     ------
@@ -160,33 +184,8 @@ def workers_of(address: str) -> Iterator[Client]:
             yield client
 
 
-def _own_security() -> Security:
-    from distributed import Security
-
-    return Security.temporary()
-
-
-@contextmanager
-def _key_files(folder: Path) -> Iterator[Security]:
-    """A key of the run's own in files that only this user can read, for workers on other hosts."""
-    from distributed import Security
-
-    made = _own_security().get_tls_config_for_role("worker")
-    with TemporaryDirectory(prefix=".keys-", dir=folder) as place:
-        files = {}
-        for name in ("ca_file", "cert", "key"):
-            path = Path(place, name)
-            path.touch(mode=0o600)
-            path.write_text(made[name], encoding="utf-8")
-            files[name] = str(path)
-        roles = {
-            f"tls_{role}_{name}": files[name] for role in ("client", "scheduler", "worker") for name in ("cert", "key")
-        }
-        yield Security(require_encryption=True, tls_ca_file=files["ca_file"], **roles)
-
-
 def _visible(gpu: int | None) -> dict[str, str]:
-    """What shows a process one GPU only, counted among those that this process sees."""
+    """Environment that shows a process one GPU only, numbered as this process sees them."""
     if gpu is None:
         return {}
     seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -195,7 +194,7 @@ def _visible(gpu: int | None) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Dask's own log to itself: what matters is said by the run."""
+    """Silence Dask's own log: the run says what matters."""
     from distributed.utils import silence_logging_cmgr
 
     with silence_logging_cmgr(logging.CRITICAL):

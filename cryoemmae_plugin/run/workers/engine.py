@@ -1,4 +1,4 @@
-"""What picks on workers, for command lines and jobs: the counterpart of a picker in this process."""
+"""The engine that picks on workers: the counterpart of a picker in this process."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class WorkerEngine:
     options : ExecutorOptions
         Which workers.
     gpus : sequence of int or None
-        Of local workers: the GPU of each, None for the CPU.
+        GPU of each local worker, None for the CPU; empty for other workers.
     remote_device : str
-        Of other workers: what each computes on.
+        Device of each of the other workers.
     threads : int
-        CPU threads of a worker; 0 leaves it to the worker.
+        CPU threads of a worker; 0 leaves the choice to the worker.
     model : str
-        The model, as workers find it.
+        Name or folder that workers load the model from.
     model_name, model_sha256 : str
-        The model, as results name it.
+        Identity of the model in results.
     make : callable
         Makes the picker on the worker.
     compute : ComputeOptions
@@ -69,7 +69,7 @@ class WorkerEngine:
 
     @property
     def device(self) -> str:
-        """Where it computes, in words."""
+        """The device in words."""
         if self.gpus:
             where = "the CPU" if self.gpus[0] is None else f"GPU {', '.join(map(str, dict.fromkeys(self.gpus)))}"
             return f"{len(self.gpus)} workers ({where}, {self.threads} threads each)"
@@ -136,28 +136,28 @@ class WorkerEngine:
 
 
 def needs_workers(options: ExecutorOptions, devices: Sequence[str]) -> bool:
-    """Whether picking takes processes beside this one."""
+    """Tell whether other processes than this one have to pick."""
     return options.executor == "dask" or (options.workers or 1) > 1 or len(_split(devices)) > 1
 
 
 def build_worker_engine(
     settings: PickerSettings, devices: Sequence[str], threads: int, options: ExecutorOptions
 ) -> WorkerEngine:
-    """Plan the workers, and identify the model; nothing is started yet.
+    """Plan the workers and identify the model; starts nothing.
 
     Parameters
     ----------
     devices : sequence of str
         Names as for :func:`cryoemmae_plugin.device.choose_device`; local workers are spread over them.
     threads : int
-        CPU threads of each worker; 0 shares this machine's cores among local workers.
+        CPU threads of each worker; 0 divides this machine's cores among local workers.
 
     Raises
     ------
     ClusterError
         When Dask is not installed.
     DeviceError, ModelError
-        When a device or the model is not there.
+        When a device or the model is missing.
     """
     cluster.require_dask()
     names = _split(devices)
@@ -180,7 +180,7 @@ def build_worker_engine(
 
 
 def _local_gpus(names: Sequence[str], workers: int | None) -> list[int | None]:
-    """The GPU of each local worker: spread evenly over the devices named; "auto" is all GPUs, or the CPU."""
+    """Return the GPU of each local worker, evenly from `names`; "auto" is all GPUs, or the CPU without one."""
     if list(names) == ["auto"] and torch.cuda.device_count() > 1:
         names = split_devices("cuda")
     devices = [choose_device(name) for name in names]

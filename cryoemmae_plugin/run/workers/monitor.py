@@ -1,14 +1,13 @@
-"""Who works for a run: looked at every few seconds, and each new worker is checked."""
+"""Look at the workers of a run every few seconds: count them, check new ones, replace lost ones."""
 
 from __future__ import annotations
 
 import logging
 import time
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cryoemmae_plugin.errors import ClusterError
-from cryoemmae_plugin.version import NOT_INSTALLED, package_version
+from cryoemmae_plugin.version import PACKAGE
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -16,36 +15,37 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_S = 2.0
-"""Seconds between two looks at who works."""
-SAY_S = 60.0
+"""Seconds between two looks at the workers."""
+REMIND_S = 60.0
+"""Seconds between two warnings that there is no worker."""
 GONE_S = 30.0
-"""A scheduler that has not answered for so long is gone."""
+"""A scheduler that does not answer for this time is lost."""
 
 
 class WorkerMonitor:
-    """The workers there are.
+    """Knows how many workers there are.
 
     Parameters
     ----------
     client : distributed.Client
         Connected.
     wait_s : float
-        Longest wait for a worker.
+        Longest time without any worker.
     """
 
     def __init__(self, client: Client, wait_s: float) -> None:
         self._client, self._wait_s = client, wait_s
         self._known: frozenset[str] = frozenset()
-        self._looked = self._answered = self._seen = self._said = time.monotonic()
-        self._looked -= LOOK_S
+        now = time.monotonic()
+        self._looked, self._answered, self._seen, self._reminded = now - LOOK_S, now, now, now
 
     def size(self) -> int:
-        """How many workers there are; looks every few seconds, and checks those that are new.
+        """Return the number of workers, which is updated every few seconds.
 
         Raises
         ------
         ClusterError
-            When the scheduler is gone, no worker comes, or one has another version of this package.
+            When the scheduler is lost, there was no worker for too long, or a new one has another version of cryoemmae.
         """
         now = time.monotonic()
         if now - self._looked >= LOOK_S:
@@ -58,14 +58,16 @@ class WorkerMonitor:
             present = frozenset(self._client.nthreads())
         except (OSError, TimeoutError) as err:
             if now - self._answered > GONE_S:
-                raise scheduler_gone(err) from err
+                raise scheduler_lost(err) from err
             return
         self._answered = now
+        lost = len(self._known - present)
+        if lost:
+            logger.warning("%s; others pick its micrographs", "a worker died" if lost == 1 else f"{lost} workers died")
         if present - self._known:
-            self.check_versions(sorted(present - self._known))
-        if self._known - present:
-            logger.warning("%s; what was under way goes to others", _lost(len(self._known - present)))
+            self.check_versions()
         self._known = present
+        self._replace_lost()
         if present:
             self._seen = now
         elif now - self._seen > self._wait_s:
@@ -76,42 +78,38 @@ class WorkerMonitor:
                     "wait longer with $worker_wait",
                 ),
             )
-        elif now - self._said >= SAY_S:
-            self._said = now
+        elif now - self._reminded >= REMIND_S:
+            self._reminded = now
             logger.warning("waiting for workers: there is none")
 
-    def check_versions(self, workers: list[str] | None = None) -> None:
-        """Compare the workers' version of this package with our own; of all workers by default.
+    def check_versions(self) -> None:
+        """Compare this package's version on all workers with that of the run.
 
         Raises
         ------
         ClusterError
-            When one differs; the message names hosts and versions.
+            When a worker has another one; the message names its address and version.
         """
-        ours = package_version()
-        answers: dict[str, Any] = self._client.run(version, "cryoemmae", workers=workers, on_error="return")
-        found = {address: _version_in(answer) for address, answer in answers.items()}
-        wrong = {address: theirs for address, theirs in found.items() if theirs not in (ours, None)}
+        found = self._client.get_versions(packages=[PACKAGE])
+        ours = found["client"]["packages"][PACKAGE]
+        theirs = {address: worker["packages"][PACKAGE] for address, worker in found["workers"].items()}
+        wrong = [f"{address} has {version or 'none'}" for address, version in sorted(theirs.items()) if version != ours]
         if wrong:
-            named = ", ".join(f"{address} has {theirs}" for address, theirs in sorted(wrong.items())[:5])
             raise ClusterError(
-                f"workers must have the cryoemmae of this run, which is {ours}: {named}; install the same version there"
+                f"workers must have the cryoemmae of this run, which is {ours}: {', '.join(wrong[:5])}",
+                remedy="install the same version there",
             )
 
+    def _replace_lost(self) -> None:
+        """Start workers again that Dask has given up; one that still starts, or waits in a queue, counts as there."""
+        cluster = self._client.cluster
+        if cluster is not None and len(self._known) < len(cluster.plan):
+            cluster.scale(len(cluster.plan))
 
-def scheduler_gone(err: Exception) -> ClusterError:
-    """The error that says that the scheduler has been lost in the middle of a run."""
+
+def scheduler_lost(err: Exception) -> ClusterError:
+    """Return the error that says that the scheduler was lost during a run."""
     return ClusterError(
-        f"the scheduler does not answer any more ({err}); what is done is stored: run the command again to go on"
+        f"the scheduler does not answer any more ({err})",
+        remedy="run the same command again to resume; finished micrographs are stored",
     )
-
-
-def _version_in(answer: object) -> str | None:
-    """The version that a worker tells; None where it tells nothing, since it has just died."""
-    if isinstance(answer, PackageNotFoundError):
-        return NOT_INSTALLED
-    return answer if isinstance(answer, str) else None
-
-
-def _lost(count: int) -> str:
-    return "a worker is gone" if count == 1 else f"{count} workers are gone"

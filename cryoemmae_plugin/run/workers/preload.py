@@ -1,4 +1,4 @@
-"""What Dask runs in a worker's main thread before the worker begins."""
+"""Dask runs this in the main thread of a worker process before the worker starts."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import signal
 
 
 def dask_setup(worker: object) -> None:
-    """Leave Ctrl-C to the run that has started this worker: a terminal sends it to all processes at once."""
+    """Ignore Ctrl-C, which a terminal sends to all processes at once: the run decides when workers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

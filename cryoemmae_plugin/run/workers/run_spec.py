@@ -1,4 +1,4 @@
-"""What a worker must know to pick as its run does, as plain text: nothing but text and numbers travels."""
+"""What a run sends to its workers: text and numbers only."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
     from cryoemmae_plugin.run.stream import ImagePicker
 
 PROBE_FILE = ".probe"
-"""In the result folder while a run with workers goes on: holds the spec's token."""
+"""File in the result folder, while a run with workers lasts, that holds the token of the run."""
 
 Row = tuple[str, "float | None", str]
-"""A micrograph on its way to a worker: path, Å per pixel, uid."""
+"""A micrograph as plain values: path, Å per pixel, uid."""
 
 
 class RunSpec(BaseModel):
-    """How a run picks, for its workers.
+    """How a run picks: everything that a worker needs to pick in the same way.
 
     Attributes
     ----------
     version : str
-        This package's version in the run; a worker of another one refuses.
+        This package's version in the run; a worker with another version refuses.
     host : str
-        Where the run is.
+        Host of the run.
     record : RunRecord
         Settings, and the model's identity.
     model : str
         Name of a model, or absolute path of its folder.
     folder, base : Path
-        Result folder, and where relative paths of micrographs start; absolute.
+        Result folder, and folder where relative paths of micrographs start; absolute.
     sample : str
-        A micrograph that the run sees, so that a worker must see it too; "" for none.
+        A micrograph that the run sees and a worker must see too; "" for none.
     token : str
-        What the probe file in the result folder holds.
+        Content of the probe file in the result folder.
     device : str
         As for :func:`cryoemmae_plugin.device.choose_device`, on the worker.
     threads : int
-        CPU threads of a worker; 0 leaves it to the worker.
+        CPU threads of a worker; 0 leaves the choice to the worker.
     jobs : int
         Micrographs that a worker reads ahead.
     compute : ComputeOptions
@@ -71,41 +71,41 @@ class RunSpec(BaseModel):
 
 
 MakePicker = Callable[[RunSpec], "ImagePicker"]
-"""Makes what picks, on the worker; a function that workers can import."""
+"""Makes the picker on the worker; a function that workers can import."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some neighbours on the list of micrographs: what a worker gets at a time.
+    """Consecutive micrographs that a worker picks together.
 
     Attributes
     ----------
     first : int
-        Place of the first one on the list.
+        Index of the first one in the list of the run.
     micrographs : sequence of Micrograph
-        The neighbours.
+        The micrographs.
     """
 
     first: int
     micrographs: Sequence[Micrograph]
 
     def rows(self) -> list[Row]:
-        """The micrographs as plain values."""
+        """Return the micrographs as plain values."""
         return [(str(m.path), m.pixel_size_A, m.uid) for m in self.micrographs]
 
     @classmethod
     def from_rows(cls, first: int, rows: Sequence[Row]) -> Batch:
-        """The batch that :meth:`rows` stands for."""
+        """Make a batch from what :meth:`rows` returned."""
         return cls(first, [Micrograph(Path(path), pixel_size_A, uid) for path, pixel_size_A, uid in rows])
 
 
 def build_picker(spec: RunSpec) -> ImagePicker:
-    """Load the spec's model onto the spec's device.
+    """Load the model onto the device.
 
     Raises
     ------
     DeviceError, ModelError
-        When one of them is not here; also when the model is here, but is not that of the run.
+        When device or model are not on this host, or when the model is not that of the run.
     """
     from cryoemmae_plugin.core.picker import Picker
     from cryoemmae_plugin.device import choose_device
@@ -128,9 +128,9 @@ def build_picker(spec: RunSpec) -> ImagePicker:
 
 
 def host_name() -> str:
-    """Name of the machine that this runs on."""
+    """Return the name of this host."""
     return socket.gethostname()
 
 
 Answer = dict[str, Any]
-"""What a worker returns for a batch: "host", and either "outcomes" and "seconds", or "error" and "text"."""
+"""A worker's answer to a batch: "host", and either "outcomes" and "seconds", or "error" and "text"."""

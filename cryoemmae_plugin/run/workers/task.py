@@ -1,7 +1,7 @@
-"""The task that travels: what Dask calls in a worker. Importing it is light, so that workers answer while they load.
+"""The task that Dask calls in a worker. Its import is fast, so that workers answer while they load PyTorch.
 
-Whatever is wrong with the worker or with the whole run, and not with one micrograph, comes back as an answer too: as
-the name of the error and its text, with the host, so that the run can raise it.
+An error that concerns the worker or the whole run comes back as an answer with the error's name, its text and the host,
+so that the run can raise it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, render
 from cryoemmae_plugin.run.workers.run_spec import Answer, Batch, MakePicker, Row, host_name
 
 _TURN = threading.Lock()
-"""A worker picks one batch at a time, however many threads it has."""
+"""A worker picks one batch at a time, even if it has several threads."""
 
 
 def pick_batch(spec: str, first: int, rows: Sequence[Row], make: MakePicker) -> Answer:
-    """Pick some micrographs into the store.
+    """Pick a batch of micrographs into the store.
 
     Parameters
     ----------
@@ -27,12 +27,13 @@ def pick_batch(spec: str, first: int, rows: Sequence[Row], make: MakePicker) -> 
     first, rows : int, sequence
         A :class:`Batch`.
     make : callable
-        Makes the picker, once in a process.
+        Makes the picker, once in each process.
 
     Returns
     -------
     dict
-        "host", and "outcomes" (uid, reason, and seconds by step of each) with "seconds" of all, or "error" and "text".
+        "host", and either "outcomes" (uid, reason and seconds by step of each) and "seconds" of the whole batch, or
+        "error" and "text".
     """
     answer: Answer = {"host": host_name()}
     try:

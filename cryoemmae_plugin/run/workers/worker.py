@@ -1,4 +1,4 @@
-"""What happens inside a worker: it reads, picks and stores; the run hears only how each micrograph ended."""
+"""The worker's side: read, pick and store; the run gets only the outcome of each micrograph."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import package_version
 
 MAX_ATTEMPTS = 3
-"""A micrograph that so many processes have died over is given up."""
+"""Processes that may die while they pick a micrograph, before it is given up."""
 
 
 @lru_cache(maxsize=1)
 def batch_picker_for(spec: str, make: MakePicker) -> BatchPicker:
-    """The picker of this process; the model is loaded once."""
+    """Return the picker of this process; the model is loaded once."""
     version = json.loads(spec)["version"]
     if version != package_version():
         raise ClusterError(
-            f"it has cryoemmae {package_version()}, the run has {version}; install the same version everywhere"
+            f"it has cryoemmae {package_version()}, the run has {version}", remedy="install the same version everywhere"
         )
     return BatchPicker(RunSpec.model_validate_json(spec), make)
 
 
 class BatchPicker:
-    """All that one process needs to pick for one run.
+    """Picks batches of one run in this process.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class BatchPicker:
     Raises
     ------
     ClusterError
-        When the run's files are out of sight here.
+        When this host does not see the files of the run.
     DeviceError, ModelError
-        When device or model are not there.
+        When device or model are not on this host.
     """
 
     def __init__(self, spec: RunSpec, make: MakePicker) -> None:
@@ -63,7 +63,7 @@ class BatchPicker:
         _limit_threads(spec.threads)
 
     def pick(self, batch: Batch) -> list[MicrographResult]:
-        """Pick a batch: as one stream, or, where a process has died over it, one by one, to find the culprit."""
+        """Pick a batch; if a process died over it before, pick one by one, to find the micrograph that kills."""
         name = f"{batch.first}-{len(batch.micrographs)}"
         if len(batch.micrographs) > 1 and not self._attempts.deaths(name):
             with self._attempts.noted(name):
@@ -71,7 +71,7 @@ class BatchPicker:
         return [self._pick_one(batch.first + index, m) for index, m in enumerate(batch.micrographs)]
 
     def _pick_one(self, index: int, micrograph: Micrograph) -> MicrographResult:
-        if self._store.holds(micrograph):  # by an earlier try that died later
+        if self._store.holds(micrograph):  # by an earlier attempt, which died later
             return MicrographResult(micrograph)
         deaths = self._attempts.deaths(str(index))
         if len(deaths) >= MAX_ATTEMPTS:
@@ -83,14 +83,14 @@ class BatchPicker:
         stream = pick_micrographs(
             micrographs, self._picker, self._store, jobs=self._spec.jobs, device=self._device, loader=self._load
         )
-        return [replace(outcome, result=None) for outcome in stream]  # results are in the store
+        return [replace(outcome, result=None) for outcome in stream]  # the run reads results from the store
 
     def _load(self, micrograph: Micrograph) -> Loaded:
         return load(replace(micrograph, path=self._spec.base / micrograph.path))
 
 
 def _check_sight(spec: RunSpec) -> None:
-    """Make sure that folders and micrographs are the same files here as in the run."""
+    """Check that this host sees the same result folder and micrographs as the run."""
     probe = spec.folder / PROBE_FILE
     try:
         seen = probe.read_text(encoding="utf-8") == spec.token
@@ -103,13 +103,13 @@ def _check_sight(spec: RunSpec) -> None:
         )
     if spec.sample and not (spec.base / spec.sample).exists():
         raise ClusterError(
-            f"it does not see {spec.base / spec.sample}, which {spec.host} sees; "
-            "micrographs must lie on a file system that run and workers share, under the same path"
+            f"it does not see {spec.base / spec.sample}, which {spec.host} sees",
+            remedy="keep micrographs on a file system that run and workers share, under the same path",
         )
 
 
 def _limit_threads(threads: int) -> None:
-    """Compute with so many CPU threads: those of Dask's worker, where the run says nothing."""
+    """Set the number of CPU threads; 0 takes the number that Dask gave this worker."""
     if not threads:
         from distributed import get_worker
 
