@@ -26,5 +26,5 @@ def test_a_job_estimates_the_diameter_and_tells_it(world: Any, monkeypatch: pyte
 
 def test_a_job_that_cannot_tell_fails_with_the_way_out(world: Any) -> None:
     world.few(2)
-    with pytest.raises(CannotTellError, match="with --diameter"):
+    with pytest.raises(CannotTellError, match="no particles stand out"):
         pick(world, diameter_A="auto")

@@ -226,7 +226,7 @@ def test_pick_auto_ends_as_wrong_usage_where_nothing_can_be_told(
     assert cryoemmae("pick", folder_of_six, "--diameter", "auto", "--out", tmp_path / "out") == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "no particles stand out in 6 micrographs" in error
-    assert "with --diameter" in error
+    assert "--diameter" in error
 
 
 def test_a_wrong_diameter_is_refused_with_both_ways_to_give_it(
