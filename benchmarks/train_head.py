@@ -29,7 +29,6 @@ from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, t
 from cryoemmae_plugin.weights import Model, load_decoder_state, load_model, save_model
 from cryoemmae_plugin.weights.installed import folder_of
 
-NICENESS = 15
 REPORT_STEPS = 20
 FIRST_SEED = 200_000
 """Of the scenes; the shipped head was trained on 90000 to 91759, adapting uses others from 99000 on."""
@@ -38,7 +37,7 @@ FIRST_SEED = 200_000
 def main() -> int:
     """Run one step."""
     options = _options()
-    os.nice(NICENESS)
+    os.nice(options.niceness)
     seeds = range(options.first_seed, options.first_seed + options.scenes + options.held_out)
     scenes = options.work / "scenes"
     if options.step == "scenes":
@@ -134,6 +133,7 @@ def _options() -> argparse.Namespace:
         step.add_argument("--held-out", type=int, default=60)
         step.add_argument("--first-seed", type=int, default=FIRST_SEED)
         step.add_argument("--processes", type=int, default=1)
+        step.add_argument("--niceness", type=int, default=15, help="on a busy machine, 15 gets next to nothing")
     step.add_argument("model", help="name or folder of the model whose encoder the head shall read")
     step.add_argument("--start", default="emmae-base", help="model whose head it begins with; '' for none")
     step.add_argument("--steps", type=int, default=1500)

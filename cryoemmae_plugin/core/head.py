@@ -41,6 +41,8 @@ F1_SLOPE, F1_SHIFT = 2.5, 0.5
 are more particles than their chances tell."""
 UNREACHABLE_DENSITY = 1e3
 """Density that no micrograph reaches, in particles per square diameter."""
+MOST_FEW, CLEAR_LOG_ODDS = 3, 3.5
+"""So few candidates above 0.5, the best of such log-odds, are particles, whatever is missing in total."""
 BEST_REJECTED_ODDS = 0.9
 """Odds of the best candidate on a micrograph that is taken to show no particle."""
 RESPONSE_SCALE = 3.0
@@ -267,11 +269,22 @@ def total_log_odds(score: NDArray[np.floating]) -> float:
 
 
 def reject_empty(score: NDArray[np.float32], least_log_odds: float) -> NDArray[np.float32]:
-    """Lower the figures of merit (N,) below 0.5 together, their order kept, where there is too little evidence."""
+    """Lower the figures of merit (N,) below 0.5 together, their order kept, where there is too little evidence.
+
+    One to three clear particles are evidence enough.
+    """
     if total_log_odds(score) >= least_log_odds or score.max(initial=0.0) <= 0.5:
+        return score
+    if are_few_and_clear(log_odds_of_picks(score)):
         return score
     odds = _odds(score)
     return _from_odds(odds / odds.max() * BEST_REJECTED_ODDS)
+
+
+def are_few_and_clear(log_odds: NDArray[np.floating]) -> bool:
+    """Tell whether the log-odds (N,) above 0 are those of one to three particles that are clear."""
+    picks = log_odds[log_odds > 0]
+    return 0 < len(picks) <= MOST_FEW and float(picks.max()) >= CLEAR_LOG_ODDS
 
 
 def expected_f1(score: NDArray[np.floating]) -> float:

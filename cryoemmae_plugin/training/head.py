@@ -22,6 +22,7 @@ from cryoemmae_plugin.core.head import (
     CLUSTER_LAYERS,
     UNCALIBRATED,
     Head,
+    are_few_and_clear,
     calibrate_micrograph,
     find_centres,
     score_cells,
@@ -355,7 +356,7 @@ def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]
     judged : sequence of (log-odds of the figures of merit, worth of the picks, known particles)
         One a micrograph.
     """
-    total = np.array([log_odds.clip(min=0).sum() for log_odds, _, _ in judged])
+    total = np.array([np.inf if are_few_and_clear(found) else found.clip(min=0).sum() for found, _, _ in judged])
     worth = np.array([worth for _, worth, _ in judged])
     nothing = np.array([float(known == 0) for _, _, known in judged])
     least = np.linspace(0, MOST_EVIDENCE, 61)

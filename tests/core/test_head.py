@@ -160,6 +160,15 @@ def test_with_too_little_evidence_nothing_is_picked_but_all_is_kept_in_order() -
     assert len(reject_empty(score[:0], 5.0)) == 0
 
 
+def test_a_clear_particle_or_two_are_not_taken_for_ice_but_unclear_or_many_are() -> None:
+    one_clear = np.array([0.98, 0.3, 0.1], np.float32)
+    assert reject_empty(one_clear, 6.0) is one_clear
+    unclear = np.array([0.9, 0.3, 0.1], np.float32)
+    assert reject_empty(unclear, 6.0).max() < 0.5
+    beside_many = np.array([0.98, 0.55, 0.55, 0.55], np.float32)
+    assert reject_empty(beside_many, 6.0).max() < 0.5
+
+
 def test_the_f1_to_expect_is_that_of_the_best_choice() -> None:
     assert expected_f1(np.array([0.8, 0.5, 0.1])) == pytest.approx(2 * 1.3 / (2 + 1.4), rel=1e-3)
     assert expected_f1(np.array([1.0, 1.0, 0.0])) == pytest.approx(1.0, rel=1e-3)
