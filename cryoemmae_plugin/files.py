@@ -112,7 +112,7 @@ def read_bytes(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if found.st_size > max_bytes:
-            raise OSError(errno.EFBIG, f"{found.st_size} bytes are too many", str(path))
+            raise OSError(errno.EFBIG, f"{found.st_size} bytes are too many, at most {max_bytes} are read", str(path))
         return file.read(max_bytes)
 
 

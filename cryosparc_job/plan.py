@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.errors import InputError, SettingsError
+from cryoemmae_plugin.files import read_bytes
 from cryoemmae_plugin.run.workers.options import ExecutorOptions, make_executor_options
 from cryoemmae_plugin.settings import PickerSettings, request_settings, settings_error
 from cryosparc_job.instance import Instance, JobInfo
@@ -92,11 +93,11 @@ def read_plan(path: Path) -> list[PlanEntry]:
         When the file cannot be read, or an entry is incomplete.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as err:
+        content = tomllib.loads(read_bytes(path).decode())
+    except (OSError, ValueError, RecursionError) as err:
         raise InputError(f"{path}: cannot be read as a plan ({err})") from err
     tables = content.pop("job", None)
-    if not isinstance(tables, list) or not tables:
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise InputError(f"{path}: no [[job]] in it; give one for each exposures output, with project and exposures")
     entries = []
     for number, table in enumerate(tables, 1):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, Interrupted, SettingsError
 from cryoemmae_plugin.evaluation.metrics import match
-from cryoemmae_plugin.files import write_json
+from cryoemmae_plugin.files import read_bytes, write_json
 from cryoemmae_plugin.run.engine import EngineFactory
 from cryosparc_job.create import begin
 from cryosparc_job.errors import Refused
@@ -153,10 +153,10 @@ class Repicking:
     def _known(self) -> dict[str, dict[str, Any]]:
         """The jobs of earlier runs of this plan, by what they pick."""
         try:
-            known = json.loads(self._state.read_text(encoding="utf-8"))
+            known = json.loads(read_bytes(self._state))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as err:
+        except (OSError, ValueError, RecursionError) as err:
             raise InputError(f"{self._state}: cannot be read ({err}); delete it to pick the whole plan again") from err
         return known if isinstance(known, dict) else {}
 

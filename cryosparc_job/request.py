@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import InputError, SettingsError
-from cryoemmae_plugin.files import write_note
+from cryoemmae_plugin.files import read_bytes, write_note
 from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions
 from cryoemmae_plugin.settings import RequestedSettings, settings_error
@@ -188,7 +188,7 @@ def load_request(folder: Path) -> PickRequest:
     """
     path = folder / REQUEST_FILE
     try:
-        return PickRequest.model_validate_json(path.read_text(encoding="utf-8"))
+        return PickRequest.model_validate_json(read_bytes(path))
     except (OSError, UnicodeError, ValidationError) as err:
         raise InputError(f"{path}: cannot be read ({str(err).splitlines()[0]}); begin a new job with pick") from err
 

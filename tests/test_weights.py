@@ -396,3 +396,14 @@ def test_load_model_is_public_and_imported_only_when_asked_for():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_a_card_that_never_ends_or_nests_deeply_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "card.toml")
+    with pytest.raises(ModelError, match="not a regular file"):
+        read_card(tmp_path)
+    (tmp_path / "card.toml").unlink()
+    for text in ("a = " + "[" * 50_000, "a = 1" + "0" * 100_000, "x" * (2**20 + 1)):
+        (tmp_path / "card.toml").write_text(text)
+        with pytest.raises(ModelError, match=r"card\.toml"):
+            read_card(tmp_path)

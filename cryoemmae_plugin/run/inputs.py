@@ -1,10 +1,11 @@
 """From what a user names on a command line to the list of micrographs.
 
 A path may be a file, a folder, a glob, or a STAR file that lists micrographs. Micrographs keep the path that they were
-given with, so that RELION finds them again in the STAR of picks; the same file named twice is one micrograph.
+given with, so that RELION finds them again in the STAR of picks. The same file is one micrograph, also by another path
+or a link.
 
 Each gets a `uid` to store its result under: the stem of its file name, or, where another micrograph has that stem,
-the stem and eight digits that stand for its absolute path. A uid once used for a micrograph stays its own when more
+the stem and eight digits that stand for its path. A uid once used for a micrograph stays its own when more
 are added.
 """
 
@@ -12,23 +13,21 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import logging
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import is_readable
+from cryoemmae_plugin.images.header import MAX_PIXEL_SIZE_A, MIN_PIXEL_SIZE_A
+from cryoemmae_plugin.run.folders import has_line_break, images_in, stem_of
 from cryoemmae_plugin.run.micrograph_table import read_micrographs
 from cryoemmae_plugin.types import Micrograph
 
-logger = logging.getLogger(__name__)
+MAX_STEM_BYTES = 220
+"""File names have at most 255 bytes, and results add digits and suffixes to the stem."""
 
-PREVIEW_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""In a folder, such a file is left out where an MRC or TIFF file of the same stem lies beside it."""
-
-_COMPRESSED = (".gz", ".bz2")
-_NOT_IN_FOLDERS = (".mrcs", ".st", ".rec", ".map")  # stacks and volumes: only when named
 Owner = Callable[[str], "str | None"]
 
 
@@ -60,11 +59,13 @@ def find_micrographs(
     InputError
         When a path leads to no micrograph.
     """
-    listed: dict[Path, tuple[Path, float | None]] = {}
+    listed: dict[str, tuple[Path, float | None]] = {}
     for text in paths:
         for path, pixel_size in _expand(Path(text), recursive, exclude):
-            listed.setdefault(path.absolute(), (path, pixel_size_A or pixel_size))
-    uids = name_micrographs(list(listed), owner)
+            if has_line_break(path):
+                raise InputError(f"{str(path)!r}: a name with a line break has no place in a table; rename the file")
+            listed.setdefault(os.path.realpath(path), (path, pixel_size_A or _checked(path, pixel_size, Path(text))))
+    uids = name_micrographs([path.absolute() for path, _ in listed.values()], owner)
     return [
         Micrograph(path=path, pixel_size_A=pixel_size, uid=uid)
         for uid, (path, pixel_size) in zip(uids, listed.values(), strict=True)
@@ -72,26 +73,38 @@ def find_micrographs(
 
 
 def name_micrographs(paths: Sequence[Path], owner: Owner = lambda uid: None) -> list[str]:
-    """Give each absolute path a uid: its stem, or the stem and eight digits where the stem is not its alone."""
-    shared = Counter(stem_of(path).casefold() for path in paths)  # as file systems without upper and lower case see it
+    """Give each absolute path a uid: its stem, or the stem and eight digits where the stem is not its alone.
+
+    A micrograph that has a uid already keeps it, by whatever path or link it is named now.
+    """
+    shared = Counter(_short_stem(path).casefold() for path in paths)  # some file systems know no upper and lower case
     uids = []
     for path in paths:
-        stem = stem_of(path)
-        long = f"{stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        alone = shared[stem.casefold()] == 1 and owner(stem) is None and owner(long) != str(path)
-        uids.append(stem if alone or owner(stem) == str(path) else long)
+        stem, real = _short_stem(path), os.path.realpath(path)
+        long = f"{stem}-{_digits_of(real)}"
+        owners = {uid: owner(uid) for uid in (stem, long, f"{stem}-{_digits_of(str(path))}")}
+        own = [uid for uid, owned in owners.items() if owned is not None and os.path.realpath(owned) == real]
+        alone = shared[stem.casefold()] == 1 and owners[stem] is None
+        uids.append(own[0] if own else stem if alone else long)
     return uids
 
 
-def stem_of(path: Path) -> str:
-    """The file name without its image suffix: ``a.b.mrc.gz`` is ``a.b``."""
-    return Path(path.stem).stem if path.suffix.lower() in _COMPRESSED else path.stem
+def _digits_of(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+
+
+def _short_stem(path: Path) -> str:
+    """The stem, shortened where a file name made of it would be too long."""
+    stem = stem_of(path)
+    if len(os.fsencode(stem)) <= MAX_STEM_BYTES:
+        return stem
+    return f"{os.fsdecode(os.fsencode(stem)[: MAX_STEM_BYTES // 2])}-{_digits_of(stem)}"
 
 
 def _expand(path: Path, recursive: bool, exclude: Path | None) -> Iterator[tuple[Path, float | None]]:
     """The micrographs that one path stands for, with their pixel size where a STAR file says it."""
     if path.is_dir():
-        yield from ((image, None) for image in _images_in(path, recursive, exclude))
+        yield from ((image, None) for image in images_in(path, recursive, exclude))
     elif path.suffix.lower() == ".star":
         yield from read_micrographs(path)
     elif path.is_file() or not _is_glob(path):
@@ -110,29 +123,14 @@ def _expand(path: Path, recursive: bool, exclude: Path | None) -> Iterator[tuple
         yield from ((image, None) for image in images)
 
 
-def _images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]:
-    """The micrographs in a folder, by name, without previews and hidden files."""
-    files = [file for file in _files_in(folder, recursive, exclude) if is_readable(file)]
-    images = [file for file in files if not file.name.endswith(_NOT_IN_FOLDERS)]
-    taken = {file.with_name(stem_of(file)) for file in images if file.suffix.lower() not in PREVIEW_SUFFIXES}
-    chosen = [f for f in images if f.suffix.lower() not in PREVIEW_SUFFIXES or f.with_name(stem_of(f)) not in taken]
-    if len(chosen) < len(files):
-        logger.info("%s: left out %d previews and stacks", folder, len(files) - len(chosen))
-    if not chosen:
-        remedy = () if recursive else "search the folders inside too, with $recursive=yes"
-        raise InputError(f"{folder}: no micrograph in this folder (MRC, TIFF, PNG, JPEG)", remedy=remedy)
-    return sorted(chosen)
-
-
-def _files_in(folder: Path, recursive: bool, exclude: Path | None) -> Iterable[Path]:
-    for entry in folder.iterdir():
-        if entry.name.startswith(".") or (exclude is not None and entry.absolute() == exclude.absolute()):
-            continue
-        if entry.is_dir():
-            if recursive:
-                yield from _files_in(entry, recursive, exclude)
-        else:
-            yield entry
+def _checked(path: Path, pixel_size_A: float | None, star: Path) -> float | None:
+    """A pixel size from a STAR file."""
+    if pixel_size_A is not None and not MIN_PIXEL_SIZE_A <= pixel_size_A <= MAX_PIXEL_SIZE_A:
+        raise InputError(
+            f"{star}: the pixel size of {path} is {pixel_size_A:g} Å, which no micrograph has; correct the file",
+            remedy="give $pixel_size_A",
+        )
+    return pixel_size_A
 
 
 def _is_glob(path: Path) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from cryoemmae_plugin.files import atomic_write, output_error
+from pydantic import BaseModel
+
+from cryoemmae_plugin.errors import StoreError
+from cryoemmae_plugin.files import atomic_write, output_error, read_note, write_note
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.star import quote
@@ -18,6 +21,12 @@ from cryoemmae_plugin.types import Picks
 STAR_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
 CSV_COLUMNS = ("micrograph", "x", "y", "diameter", "score")
 BOX_FOLDER = "boxes"
+BOX_RECORD = ".cryoemmae.json"
+"""File in the folder of boxes that names those written by this program."""
+
+
+class _BoxRecord(BaseModel):
+    files: tuple[str, ...]
 
 
 @dataclass
@@ -50,12 +59,12 @@ def write_outputs(store: ResultStore, threshold: float, *, boxes: bool = False) 
     Raises
     ------
     OutputError
-        When a file cannot be written.
+        When a file cannot be written, or a box file of another program is in the way.
     """
     diameter_A = store.record.settings.diameter_A
     totals = Totals()
     if boxes:
-        _empty_box_folder(store.folder / BOX_FOLDER)
+        _claim_boxes(store.folder / BOX_FOLDER, store.uids())
     with ExitStack() as stack:
         writers: list[_Writer] = [
             stack.enter_context(_star(store.folder / "picks.star")),
@@ -112,10 +121,24 @@ def _csv(path: Path, diameter_A: float) -> Iterator[_Writer]:
         yield write
 
 
-def _empty_box_folder(folder: Path) -> None:
-    """Take away the boxes of an earlier threshold or an earlier list of micrographs."""
+def _claim_boxes(folder: Path, uids: Iterable[str]) -> None:
+    """Take away the boxes of earlier runs, and note which files this one is going to write.
+
+    Only files that the folder's own record names are deleted or replaced.
+    """
+    record = folder / BOX_RECORD
+    before = read_note(record, _BoxRecord, f"delete it, and move the files that are not needed out of {folder}")
     try:
-        for path in folder.glob("**/*.box"):
-            path.unlink()
+        for name in before.files if before else ():
+            if ".." not in PurePosixPath(name).parts:
+                (folder / name.lstrip("/")).unlink(missing_ok=True)
     except OSError as err:
         raise output_error(folder, err) from err
+    names = sorted(f"{uid}.box" for uid in uids)
+    foreign = next((folder / name for name in names if (folder / name).exists()), None)
+    if foreign is not None:
+        raise StoreError(
+            f"{foreign}: there already, and not written by this program; move it away",
+            remedy="choose another folder with $out",
+        )
+    write_note(record, _BoxRecord(files=tuple(names)))

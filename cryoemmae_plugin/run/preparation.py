@@ -11,22 +11,24 @@ as soon as something is settled again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from cryoemmae_plugin.errors import StoreError
+from cryoemmae_plugin.errors import ModelError, StoreError
 from cryoemmae_plugin.files import output_error, read_note, write_note
-from cryoemmae_plugin.run.adapting import AdaptationNote, adapt_model
+from cryoemmae_plugin.run.adapting import SAMPLE, AdaptationNote, adapt_model
+from cryoemmae_plugin.run.adapting import SUFFIX as ADAPTED_SUFFIX
 from cryoemmae_plugin.run.diameter import DiameterNote, estimate_from
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.run.store import Existing, ResultStore, has_results
 from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
-from cryoemmae_plugin.weights import load_model
+from cryoemmae_plugin.weights import CARD_FILE, load_model, read_card
 from cryoemmae_plugin.weights.folder import remove_model
 
 NOTE_FILE = "preparation.json"
@@ -81,6 +83,45 @@ def forget_preparation(folder: Path) -> None:
         if note.adaptation is not None and note.adaptation.adapted:
             remove_model(folder / MODEL_FOLDER)
     _unlink(folder, NOTE_FILE, *EARLIER_NOTES)
+
+
+def _is_chosen(home: Path, settings: PickerSettings | RequestedSettings) -> bool:
+    """Whether the model to pick with lies where the adapted one goes."""
+    return settings.model is not None and os.path.realpath(settings.model) == os.path.realpath(home)
+
+
+def refuse_to_delete_model(folder: Path, settings: RequestedSettings) -> None:
+    """Refuse to start over in a folder whose model the run is to pick with.
+
+    Raises
+    ------
+    StoreError
+        When the model lies in the folder and would be deleted.
+    """
+    home = folder / MODEL_FOLDER
+    if _is_chosen(home, settings) and (home / CARD_FILE).exists():
+        raise StoreError(
+            f"{home}: starting over would delete the model that you picked to work with",
+            remedy="choose another folder with $out, or copy the model elsewhere",
+        )
+
+
+def _refuse_foreign_model(home: Path, settings: PickerSettings, note: AdaptationNote | None) -> None:
+    """Refuse to write an adapted model over one that this folder's runs have not made.
+
+    A run that was killed may have left its adapted model without a note; such a model's name says that it is one.
+    """
+    if not (home / CARD_FILE).exists():
+        return
+    ours = note is not None and note.adapted
+    if not ours:
+        with suppress(ModelError):
+            ours = read_card(home).name.endswith(ADAPTED_SUFFIX)
+    if not ours or _is_chosen(home, settings):
+        raise StoreError(
+            f"{home}: holds a model that the adapted model would replace",
+            remedy=("choose another folder with $out", "pick without adapting, with $adapt=no"),
+        )
 
 
 class Preparation:
@@ -156,6 +197,8 @@ class Preparation:
         if note is None or not note.holds_for(settings, model):
             if self._must_continue():
                 return settings  # the store says whether this run may go on there
+            if len(micrographs) >= SAMPLE:  # of fewer, nothing is learnt
+                _refuse_foreign_model(home, settings, note)
             note = adapt_model(
                 settings,
                 model,

@@ -15,6 +15,7 @@ FORMAT = 1
 
 MAGIC = "# cryoemmae result"
 _COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "cryoemmaePower")
+_MAX_SIDE = 2**31
 _DECIMALS_XY, _DECIMALS_SCORE, _DECIMALS_POWER = 3, 6, 4
 
 
@@ -113,18 +114,22 @@ def parse_result(uid: str, text: str) -> Result:
         table = np.array(rows.split(), np.float64).reshape(-1, len(_COLUMNS))
         if len(table) != int(header["cryoemmaeCandidates"]) or not rows.endswith("\n\n"[: 2 if len(table) else 1]):
             raise ValueError("cut short")
+        shape = (int(header["cryoemmaeRows"]), int(header["cryoemmaeColumns"]))
+        pixel_size_A = float(header["rlnMicrographPixelSize"])
+        if not np.isfinite(table).all() or not 0 < pixel_size_A < np.inf or not all(0 < n < _MAX_SIDE for n in shape):
+            raise ValueError("numbers that make no sense")
         return Result(
             uid=uid,
             micrograph=header["rlnMicrographName"],
             source=header["cryoemmaeSource"],
             source_bytes=int(header["cryoemmaeSourceBytes"]),
-            pixel_size_A=float(header["rlnMicrographPixelSize"]),
+            pixel_size_A=pixel_size_A,
             fingerprint=header["cryoemmaeFingerprint"],
             picks=Picks(
                 table[:, :2].copy(),
                 table[:, 2].astype(np.float32),
                 table[:, 3].astype(np.float32),
-                (int(header["cryoemmaeRows"]), int(header["cryoemmaeColumns"])),
+                shape,
             ),
         )
     except KeyError as err:

@@ -10,20 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from filelock import BaseFileLock
-
 from cryoemmae_plugin.device import use_threads
 from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, InputError, Interrupted, render
 from cryoemmae_plugin.run import engine as engines
 from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory, Loader
+from cryoemmae_plugin.run.lock import FolderLock
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.outputs import Totals, write_outputs
 from cryoemmae_plugin.run.overlays import overlay_is_current, write_overlay
 from cryoemmae_plugin.run.own_model import train_own_model
 from cryoemmae_plugin.run.prefetch import load
-from cryoemmae_plugin.run.preparation import Preparation
+from cryoemmae_plugin.run.preparation import Preparation, refuse_to_delete_model
 from cryoemmae_plugin.run.request import RunRequest
-from cryoemmae_plugin.run.store import ResultStore, RunRecord, alone_in
+from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.summary import RunCounts, RunLog, Status, write_summary
 from cryoemmae_plugin.settings import PickerSettings
@@ -143,6 +142,8 @@ def _settle(
     make_engine: EngineFactory,
 ) -> tuple[PickerSettings, AnyEngine]:
     """The settings of the run, and what picks: with the model asked for, trained, or adapted to the micrographs."""
+    if request.existing is Existing.REPLACE:
+        refuse_to_delete_model(request.folder, request.settings)
     preparation = Preparation(request.folder, request.existing, loader=loader, observer=observer, should_stop=stop)
     settings = chosen = preparation.settle_diameter(request.settings, micrographs)
     if request.own_model is not None:
@@ -154,7 +155,7 @@ def _settle(
     return settings, engine if adapted == chosen else make_engine(adapted, request)
 
 
-def _open_store(request: RunRequest, settings: PickerSettings, engine: AnyEngine, lock: BaseFileLock) -> ResultStore:
+def _open_store(request: RunRequest, settings: PickerSettings, engine: AnyEngine, lock: FolderLock) -> ResultStore:
     record = RunRecord(
         version=release(), model_name=engine.model_name, model_sha256=engine.model_sha256, settings=settings
     )

@@ -12,6 +12,8 @@ interrupted, or on the machine. A micrograph that failed leaves none, so that th
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -19,11 +21,11 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import StoreError
-from cryoemmae_plugin.files import PARTIAL, atomic_write, output_error, write_json
+from cryoemmae_plugin.files import PARTIAL, atomic_write, output_error, read_bytes, read_text, write_json
+from cryoemmae_plugin.run.lock import LOCK_FILE, FolderLock
 from cryoemmae_plugin.run.record import FORMAT, MAGIC, Result, format_result, parse_header, parse_result, rounded
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
@@ -31,7 +33,9 @@ from cryoemmae_plugin.types import Micrograph, Picks
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
-LOCK_FILE = ".lock"
+CLOCK_TOLERANCE_NS = 2 * 10**9
+"""File systems round times, and clocks of two machines differ."""
+
 _FINAL_FILES = ("picks.star", "picks.csv", "summary.json")
 
 
@@ -83,11 +87,11 @@ class ResultStore:
         Where relative paths of micrographs start: the present folder, or, in a worker, that of the run.
     """
 
-    def __init__(self, folder: Path, record: RunRecord, base: Path = Path(), lock: BaseFileLock | None = None) -> None:
+    def __init__(self, folder: Path, record: RunRecord, base: Path = Path(), lock: FolderLock | None = None) -> None:
         self.folder = folder
         self.record = record
         self.base = base
-        self._lock = lock or _lock_of(folder)
+        self._lock = lock or FolderLock(folder)
 
     @classmethod
     def create(
@@ -96,7 +100,7 @@ class ResultStore:
         record: RunRecord,
         *,
         existing: Existing = Existing.CONTINUE,
-        lock: BaseFileLock | None = None,
+        lock: FolderLock | None = None,
     ) -> ResultStore:
         """Start a result folder, or go on with one that was made with the same settings and model; locked already.
 
@@ -108,7 +112,7 @@ class ResultStore:
             What its results are made with.
         existing : Existing
             What to do with what earlier runs have left.
-        lock : BaseFileLock, optional
+        lock : FolderLock, optional
             The folder's, where this run holds it already, see :func:`alone_in`.
 
         Raises
@@ -167,7 +171,7 @@ class ResultStore:
         except StoreError:
             return False
         path = self.base / micrograph.path
-        if result.source != str(path.absolute()) or result.fingerprint != self.record.fingerprint:
+        if not is_same_file(result.source, path) or result.fingerprint != self.record.fingerprint:
             return False
         if micrograph.pixel_size_A not in (None, result.pixel_size_A):
             return False
@@ -175,7 +179,7 @@ class ResultStore:
             now = path.stat()
         except OSError:
             return True  # the input may be gone by now; its result stays good
-        return now.st_size == result.source_bytes and now.st_mtime <= self.path_of(micrograph.uid).stat().st_mtime
+        return now.st_size == result.source_bytes and _is_older(now.st_mtime_ns, self.path_of(micrograph.uid))
 
     def pending(self, micrographs: Iterable[Micrograph]) -> list[Micrograph]:
         """The micrographs that are still to be picked, in the same order."""
@@ -205,6 +209,7 @@ class ResultStore:
         )
         with atomic_write(self.path_of(micrograph.uid)) as file:
             file.write(format_result(result))
+        _date_after(self.path_of(micrograph.uid), self.base / micrograph.path)
         return result
 
     def load(self, uid: str) -> Result:
@@ -217,17 +222,20 @@ class ResultStore:
         """
         path = self.path_of(uid)
         try:
-            return parse_result(uid, path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as err:
+            return parse_result(uid, read_text(path))
+        except (OSError, ValueError, OverflowError) as err:
             raise StoreError(
                 f"{path}: not a whole result ({err}); run the same pick command again to make it anew"
             ) from err
 
+    def uids(self) -> list[str]:
+        """The names of all results, in no order."""
+        results = self.folder / "results"
+        return [path.relative_to(results).as_posix().removesuffix(".star") for path in results.glob("**/*.star")]
+
     def __iter__(self) -> Iterator[Result]:
         """All results, ordered by the path of their micrograph, one at a time."""
-        results = self.folder / "results"
-        uids = [path.relative_to(results).as_posix().removesuffix(".star") for path in results.glob("**/*.star")]
-        for _, uid in sorted((self.owner(uid) or "", uid) for uid in uids):
+        for _, uid in sorted((self.owner(uid) or "", uid) for uid in self.uids()):
             try:
                 yield self.load(uid)
             except StoreError as err:
@@ -275,7 +283,7 @@ class ResultStore:
 
 
 @contextmanager
-def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[BaseFileLock]:
+def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[FolderLock]:
     """Make a result folder, and keep other runs out of it from before a run has made up its mind, to its end.
 
     One that was made for a run that has left nothing in it goes again.
@@ -289,7 +297,7 @@ def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[B
     OutputError
         When the folder cannot be written.
     """
-    lock, new = _lock_of(folder), not folder.exists()
+    lock, new = FolderLock(folder), not folder.exists()
     _make(folder)
     _acquire(lock, folder)
     try:
@@ -304,6 +312,27 @@ def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[B
         lock.release()
 
 
+def is_same_file(stored: str, path: Path) -> bool:
+    """Whether a path leads to the file that was stored under another path, or by a link."""
+    return stored == str(path.absolute()) or os.path.realpath(stored) == os.path.realpath(path)
+
+
+def _date_after(result: Path, source: Path) -> None:
+    """Give a result the time of its micrograph where that lies in the future, as after a wrong clock."""
+    with suppress(OSError):
+        time_ns = source.stat().st_mtime_ns
+        if time_ns > result.stat().st_mtime_ns:
+            os.utime(result, ns=(time_ns, time_ns))
+
+
+def _is_older(source_ns: int, result: Path) -> bool:
+    """Whether a micrograph has not changed since its result was written, also if its time lies in the future."""
+    result_ns = result.stat().st_mtime_ns
+    if result_ns > time.time_ns() + CLOCK_TOLERANCE_NS:
+        return abs(source_ns - result_ns) <= CLOCK_TOLERANCE_NS
+    return source_ns <= result_ns
+
+
 def has_results(folder: Path) -> bool:
     """Whether a run has finished a micrograph in this folder."""
     return (folder / SETTINGS_FILE).exists() and any((folder / "results").glob("**/*.star"))
@@ -316,20 +345,9 @@ def _make(folder: Path) -> None:
         raise output_error(folder, err) from err
 
 
-def _lock_of(folder: Path) -> FileLock:
-    return FileLock(folder / LOCK_FILE)
-
-
-def _acquire(lock: BaseFileLock, folder: Path) -> None:
-    """Lock a folder; the system lifts the lock of a process that dies. Clear away what such a one was writing."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as err:
-        raise StoreError(
-            f"{folder}: another run is working in it", remedy=("wait for it", "choose another $out")
-        ) from err
-    except OSError as err:
-        raise output_error(folder, err) from err
+def _acquire(lock: FolderLock, folder: Path) -> None:
+    """Lock a folder, and clear away what a run that died was writing."""
+    lock.acquire()
     for left in (folder / "results").glob(f"**/.*{PARTIAL}"):
         with suppress(OSError):
             left.unlink()
@@ -348,7 +366,7 @@ def _refuse_foreign(folder: Path) -> None:
 def stored_source(folder: Path, uid: str) -> str | None:
     """The absolute path of the micrograph that `folder` has a result of under `uid`; None where it has none."""
     try:
-        with _path_of(folder, uid).open(encoding="utf-8") as file:
+        with _path_of(folder, uid).open(encoding="utf-8", errors="surrogateescape") as file:
             return parse_header(file.read(16384)).get("cryoemmaeSource")
     except (OSError, ValueError):
         return None
@@ -363,7 +381,7 @@ def _path_of(folder: Path, uid: str) -> Path:
 
 def _read_record(path: Path) -> RunRecord:
     try:
-        return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        return RunRecord.model_validate_json(read_bytes(path))
     except FileNotFoundError as err:
         if not path.parent.exists():
             raise StoreError(f"{path.parent}: no such folder", remedy="give the output folder of a run") from err

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cryoemmae_plugin.core.encoder import EncoderConfig
 from cryoemmae_plugin.errors import ModelError
+from cryoemmae_plugin.files import read_bytes
 from cryoemmae_plugin.settings import Mode
 
 if sys.version_info >= (3, 11):
@@ -109,9 +110,7 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD_FILE
     try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a model card; install it again")
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(read_bytes(path, MAX_CARD_BYTES).decode())
     except OSError as err:
         raise ModelError(f"{folder}: not a model folder ({CARD_FILE}: {err.strerror}); check the path") from err
     except (ValueError, RecursionError) as err:

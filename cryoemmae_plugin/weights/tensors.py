@@ -75,6 +75,8 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ModelError(f"{path}: not a file; install the model again")
         with path.open("rb") as file:
             while chunk := file.read(HASH_CHUNK_BYTES):
                 digest.update(chunk)

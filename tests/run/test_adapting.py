@@ -19,9 +19,16 @@ from cryoemmae_plugin.run import adapting
 from cryoemmae_plugin.run.adapting import SAMPLE
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded
-from cryoemmae_plugin.run.preparation import EARLIER_NOTES, MODEL_FOLDER, NOTE_FILE, Preparation, read_preparation
+from cryoemmae_plugin.run.preparation import (
+    EARLIER_NOTES,
+    MODEL_FOLDER,
+    NOTE_FILE,
+    Preparation,
+    read_preparation,
+    refuse_to_delete_model,
+)
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
-from cryoemmae_plugin.settings import PickerSettings, make_settings
+from cryoemmae_plugin.settings import PickerSettings, make_settings, request_settings
 from cryoemmae_plugin.training import adapt
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
@@ -251,3 +258,23 @@ def test_a_note_of_the_release_before_holds(lab: Laboratory, tmp_path: Path) -> 
     assert lab.trained == 1
     lab.settle(tmp_path, existing=Existing.REPLACE, count=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [NOTE_FILE]
+
+
+def test_a_model_of_the_users_own_in_the_folder_is_not_replaced(lab: Laboratory, tmp_path: Path) -> None:
+    own = tmp_path / MODEL_FOLDER
+    shutil.copytree(lab.model, own)
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    for settings in (lab.settings(model=str(own)), lab.settings()):
+        with pytest.raises(StoreError, match="holds a model that the adapted model would replace"):
+            lab.settle(tmp_path, settings)
+    with pytest.raises(StoreError, match="would delete the model"):
+        refuse_to_delete_model(tmp_path, request_settings(diameter_A=40, model=str(own)))
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+    assert lab.settle(tmp_path, lab.settings(model=str(own), adapt=False)) == str(own)
+
+
+def test_an_adapted_model_whose_note_was_lost_is_made_again(lab: Laboratory, tmp_path: Path) -> None:
+    name = lab.settle(tmp_path)
+    (tmp_path / NOTE_FILE).unlink()
+    assert lab.settle(tmp_path) == name
+    assert lab.trained == 2

@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import mrcfile
+import numpy as np
 import pytest
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.run.inputs import find_micrographs, name_micrographs, stem_of
+from cryoemmae_plugin.run.folders import stem_of
+from cryoemmae_plugin.run.inputs import find_micrographs, name_micrographs
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -94,6 +97,95 @@ def test_a_uid_stays_when_a_namesake_is_added_or_taken_away() -> None:
     assert name_micrographs([second], store.get) == [both[0]]
     del store["x"]
     assert name_micrographs([second], store.get) == [both[0]]
+
+
+def test_a_micrograph_keeps_its_uid_by_another_path_or_link(tmp_path: Path) -> None:
+    touch(tmp_path, "raw/x.mrc", "more/x.mrc")
+    (tmp_path / "link").symlink_to(tmp_path / "raw")
+    store = {"x": str(tmp_path / "raw" / "x.mrc")}
+    assert name_micrographs([tmp_path / "link" / "x.mrc"], store.get) == ["x"]
+    both = find_micrographs([tmp_path / "link", tmp_path / "raw", tmp_path / "more"], owner=store.get)
+    assert [m.path for m in both] == [tmp_path / "link" / "x.mrc", tmp_path / "more" / "x.mrc"]
+    assert both[0].uid == "x"
+    assert both[1].uid != "x"
+
+
+def test_names_of_the_greatest_length_leave_room_for_suffixes(tmp_path: Path) -> None:
+    touch(tmp_path, "x" * 251 + ".mrc", "x" * 250 + ".mrc", "é" * 120 + ".mrc")
+    uids = [micrograph.uid for micrograph in find_micrographs([tmp_path])]
+    assert len(set(uids)) == 3
+    assert all(len(os.fsencode(uid)) < 240 for uid in uids)
+
+
+def test_a_name_with_a_line_break_is_left_out_of_a_folder_and_refused_when_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a\nb.mrc", "c.mrc")
+    assert names(tmp_path) == ["c.mrc"]
+    assert "line break in the name: 'a\\nb.mrc'" in caplog.text
+    with pytest.raises(InputError, match="line break"):
+        names(tmp_path / "a\nb.mrc")
+
+
+def write_mrc(path: Path, pixel_size_A: float = 4.0, sections: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mrcfile.new(path) as mrc:
+        mrc.set_data(np.ones((sections, 8, 8) if sections else (8, 8), np.float32))
+        mrc.voxel_size = pixel_size_A
+
+
+def test_power_spectra_are_left_out_of_a_folder_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "m1.mrc", "m1_PS.mrc", "m2.mrc", "m2_PS.mrc")
+    assert names(tmp_path) == ["m1.mrc", "m2.mrc"]
+    assert "left out 2 power spectra: m1_PS.mrc, m2_PS.mrc" in caplog.text
+    assert names(tmp_path / "m1_PS.mrc") == ["m1_PS.mrc"]
+    touch(tmp_path, "spectra/m1_PS.mrc")
+    with pytest.raises(InputError, match="only power spectra, movies and overviews in this folder"):
+        names(tmp_path / "spectra")
+
+
+@pytest.mark.parametrize("version", ["_noDW", "_DW", "_shr", "_EVN", "_doseweighted"])
+def test_several_versions_of_one_micrograph_are_asked_about(tmp_path: Path, version: str) -> None:
+    touch(tmp_path, "m1.mrc", f"m1{version}.mrc", "m2.mrc")
+    with pytest.raises(InputError, match="several versions of one micrograph") as caught:
+        names(tmp_path)
+    assert f"*{version}.mrc" in str(caught.value)
+    assert names(tmp_path / f"*{version}.mrc") == [f"m1{version}.mrc"]
+
+
+def test_one_version_alone_is_picked(tmp_path: Path) -> None:
+    touch(tmp_path, "m1_DW.mrc", "m2_DW.mrc")
+    assert names(tmp_path) == ["m1_DW.mrc", "m2_DW.mrc"]
+
+
+def test_overviews_and_movies_of_a_session_are_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for grid in "12":
+        write_mrc(tmp_path / f"GridSquare_{grid}/Data/FoilHole_{grid}_Data_1.mrc")
+        write_mrc(tmp_path / f"GridSquare_{grid}/FoilHoles/FoilHole_{grid}.mrc", 50.0)
+        write_mrc(tmp_path / f"GridSquare_{grid}/GridSquare_{grid}.mrc", 600.0)
+        write_mrc(tmp_path / f"GridSquare_{grid}/Data/FoilHole_{grid}_Fractions.mrc", sections=4)
+    (tmp_path / "GridSquare_1" / "loop").symlink_to(tmp_path)
+    assert names(tmp_path, recursive=True) == ["FoilHole_1_Data_1.mrc", "FoilHole_2_Data_1.mrc"]
+    assert "left out 2 movies or stacks" in caplog.text
+    assert "left out 4 images at another magnification" in caplog.text
+
+
+def test_two_data_sets_of_different_pixel_sizes_are_both_picked(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "a.mrc", 0.83)
+    write_mrc(tmp_path / "b.mrc", 1.66)
+    assert names(tmp_path) == ["a.mrc", "b.mrc"]
+
+
+@pytest.mark.parametrize("size", ["0.000000", "-1", "1000"])
+def test_a_pixel_size_that_no_micrograph_has_is_refused_unless_another_is_given(
+    write_star: Callable[[str], Path], size: str
+) -> None:
+    star = write_star(OPTICS.replace("0.83", size))
+    with pytest.raises(InputError, match="which no micrograph has"):
+        find_micrographs([star])
+    assert {micrograph.pixel_size_A for micrograph in find_micrographs([star], pixel_size_A=2.0)} == {2.0}
 
 
 OPTICS = """

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import starfile
 
+from cryoemmae_plugin.errors import StoreError
 from cryoemmae_plugin.run.outputs import write_box, write_outputs
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.types import Micrograph, Picks
@@ -64,3 +65,37 @@ def test_boxes_of_an_earlier_threshold_do_not_stay(store: ResultStore) -> None:
     write_outputs(store, 0.6, boxes=True)
     assert len((store.folder / "boxes" / "a.box").read_text().splitlines()) == 1
     assert (store.folder / "boxes" / "empty.box").read_text() == ""
+
+
+def test_boxes_of_others_are_left_alone(store: ResultStore) -> None:
+    theirs = store.folder / "boxes" / "theirs.box"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    for _ in range(2):
+        write_outputs(store, 0.5, boxes=True)
+    assert theirs.read_text() == "theirs"
+    assert sorted(path.name for path in theirs.parent.glob("*.box")) == [
+        "a.box",
+        "b mic.box",
+        "empty.box",
+        "theirs.box",
+    ]
+    store.path_of("a").unlink()
+    write_outputs(store, 0.5, boxes=True)
+    assert sorted(path.name for path in theirs.parent.glob("*.box")) == ["b mic.box", "empty.box", "theirs.box"]
+
+
+def test_a_box_file_of_others_is_not_replaced(store: ResultStore) -> None:
+    theirs = store.folder / "boxes" / "a.box"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    with pytest.raises(StoreError, match=r"a\.box: there already, and not written by this program"):
+        write_outputs(store, 0.5, boxes=True)
+    assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", ["data_s1/m.mrc", "grid#1.mrc", "two words.mrc", "00255.mrc", "x(1)[2].mrc"])
+def test_names_come_back_from_starfile(store: ResultStore, name: str) -> None:
+    store.save(Micrograph(Path(name), None, "a"), store.load("a").picks, 2.0, 1)
+    write_outputs(store, 0.0)
+    assert name in set(starfile.read(store.folder / "picks.star")["rlnMicrographName"])

@@ -52,7 +52,7 @@ def test_a_run_leaves_everything_behind_and_ends_with_0(
     assert set(told["timings"]["per_micrograph_by_step_s"]) == {"read", "fake", "write", "wait"}  # type: ignore[arg-type]
     assert told["peak_memory_MB"] > 10  # type: ignore[operator]
     assert sorted(path.name for path in (out / "overlays").iterdir()) == [f"mic_{i}.png" for i in range(3)]
-    assert len(list((out / "boxes").iterdir())) == 6
+    assert len(list((out / "boxes").glob("*.box"))) == 6
     said = capsys.readouterr()
     assert said.err == ""
     assert "6 of 6 micrographs are done." in said.out

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from cryoemmae_plugin.errors import OutputError, StoreError
 from cryoemmae_plugin.files import atomic_write
@@ -218,3 +219,55 @@ def test_renewing_keeps_what_still_fits_and_throws_away_the_rest(
     with ResultStore.create(tmp_path / "out", other, existing=Existing.RENEW) as store:
         assert not store.path_of("mic").exists()
         assert ResultStore.open(tmp_path / "out").record.model_sha256 == "e" * 64
+
+
+def test_a_micrograph_from_the_future_is_done_until_it_changes(store: ResultStore, micrograph: Micrograph) -> None:
+    os.utime(micrograph.path, (4e9, 4e9))
+    store.save(micrograph, PICKS, 2.0, 100)
+    assert store.holds(micrograph)
+    os.utime(micrograph.path, (3.9e9, 3.9e9))
+    assert not store.holds(micrograph)
+
+
+def test_a_micrograph_by_another_path_or_link_is_done(store: ResultStore, micrograph: Micrograph) -> None:
+    store.save(micrograph, PICKS, 2.0, 100)
+    (micrograph.path.parent / "folder").symlink_to(micrograph.path.parent)
+    (micrograph.path.parent / "link.mrc").symlink_to(micrograph.path)
+    for other in ("folder/mic.mrc", "link.mrc"):
+        assert store.holds(Micrograph(micrograph.path.parent / other, None, "mic"))
+
+
+def test_a_name_that_is_not_utf_8_comes_back(store: ResultStore, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"gr\xfcn.mrc")
+    path.write_bytes(b"x")
+    os.utime(path, (1e9, 1e9))
+    store.save(Micrograph(path, None, "mic"), PICKS, 2.0, 1)
+    assert store.holds(Micrograph(path, None, "mic"))
+    assert store.load("mic").micrograph == str(path)
+    assert store.owner("mic") == str(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 100, b"\xff\xfe", b"# cryoemmae result, format 1\n\ndata_micrograph\n"]
+)
+def test_a_broken_result_is_made_again(store: ResultStore, micrograph: Micrograph, content: bytes) -> None:
+    store.save(micrograph, PICKS, 2.0, 100)
+    good = store.path_of("mic").read_text()
+    broken = [content, good.replace("60", "9" * 400).encode(), good.replace("1.235", "inf").encode()]
+    for text in broken:
+        store.path_of("mic").write_bytes(text)
+        assert not store.holds(micrograph)
+        assert list(store) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_a_lock_service_a_run_goes_on_with_a_warning(
+    tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def refuse(*words: object, **more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with alone_in(tmp_path / "out") as lock, ResultStore.create(tmp_path / "out", record, lock=lock):
+        assert lock.is_locked
+    assert caplog.text.count("this file system offers no locks") == 1

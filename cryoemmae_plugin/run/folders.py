@@ -1,0 +1,161 @@
+"""Micrographs in a folder, without what other programs leave beside them.
+
+Left out, and named in a warning: power spectra, movies and stacks, overviews at another magnification, and names that
+no STAR file can hold. Several versions of one micrograph are refused, because only the user knows which one to pick.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cryoemmae_plugin.errors import ImageError, InputError
+from cryoemmae_plugin.images import ImageHeader, StackError, is_readable, read_header
+from cryoemmae_plugin.images.header import UNSET_PIXEL_SIZE_A
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""In a folder, such a file is left out where an MRC or TIFF file of the same stem lies beside it."""
+
+POWER_SPECTRUM = "_PS"
+VERSIONS = ("_noDW", "_DW", "_DWS", "_shr", "_EVN", "_ODD", "_even", "_odd", "_denoised", "_doseweighted")
+"""What motion correction and viewers append to the name of a micrograph for another version of it."""
+
+MAGNIFICATION_STEP = 3.0
+"""Pixel sizes that differ by this factor are of overviews, not of micrographs."""
+
+MIN_SHARE = 0.1
+"""Fewer images of one magnification than this share are not the micrographs of a folder."""
+
+_COMPRESSED = (".gz", ".bz2")
+_NOT_IN_FOLDERS = (".mrcs", ".st", ".rec", ".map")  # stacks and volumes: only when named
+_HEADER_THREADS = 8
+
+
+def stem_of(path: Path) -> str:
+    """The file name without its image suffix: ``a.b.mrc.gz`` is ``a.b``."""
+    return Path(path.stem).stem if path.suffix.lower() in _COMPRESSED else path.stem
+
+
+def has_line_break(path: Path) -> bool:
+    """Whether a path cannot be written in one line of a table."""
+    return any(letter in str(path) for letter in "\n\r")
+
+
+def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]:
+    """List the micrographs in a folder by name.
+
+    Raises
+    ------
+    InputError
+        When there is none, or there are several versions of one micrograph.
+    """
+    files = [file for file in _files_in(folder, recursive, exclude) if is_readable(file)]
+    images = _without_previews(files)
+    if len(images) < len(files):
+        logger.info("%s: left out %d previews and stacks", folder, len(files) - len(images))
+    images, broken = _split(images, [path for path in images if has_line_break(path)])
+    images, spectra = _split(images, [path for path in images if stem_of(path).endswith(POWER_SPECTRUM)])
+    headers = _headers_of(images)
+    images, movies = _split(images, [path for path, header in headers.items() if header is None])
+    images, overviews = _split(images, _overviews(headers))
+    _tell(folder, "power spectra", spectra)
+    _tell(folder, "movies or stacks", movies)
+    _tell(folder, "images at another magnification", overviews)
+    _tell(folder, "files with a line break in the name", broken)
+    if not images:
+        found = "only power spectra, movies and overviews" if files else "no micrograph"
+        remedy = () if recursive else "search the folders inside too, with $recursive=yes"
+        raise InputError(f"{folder}: {found} in this folder (MRC, TIFF, PNG, JPEG)", remedy=remedy)
+    _refuse_versions(images)
+    return sorted(images)
+
+
+def _files_in(
+    folder: Path, recursive: bool, exclude: Path | None, above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """Files in a folder; a link to a folder above is not followed."""
+    here = above | {folder.resolve()}
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") or (exclude is not None and entry.absolute() == exclude.absolute()):
+            continue
+        if entry.is_dir():
+            if recursive and entry.resolve() not in here:
+                yield from _files_in(entry, recursive, exclude, here)
+        else:
+            yield entry
+
+
+def _without_previews(files: Iterable[Path]) -> list[Path]:
+    images = [file for file in files if not file.name.endswith(_NOT_IN_FOLDERS)]
+    taken = {file.with_name(stem_of(file)) for file in images if file.suffix.lower() not in PREVIEW_SUFFIXES}
+    return [f for f in images if f.suffix.lower() not in PREVIEW_SUFFIXES or f.with_name(stem_of(f)) not in taken]
+
+
+def _split(paths: Iterable[Path], out: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    leaving = set(out)
+    return [path for path in paths if path not in leaving], sorted(leaving)
+
+
+def _headers_of(paths: Sequence[Path]) -> dict[Path, ImageHeader | ImageError | None]:
+    """The headers of images; None for a movie or stack, the error where it cannot be read: it is told in its turn."""
+
+    def header_of(path: Path) -> ImageHeader | ImageError | None:
+        try:
+            return read_header(path)
+        except StackError:
+            return None
+        except ImageError as err:
+            return err
+
+    with ThreadPoolExecutor(_HEADER_THREADS) as threads:
+        return dict(zip(paths, threads.map(header_of, paths), strict=True))
+
+
+def _overviews(headers: dict[Path, ImageHeader | ImageError | None]) -> list[Path]:
+    """Images whose pixel size is far from that of the micrographs, which have the smallest pixels."""
+    sizes = {
+        path: header.pixel_size_A
+        for path, header in headers.items()
+        if isinstance(header, ImageHeader) and header.pixel_size_A not in (None, UNSET_PIXEL_SIZE_A)
+    }
+    groups: list[list[Path]] = []
+    last = 0.0
+    for path, size in sorted(sizes.items(), key=lambda item: (item[1] or 0.0, item[0])):
+        if not groups or (size or 0.0) > MAGNIFICATION_STEP * last:
+            groups.append([])
+        groups[-1].append(path)
+        last = size or 0.0
+    chosen = next((group for group in groups if len(group) >= MIN_SHARE * len(sizes)), [])
+    return [path for group in groups if group is not chosen for path in group]
+
+
+def _refuse_versions(images: Iterable[Path]) -> None:
+    by_base: dict[Path, list[Path]] = defaultdict(list)
+    for path in images:
+        stem = stem_of(path)
+        ending = next((ending for ending in VERSIONS if stem.endswith(ending)), "")
+        by_base[path.with_name(stem.removesuffix(ending))].append(path)
+    several = next((sorted(paths) for paths in by_base.values() if len({stem_of(p) for p in paths}) > 1), None)
+    if several is None:
+        return
+    ending = next(ending for ending in VERSIONS if any(stem_of(path).endswith(ending) for path in several))
+    pattern = several[0].parent / f"*{ending}{several[0].suffix}"
+    raise InputError(
+        f"{several[0].parent}: holds several versions of one micrograph: {', '.join(path.name for path in several)}",
+        remedy=(
+            f"name one version by a pattern in quotes, such as '{pattern}'",
+            "give the micrographs STAR of the job",
+        ),
+    )
+
+
+def _tell(folder: Path, what: str, paths: Sequence[Path]) -> None:
+    if paths:
+        shown = ", ".join(repr(path.name) if has_line_break(path) else path.name for path in paths[:3])
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        logger.warning("%s: left out %d %s: %s%s", folder, len(paths), what, shown, more)
