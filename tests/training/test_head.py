@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
+from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig
 from cryoemmae_plugin.core.flattening import flatten_background
 from cryoemmae_plugin.core.head import CELL_PX, Head
+from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.errors import Interrupted
+from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
 from cryoemmae_plugin.training.examples import Example, cut_window, draw_target, make_examples
 from cryoemmae_plugin.training.head import (
@@ -26,7 +29,7 @@ from cryoemmae_plugin.training.head import (
     train_head,
 )
 from cryoemmae_plugin.training.scenes import training_scene
-from cryoemmae_plugin.weights import load_model
+from cryoemmae_plugin.weights import ModelCard, load_model, save_model
 
 EMBED_DIM = 4
 SETTINGS = HeadSettings(steps=60, batch=2, warmup=5)
@@ -195,3 +198,17 @@ def test_tokens_of_patches_that_are_two_cells_wide_stay_in_place_in_crops() -> N
         [replace(example(4), cells=torch.zeros(1 + EMBED_DIM, 26, 30).half())], replace(SETTINGS, steps=2)
     )
     assert isinstance(small, Head)
+
+
+def test_a_model_with_patches_two_cells_wide_picks(tmp_path: Path) -> None:
+    config = EncoderConfig(patch_px=2 * CELL_PX, embed_dim=16, depth=1)
+    card = ModelCard(name="wide", modes=("default",), encoder=config, mean=0.0, std=1.0, particle_cluster=0)
+    torch.manual_seed(0)
+    head = Head(16).arrays()
+    save_model(tmp_path, card, Encoder(config).state_dict(), {"centroids": torch.randn(4, 16), **head})
+    model, scene = load_model(tmp_path), SimulationSettings(shape=(300, 420), pixel_size_A=4.0, diameter_A=160.0)
+    made = simulate(scene, 1)
+    picks = Picker(model, make_settings(diameter_A=160.0)).pick(made.image, 4.0)
+    assert len(picks) > 0
+    assert (picks.xy >= 0).all()
+    assert (picks.xy <= [419, 299]).all()
