@@ -71,7 +71,7 @@ def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]
         found = "only power spectra, movies and overviews" if files else "no micrograph"
         remedy = () if recursive else "search the folders inside too, with $recursive=yes"
         raise InputError(f"{folder}: {found} in this folder (MRC, TIFF, PNG, JPEG)", remedy=remedy)
-    _refuse_versions(images)
+    _refuse_versions(sorted(images))
     return sorted(images)
 
 
