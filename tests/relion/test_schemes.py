@@ -57,7 +57,7 @@ def test_a_scheme_is_not_put_into_a_folder_that_is_not_there(capsys: pytest.Capt
 
 
 def test_make_job_refuses_what_the_job_would_refuse(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["make-job", "--in-mics", "mics.star", "--diameter", "160", "--mode", "fast"]) == 1
+    assert main(["make-job", "--in-mics", "mics.star", "--diameter", "160", "--mode", "fast"]) == 2
     assert "--mode is 'fast'" in capsys.readouterr().err
     assert main(["make-job", "--in-mics", "mics.star"]) == 2
     assert main(["make-job", "--in-mics", "mics.star", "--diameter", "160", "--train-on", "-1"]) == 2
