@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -149,6 +149,21 @@ def make_settings(**values: Any) -> PickerSettings:
 def request_settings(**values: Any) -> RequestedSettings:
     """Build settings whose diameter may be "auto"; errors as of :class:`Options`."""
     return RequestedSettings(**values)
+
+
+def make_options(values: Mapping[str, Any], *kinds: type[Options]) -> tuple[Any, ...]:
+    """Build one object of each kind from values by name: each takes those of its own fields.
+
+    Raises
+    ------
+    SettingsError
+        A name belongs to none of them, or a value is wrong.
+    """
+    names = [name for kind in kinds for name in kind.model_fields]
+    unknown = [_unknown(name, names) for name in values if name not in names]
+    if unknown:
+        raise SettingsError.together(unknown)
+    return tuple(kind(**{name: values[name] for name in kind.model_fields if name in values}) for kind in kinds)
 
 
 _REASONS = {

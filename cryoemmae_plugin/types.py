@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,17 @@ class Micrograph:
     shape: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picks:
-    """Candidates of one micrograph, best first.
+    """Picks of one micrograph, best first.
+
+    Examples
+    --------
+    >>> picks = Picks(np.array([[10.0, 20.0]]), np.array([0.9], "f4"), np.array([1.5], "f4"), shape=(100, 200))
+    >>> print(picks)
+    Picks(1 in 200 × 100 px, score 0.90 to 0.90)
+    >>> picks.to_dataframe().iloc[0].round(2).to_dict()
+    {'x': 10.0, 'y': 20.0, 'score': 0.9, 'power': 1.5}
 
     Attributes
     ----------
@@ -64,6 +76,17 @@ class Picks:
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def __repr__(self) -> str:
+        ny, nx = self.shape
+        scores = f", score {self.score.min():.2f} to {self.score.max():.2f}" if len(self) else ""
+        return f"Picks({len(self)} in {nx} × {ny} px{scores})"
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A table with a row for each pick: x and y in pixels, score, power."""
+        import pandas as pd
+
+        return pd.DataFrame({"x": self.xy[:, 0], "y": self.xy[:, 1], "score": self.score, "power": self.power})
 
     def above(self, threshold: float) -> Picks:
         """Return the picks whose figure of merit is at least `threshold`."""

@@ -6,12 +6,11 @@ import logging
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.device import GIB, limit_gpu_memory
-from cryoemmae_plugin.errors import DeviceError
+from cryoemmae_plugin.errors import DeviceError, SettingsError
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.weights import Model, load_model
 
@@ -64,5 +63,5 @@ def test_a_gpu_without_memory_for_the_model_is_a_clear_error(
 
 @pytest.mark.parametrize("wrong", [{"gpu_memory": 0}, {"gpu_memory": float("nan")}, {"precision": "float8"}])
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         ComputeOptions(**wrong)
