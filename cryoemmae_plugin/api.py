@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.core.picker import Picker as CandidateFinder
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import PYTHON, ImageError, SettingsError
@@ -24,8 +23,14 @@ from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.request import NO_OUTPUTS, Outputs, RunRequest
 from cryoemmae_plugin.run.service import Run, run_picking
 from cryoemmae_plugin.run.store import Existing, stored_source
-from cryoemmae_plugin.run.workers.options import ExecutorOptions
-from cryoemmae_plugin.settings import Auto, PickerSettings, RequestedSettings, make_options
+from cryoemmae_plugin.settings import (
+    Auto,
+    ComputeOptions,
+    ExecutorOptions,
+    PickerSettings,
+    RequestedSettings,
+    make_options,
+)
 from cryoemmae_plugin.types import Picks
 from cryoemmae_plugin.weights import Model, load_model
 
@@ -89,7 +94,7 @@ class Picker:
     device : str
         "auto" (a GPU where there is one), "cpu" or "cuda:N".
     gpu_memory, precision
-        As of :class:`cryoemmae_plugin.compute.ComputeOptions`.
+        As of :class:`cryoemmae_plugin.settings.ComputeOptions`.
 
     Raises
     ------

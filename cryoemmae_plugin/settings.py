@@ -9,18 +9,25 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from cryoemmae_plugin.errors import SettingsError
 
 Mode = Literal["default", "paper"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""Of the encoder's arithmetic; "auto" is the fastest that picks the same: float16 on a GPU that has tensor cores,
+else float32."""
+
 Auto = Literal["auto"]
 Diameter = Annotated[float, Field(gt=0, lt=10_000, allow_inf_nan=False)]
 """A particle diameter in Å."""
+
+SLURM = "slurm"
 
 DEFAULT_MODEL: dict[str, str] = {"default": "emmae-base", "paper": "emmae-paper"}
 """Shipped model of each mode."""
@@ -45,6 +52,17 @@ class Options(BaseModel):
             raise settings_error(err, type(self).model_fields) from err
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # files are validated without it
+
+
+def _form(pattern: str, example: str) -> AfterValidator:
+    """Take only text of a form; other text is answered with an example."""
+
+    def check(text: str) -> str:
+        if not re.search(pattern, text):
+            raise ValueError(f"give something like {example}")
+        return text
+
+    return AfterValidator(check)
 
 
 class RequestedSettings(Options):
@@ -139,6 +157,127 @@ class PickerSettings(RequestedSettings):
         chosen = self.model_dump(exclude={"threshold", "model"})
         text = json.dumps({"settings": chosen, "model": model_sha256}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ComputeOptions(Options):
+    """How a run computes, without influence on what is picked but for the last digits. Frozen."""
+
+    gpu_memory: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        title="GPU memory (GiB)",
+        description="Most GiB of the GPU's memory to use. [default: what is free]",
+    )
+    precision: Precision = Field(
+        default="auto",
+        title="Precision",
+        description="Of the encoder: auto (float16 on a GPU, float32 on a CPU), float32, bfloat16, float16.",
+    )
+    jobs: int = Field(
+        default=2,
+        ge=1,
+        le=1000,
+        title="Micrographs read ahead",
+        description="Micrographs to read ahead while one is picked; each takes the memory of its image.",
+    )
+
+
+AS_SUITS = ComputeOptions()
+"""Nothing chosen."""
+
+
+class ExecutorOptions(Options):
+    """Where and by how many processes micrographs are picked; without influence on what is picked. Frozen."""
+
+    executor: Literal["local", "dask"] = Field(
+        default="local",
+        title="Executor",
+        description="'local' picks on this machine, 'dask' on the workers of a Dask scheduler.",
+    )
+    scheduler: Annotated[str, _form(r"^(slurm|(tcp|tls)://\S+|[\w.-]+:\d+)$", "tcp://HOST:8786, or slurm")] | None = (
+        Field(
+            default=None,
+            title="Dask scheduler",
+            description="Address of the Dask scheduler, such as tcp://HOST:8786, or slurm. Needs executor dask.",
+        )
+    )
+    workers: int | None = Field(
+        default=None,
+        title="Workers",
+        ge=1,
+        le=10_000,
+        description="Number of processes that pick side by side. "
+        "[default: 1; one for each GPU of the device; all workers of the scheduler]",
+    )
+    worker_memory: Annotated[str, _form(r"^\d+(\.\d+)? ?[MGT]i?B$", "16GB")] | None = Field(
+        default=None,
+        title="Memory of a worker",
+        description="Memory of a worker, such as 16GB; one that takes more ends. [default: no limit; 16GB on SLURM]",
+    )
+    worker_wait: float = Field(
+        default=60.0,
+        title="Wait for workers (minutes)",
+        gt=0,
+        allow_inf_nan=False,
+        description="Minutes to wait for workers when there is none.",
+    )
+    slurm_partition: str | None = Field(
+        default=None, title="SLURM partition", pattern=r"^\S+$", description="Partition of the workers' jobs."
+    )
+    slurm_account: str | None = Field(
+        default=None, title="SLURM account", pattern=r"^\S+$", description="Account of the workers' jobs."
+    )
+    slurm_time: Annotated[str, _form(r"^[\d:-]+$", "08:00:00")] | None = Field(
+        default=None, title="SLURM time limit", description="Time limit of each worker's job, such as 08:00:00."
+    )
+    slurm_options: str | None = Field(
+        default=None,
+        title="SLURM options",
+        description="Further options of sbatch, such as 'gres=gpu:1;constraint=a100'.",
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> ExecutorOptions:
+        """Refuse options that contradict each other."""
+        slurm = [name for name in type(self).model_fields if name.startswith("slurm_") and getattr(self, name)]
+        if self.scheduler is not None and self.executor != "dask":
+            raise SettingsError(setting="scheduler", value=self.scheduler, remedy="give $executor=dask too")
+        if self.executor == "dask" and self.scheduler is None and self.workers is None:
+            raise SettingsError(
+                setting="executor",
+                value="dask",
+                remedy=(
+                    "give the address of a $scheduler",
+                    "give $scheduler=slurm and the number of $workers",
+                    "give the number of $workers for processes of this machine",
+                ),
+            )
+        if slurm and self.scheduler != SLURM:
+            raise SettingsError(
+                setting=slurm[0], value=getattr(self, slurm[0]), remedy="give $executor=dask and $scheduler=slurm too"
+            )
+        if self.scheduler == SLURM and self.workers is None:
+            raise SettingsError(
+                setting="scheduler", value=SLURM, remedy="give the number of jobs to start with $workers"
+            )
+        self.sbatch_options()
+        return self
+
+    def sbatch_options(self) -> list[str]:
+        """The further options of sbatch, one by one."""
+        options = []
+        for word in re.split(r"[;\s]+", self.slurm_options or ""):
+            if re.match(r"-[^-]|[^-\w]", word):
+                raise SettingsError(
+                    setting="slurm_options", value=word, remedy="write options as name=value, with ; between them"
+                )
+            options += [f"--{word.removeprefix('--')}"] if word else []
+        return options
+
+
+ONE_PROCESS = ExecutorOptions()
+"""The process at hand and no other: the default."""
 
 
 def make_settings(**values: Any) -> PickerSettings:

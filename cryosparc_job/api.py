@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.run.engine import EngineFactory
-from cryoemmae_plugin.settings import Auto, request_settings
+from cryoemmae_plugin.settings import Auto, ComputeOptions, ExecutorOptions, RequestedSettings, make_options
 from cryosparc_job.create import begin
 from cryosparc_job.instance import Instance
 from cryosparc_job.picking import JobReport
@@ -50,7 +49,7 @@ def pick(
         Takes lines of progress.
     **options
         Fields of :class:`cryosparc_job.request.PickRequest` (title, limit, gpu …), of
-        :class:`cryoemmae_plugin.compute.ComputeOptions` (precision …) and of
+        :class:`cryoemmae_plugin.settings.ComputeOptions` (precision …) and of
         :class:`cryoemmae_plugin.settings.PickerSettings` (threshold, mode, model …).
 
     Returns
@@ -64,10 +63,10 @@ def pick(
         When something is wrong; before there is a job wherever that can be.
     """
     ours = {name: options.pop(name) for name in _REQUEST_NAMES if name in options}
-    compute = {name: options.pop(name) for name in ComputeOptions.model_fields if name in options}
-    ours["compute"] = ComputeOptions(**compute)
-    settings = request_settings(diameter_A=diameter_A, **options)
-    request = make_request(project=project, workspace=workspace, exposures=exposures, settings=settings, **ours)
+    given = {"diameter_A": diameter_A, **options}
+    settings, compute, workers = make_options(given, RequestedSettings, ComputeOptions, ExecutorOptions)
+    where = {"project": project, "workspace": workspace, "exposures": exposures}
+    request = make_request(**where, settings=settings, compute=compute, workers=workers, **ours)
     return begin(instance, request, engine_factory, work=work, tell=tell).run()
 
 

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from cryoemmae_plugin.compute import AS_SUITS
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.run.workers.options import ONE_PROCESS
-from cryoemmae_plugin.settings import Auto
+from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.app import run_app
 from cryoemmae_plugin.terminal.console import Reporter

@@ -9,11 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.files import read_bytes
-from cryoemmae_plugin.run.workers.options import ExecutorOptions, make_executor_options
-from cryoemmae_plugin.settings import PickerSettings, request_settings, settings_error
+from cryoemmae_plugin.settings import (
+    ComputeOptions,
+    ExecutorOptions,
+    PickerSettings,
+    RequestedSettings,
+    make_options,
+    settings_error,
+)
 from cryosparc_job.instance import Instance, JobInfo
 from cryosparc_job.request import PickRequest, make_request
 
@@ -56,24 +61,16 @@ class PlanEntry(BaseModel):
         SettingsError
             When a value of the entry cannot be right.
         """
-        values = {"diameter_A" if name == "diameter" else name: value for name, value in self.values.items()}
+        values = {_field(name): value for name, value in self.values.items()}
         if "diameter_A" not in values:
             raise SettingsError(
                 f"{self.project} {self.exposures}: no diameter", remedy=("give one in the plan", "give $diameter_A")
             )
         ours: dict[str, Any] = {name: values.pop(name) for name in _SHARED if name in values}
-        compute = {name: values.pop(name) for name in ComputeOptions.model_fields if name in values}
-        workers = {name: values.pop(name) for name in ExecutorOptions.model_fields if name in values}
-        settings = request_settings(**{_field(name): value for name, value in values.items()})
+        settings, compute, workers = make_options(values, RequestedSettings, ComputeOptions, ExecutorOptions)
         workspace = self.workspace or ours.pop("workspace", None) or self._workspace(instance)
         where = {"project": self.project, "workspace": workspace, "exposures": self.exposures}
-        return make_request(
-            **where,
-            settings=settings,
-            compute=ComputeOptions(**compute),
-            workers=make_executor_options(**workers),
-            **ours,
-        )
+        return make_request(**where, settings=settings, compute=compute, workers=workers, **ours)
 
     def _workspace(self, instance: Instance) -> str:
         return instance.job(self.project, self.exposures.partition(".")[0]).workspaces[0]

@@ -10,12 +10,17 @@ from typing import Any
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.files import read_bytes, write_note
 from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
-from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions
-from cryoemmae_plugin.settings import RequestedSettings, settings_error
+from cryoemmae_plugin.settings import (
+    AS_SUITS,
+    ONE_PROCESS,
+    ComputeOptions,
+    ExecutorOptions,
+    RequestedSettings,
+    settings_error,
+)
 from cryosparc_job.credentials import Credentials
 
 REQUEST_FILE = "job.json"

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import ParameterNames, SettingsError
-from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions, make_executor_options
-from cryoemmae_plugin.settings import RequestedSettings, request_settings
+from cryoemmae_plugin.settings import (
+    AS_SUITS,
+    ONE_PROCESS,
+    ComputeOptions,
+    ExecutorOptions,
+    RequestedSettings,
+    request_settings,
+)
 from relion_wrapper.dialect import DIALECTS
 
 SETTINGS = {name.removesuffix("_A"): name for name in RequestedSettings.model_fields}
@@ -205,7 +210,7 @@ def _settings(given: dict[str, str]) -> RequestedSettings:
 
 
 def _workers(given: dict[str, str]) -> ExecutorOptions:
-    return make_executor_options(**{label: given[label] for label in WORKERS if given.get(label)})
+    return ExecutorOptions(**{label: given[label] for label in WORKERS if given.get(label)})
 
 
 def _whole(given: dict[str, str], label: str, least: int) -> int:

@@ -10,11 +10,9 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from pydantic import BaseModel, Field
 
-from cryoemmae_plugin.compute import AS_SUITS
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.files import atomic_write_bytes
-from cryoemmae_plugin.run.workers.options import ONE_PROCESS
-from cryoemmae_plugin.settings import Auto, Options
+from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto, Options
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, WorkerOptions, option_name
 from cryoemmae_plugin.version import package_version

@@ -7,11 +7,10 @@ import logging
 import pytest
 import torch
 
-from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.device import GIB, limit_gpu_memory
 from cryoemmae_plugin.errors import DeviceError, SettingsError
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import ComputeOptions, make_settings
 from cryoemmae_plugin.weights import Model, load_model
 
 CUDA = torch.device("cuda", 0)

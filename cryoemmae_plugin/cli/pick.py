@@ -9,9 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cryoemmae_plugin.compute import AS_SUITS
 from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.run.workers.options import ONE_PROCESS
+from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import (

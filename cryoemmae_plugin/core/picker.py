@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, pick_default
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.head import CELL_PX, PREFIX, Head
@@ -21,7 +20,7 @@ from cryoemmae_plugin.core.tile_encoder import TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import AS_SUITS, ComputeOptions, PickerSettings
 from cryoemmae_plugin.types import Picks
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from cryoemmae_plugin.compute import Precision
 from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig
 from cryoemmae_plugin.device import no_memory_left
+from cryoemmae_plugin.settings import Precision
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.run.store import Existing
-from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions
-from cryoemmae_plugin.settings import RequestedSettings
+from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, ComputeOptions, ExecutorOptions, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
 
 

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 from pydantic import create_model
 
-from cryoemmae_plugin.compute import ComputeOptions
 from cryoemmae_plugin.errors import ParameterNames
-from cryoemmae_plugin.run.workers.options import ExecutorOptions
-from cryoemmae_plugin.settings import RequestedSettings
+from cryoemmae_plugin.settings import ComputeOptions, ExecutorOptions, RequestedSettings
 
 PICKING = Group("Picking", sort_key=1)
 INPUT_OUTPUT = Group("Input and output", sort_key=2)

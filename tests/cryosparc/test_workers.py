@@ -15,7 +15,7 @@ from ask import pick, request
 
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.run.engine import build_engine
-from cryoemmae_plugin.run.workers.options import ExecutorOptions
+from cryoemmae_plugin.settings import ExecutorOptions
 from cryosparc_job.request import load_request, save_request
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:\*\*\* API client")

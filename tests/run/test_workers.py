@@ -24,7 +24,7 @@ from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult, pick_micrographs
 from cryoemmae_plugin.run.workers import cluster
 from cryoemmae_plugin.run.workers.engine import WorkerEngine
-from cryoemmae_plugin.run.workers.options import ExecutorOptions
+from cryoemmae_plugin.settings import ExecutorOptions
 
 distributed = pytest.importorskip("distributed", reason="dask is not installed")
 HELPERS = Path(__file__).with_name("helpers")

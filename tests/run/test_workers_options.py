@@ -15,8 +15,7 @@ from cryoemmae_plugin.errors import ClusterError, SettingsError, render
 from cryoemmae_plugin.run.workers import cluster, engine
 from cryoemmae_plugin.run.workers.batch_size import BATCH_S, MAX_BATCH, BatchSizer
 from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
-from cryoemmae_plugin.run.workers.options import ONE_PROCESS, ExecutorOptions, make_executor_options
-from cryoemmae_plugin.settings import PickerSettings, make_settings
+from cryoemmae_plugin.settings import ONE_PROCESS, ExecutorOptions, PickerSettings, make_settings
 from cryoemmae_plugin.terminal.options import OPTIONS
 
 
@@ -39,7 +38,7 @@ from cryoemmae_plugin.terminal.options import OPTIONS
 )
 def test_what_cannot_be_is_refused_with_a_way_out(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        make_executor_options(**values)
+        ExecutorOptions(**values)
     assert message in render(caught.value, OPTIONS)
 
 

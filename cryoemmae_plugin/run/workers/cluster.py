@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
 
 from cryoemmae_plugin.errors import ClusterError
-from cryoemmae_plugin.run.workers.options import ExecutorOptions
+from cryoemmae_plugin.settings import ExecutorOptions
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster

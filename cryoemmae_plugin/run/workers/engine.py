@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.device import choose_device, split_devices
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.files import atomic_write
@@ -21,9 +20,8 @@ from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.workers import cluster
 from cryoemmae_plugin.run.workers.attempts import Attempts
 from cryoemmae_plugin.run.workers.dispatcher import Dispatcher
-from cryoemmae_plugin.run.workers.options import SLURM, ExecutorOptions
 from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, MakePicker, RunSpec, build_picker, host_name
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import AS_SUITS, SLURM, ComputeOptions, ExecutorOptions, PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import package_version
 from cryoemmae_plugin.weights import load_model

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cryoemmae_plugin.compute import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.errors import ModelError
 from cryoemmae_plugin.run.store import RunRecord
+from cryoemmae_plugin.settings import AS_SUITS, ComputeOptions
 from cryoemmae_plugin.types import Micrograph
 
 if TYPE_CHECKING:
