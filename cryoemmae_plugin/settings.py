@@ -37,6 +37,11 @@ DEFAULT_THRESHOLD: dict[str, float] = {"default": 0.5, "paper": 0.0}
 worth most on simulated micrographs, empty ones counted; the published method has no score to cut at."""
 
 
+PUBLISHED_FRACTION = 0.04
+PAPER_ONLY: dict[str, object] = {"particle_fraction": PUBLISHED_FRACTION, "max_radius_ratio": None}
+"""Settings of paper mode alone, and their defaults."""
+
+
 class Options(BaseModel):
     """Base of all groups of settings. Frozen; an unknown name or a wrong value is a :class:`SettingsError`.
 
@@ -128,6 +133,27 @@ class RequestedSettings(Options):
         description="Leave out picks closer to the edge than this many particle diameters: 0.5 leaves out particles "
         "that the edge cuts, 0 keeps all.",
     )
+    particle_fraction: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
+        default=PUBLISHED_FRACTION,
+        title="Share of the area that particles cover",
+        description="Paper mode only: particles are taken to cover this share of a micrograph, as published; auto "
+        "estimates it for each micrograph.",
+    )
+    max_radius_ratio: float | None = Field(
+        default=None,
+        ge=0.5,
+        le=20,
+        title="Largest radius (particle radii)",
+        description="Paper mode only: drop what is larger than this many particle radii, such as ice and touching "
+        "particles. [default: keep all]",
+    )
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> RequestedSettings:
+        for name, default in PAPER_ONLY.items():
+            if self.mode != "paper" and getattr(self, name) != default:
+                raise ValueError(f"${name} belongs to paper mode; add $mode=paper, or leave it out")
+        return self
 
     @property
     def model_name(self) -> str:
@@ -155,6 +181,9 @@ class PickerSettings(RequestedSettings):
     def fingerprint(self, model_sha256: str) -> str:
         """Identify everything that candidates depend on: these settings but the threshold, and the model's weights."""
         chosen = self.model_dump(exclude={"threshold", "model"})
+        for name, default in PAPER_ONLY.items():  # results from before these settings stay valid
+            if chosen[name] == default:
+                del chosen[name]
         text = json.dumps({"settings": chosen, "model": model_sha256}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
