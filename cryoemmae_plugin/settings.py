@@ -38,6 +38,7 @@ worth most on simulated micrographs, empty ones counted; the published method ha
 
 
 PUBLISHED_FRACTION = 0.04
+"""Share of the area above the threshold of the published method."""
 PAPER_ONLY: dict[str, object] = {"particle_fraction": PUBLISHED_FRACTION, "max_radius_ratio": None}
 """Settings of paper mode alone, and their defaults."""
 

@@ -107,7 +107,14 @@ class Picker:
                 pixels = -pixels
         with torch.inference_mode():
             if self._head is None:
-                picks = pick_paper(pixels, self._model, diameter_px, timer)
+                picks = pick_paper(
+                    pixels,
+                    self._model,
+                    diameter_px,
+                    timer,
+                    particle_fraction=self._settings.particle_fraction,
+                    max_radius_ratio=self._settings.max_radius_ratio,
+                )
             else:
                 picks = pick_default(pixels, self._model, self._head, diameter_px, timer)
         return picks.away_from_edge(self._settings.edge_distance * diameter_px)

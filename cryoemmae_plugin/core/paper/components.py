@@ -17,11 +17,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from cryoemmae_plugin.settings import PUBLISHED_FRACTION
+
 FINE_PER_CELL = 2
 """Centres are found on a grid with so many pixels per cell of the mask: 512 for a mask of 256."""
-
-PARTICLE_FRACTION = 0.04
-"""The threshold is lowered until more than this share of the image lies above."""
 
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 30), 2)
 
@@ -30,10 +29,6 @@ DUPLICATE_DISTANCE = 1 / 2
 
 BORDER_DISTANCE = 1 / 1.5
 """Centres closer to the border than this (particle diameters) go."""
-
-MAX_RADIUS_RATIO: float | None = None
-"""Components with a radius above this many particle radii go; None keeps all. The paper speaks of such a threshold
-without giving it, and its released code has none."""
 
 RING = 1.5
 """Outer diameter of the ring that a particle's contrast is measured against, in particle diameters."""
@@ -62,7 +57,12 @@ class Components:
         return Components(self.xy[keep], self.area[keep])
 
 
-def find_particles(mask: Tensor, diameter_px: float, max_radius_ratio: float | None = MAX_RADIUS_RATIO) -> Components:
+def find_particles(
+    mask: Tensor,
+    diameter_px: float,
+    particle_fraction: float = PUBLISHED_FRACTION,
+    max_radius_ratio: float | None = None,
+) -> Components:
     """Find particle centres in a mask.
 
     Parameters
@@ -71,8 +71,11 @@ def find_particles(mask: Tensor, diameter_px: float, max_radius_ratio: float | N
         Cells of the particles' cluster.
     diameter_px : float
         Particle diameter in pixels of the fine grid, which has two of them per cell.
+    particle_fraction : float
+        The threshold is lowered until more than this share of the image lies above.
     max_radius_ratio : float or None
-        Components with a larger radius, in particle radii, are dropped; None keeps all, as released.
+        Components with a larger radius, in particle radii, are dropped; None keeps all, as the released code does. The
+        paper speaks of such a threshold without giving it.
 
     Returns
     -------
@@ -80,13 +83,24 @@ def find_particles(mask: Tensor, diameter_px: float, max_radius_ratio: float | N
         In pixels of the fine grid, in the order of their first rows.
     """
     density = cell_density(mask)
-    found = label_components(density, choose_threshold(density))
-    found = found.where(~has_larger_neighbour(found, DUPLICATE_DISTANCE * diameter_px))
-    if max_radius_ratio is not None:
-        found = found.where(np.sqrt(found.area / np.pi) <= max_radius_ratio * diameter_px / 2)
-    margin, size_xy = BORDER_DISTANCE * diameter_px, np.array(density.shape[::-1])
+    found = label_components(density, choose_threshold(density, particle_fraction))
+    keep = drop_duplicates_and_borders(found, diameter_px, density.shape)
+    return found.where(keep & within_radius(found, diameter_px, max_radius_ratio))
+
+
+def drop_duplicates_and_borders(found: Components, diameter_px: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Tell which components, shape (N,), have no larger neighbour and lie away from the border of a grid."""
+    margin, size_xy = BORDER_DISTANCE * diameter_px, np.array(shape[::-1])
     inside: NDArray[np.bool_] = np.all((found.xy >= margin) & (found.xy + margin <= size_xy), axis=1)
-    return found.where(inside)
+    return inside & ~has_larger_neighbour(found, DUPLICATE_DISTANCE * diameter_px)
+
+
+def within_radius(found: Components, diameter_px: float, max_radius_ratio: float | None) -> NDArray[np.bool_]:
+    """Tell which components, shape (N,), have at most this radius, in particle radii; all of them without a limit."""
+    if max_radius_ratio is None:
+        return np.ones(len(found), bool)
+    small: NDArray[np.bool_] = np.sqrt(found.area / np.pi) <= max_radius_ratio * diameter_px / 2
+    return small
 
 
 def cell_density(mask: Tensor) -> NDArray[np.uint8]:
@@ -101,10 +115,14 @@ def cell_density(mask: Tensor) -> NDArray[np.uint8]:
     ndarray, shape (2 * rows, 2 * columns), uint8
     """
     counts = F.conv2d(mask.float()[None, None], torch.ones(1, 1, 3, 3, device=mask.device), padding=1)[0, 0]
-    fine = counts / counts.max().clamp(min=1) * 255
+    return double_grid(counts / counts.max().clamp(min=1) * 255).to(torch.uint8).cpu().numpy()
+
+
+def double_grid(image: Tensor) -> Tensor:
+    """Double the grid of (rows, columns), bilinearly; float32."""
     for _ in range(2):  # along rows, then along columns, in double precision: cutting decimals forgives no rounding
-        fine = _double_along_rows(fine.double()).float().t()
-    return fine.to(torch.uint8).cpu().numpy()
+        image = _double_along_rows(image.double()).float().t()
+    return image
 
 
 def _double_along_rows(image: Tensor) -> Tensor:
@@ -114,10 +132,10 @@ def _double_along_rows(image: Tensor) -> Tensor:
     return torch.stack([0.25 * before + 0.75 * image, 0.75 * image + 0.25 * after], dim=2).flatten(1)
 
 
-def choose_threshold(density: NDArray[np.uint8]) -> float | None:
-    """Return the first threshold, from 1 down, above which more than 4 % of the image lies; None if there is none."""
+def choose_threshold(density: NDArray[np.uint8], particle_fraction: float = PUBLISHED_FRACTION) -> float | None:
+    """Return the first threshold, from 1 down, above which more than this share of the image lies; None if none is."""
     for threshold in THRESHOLDS:
-        if np.count_nonzero(density / 255 > threshold) > PARTICLE_FRACTION * density.size:
+        if np.count_nonzero(density / 255 > threshold) > particle_fraction * density.size:
             return float(threshold)
     return None
 

@@ -16,11 +16,21 @@ from cryoemmae_plugin.core.paper.clusters import (
 )
 from cryoemmae_plugin.core.paper.components import FINE_PER_CELL, disc_contrast, find_particles, size_score
 from cryoemmae_plugin.core.paper.preprocess import preprocess_paper
+from cryoemmae_plugin.core.paper.separate import separate_particles
 from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.settings import PUBLISHED_FRACTION, Auto
 from cryoemmae_plugin.types import Picks
 
 
-def pick_paper(image: Tensor, model: PickingModel, diameter_px: float, timer: StepTimer | None = None) -> Picks:
+def pick_paper(
+    image: Tensor,
+    model: PickingModel,
+    diameter_px: float,
+    timer: StepTimer | None = None,
+    *,
+    particle_fraction: float | Auto = PUBLISHED_FRACTION,
+    max_radius_ratio: float | None = None,
+) -> Picks:
     """Pick one micrograph as published.
 
     Parameters
@@ -33,12 +43,18 @@ def pick_paper(image: Tensor, model: PickingModel, diameter_px: float, timer: St
         Particle diameter in micrograph pixels.
     timer : StepTimer or None
         Takes the seconds of "preprocess", "encode", "cluster" and "locate".
+    particle_fraction : float or "auto"
+        Share of the area that particles cover, 4 % as published; "auto" finds a threshold for each particle, see
+        :mod:`cryoemmae_plugin.core.paper.separate`.
+    max_radius_ratio : float or None
+        Components with a larger radius, in particle radii, are dropped; None keeps all, as released.
 
     Returns
     -------
     Picks
         In pixels of the micrograph, best first. The score is a / (1 + a), a being the area of a component in areas of
-        the particle's disc: the published method has no other.
+        the particle's disc: the published method has no other. With "auto" it is the share of the disc that lies in
+        the particles' cluster.
 
     Raises
     ------
@@ -59,9 +75,12 @@ def pick_paper(image: Tensor, model: PickingModel, diameter_px: float, timer: St
         window = smoothing_window(fine_diameter_px / FINE_PER_CELL)
         mask = hierarchical_mask(smooth_embedding(embedding, window), model.centroids, model.particle_cluster)
     with timer.step("locate"):
-        found = find_particles(mask, fine_diameter_px)
-        xy = fine_frame.to_micrograph(found.xy)
-        score = size_score(found.area, fine_diameter_px)
+        if particle_fraction == "auto":
+            fine_xy, score = separate_particles(mask, fine_diameter_px, max_radius_ratio)
+        else:
+            found = find_particles(mask, fine_diameter_px, particle_fraction, max_radius_ratio)
+            fine_xy, score = found.xy, size_score(found.area, fine_diameter_px)
+        xy = fine_frame.to_micrograph(fine_xy)
         power = disc_contrast(grid, frame.to_grid(xy), (diameter_px / frame.scale[0], diameter_px / frame.scale[1]))
         best_first = np.argsort(-score, kind="stable")
     return Picks(xy[best_first], score[best_first], power[best_first], frame.shape)
