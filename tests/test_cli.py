@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -249,7 +250,7 @@ def test_models_list_says_where_ones_own_go(capsys: pytest.CaptureFixture[str], 
 def test_doctor_tells_each_finding_and_goes_on_after_a_bad_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doctor = sys.modules["cryoemmae_plugin.cli.doctor"]
+    doctor = importlib.import_module("cryoemmae_plugin.cli.doctor")
 
     def broken() -> list[str]:
         raise ImageError("the thing is broken")
@@ -271,7 +272,7 @@ def test_doctor_finds_this_installation_sound(capsys: pytest.CaptureFixture[str]
 def test_doctor_says_what_a_model_that_picks_badly_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cryoemmae_plugin.demo.EXPECTED_F1", 1.01)
     with pytest.raises(ModelError, match="install the package again"):
-        list(sys.modules["cryoemmae_plugin.cli.doctor"].check_picking())
+        list(importlib.import_module("cryoemmae_plugin.cli.doctor").check_picking())
 
 
 def test_a_log_gets_dated_lines_but_not_too_many(

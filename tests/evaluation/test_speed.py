@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -193,7 +194,7 @@ def test_the_command_prints_a_table_and_writes_what_it_measured(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     contenders = [Sleeper("upstream", 0.02, []), Sleeper("paper", 0.01, [])]
-    monkeypatch.setattr(sys.modules["cryoemmae_plugin.cli.benchmark"], "_contenders", lambda *_: contenders)
+    monkeypatch.setattr(importlib.import_module("cryoemmae_plugin.cli.benchmark"), "_contenders", lambda *_: contenders)
     arguments = ["benchmark", "speed", "--diameter", "60", "--size", "64", "--repeats", "2"]
     assert main([*arguments, "--out", str(tmp_path / "speed.json")]) == 0
     said = capsys.readouterr().out
