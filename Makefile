@@ -1,4 +1,4 @@
-# From a bare clone: make demo | test | lint | docs | clean. Needs Python 3.10 or newer and make; the rest goes into .venv.
+# From a bare clone: make demo | test | test-quick | lint | docs | clean. Needs Python 3.10 or newer and make; the rest goes into .venv.
 VENV   ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
              $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
@@ -6,11 +6,12 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test lint docs install clean
+.PHONY: help demo test test-quick lint docs install clean
 
 help:
 	@echo "make demo     pick simulated micrographs, score the picks, draw them (into demo/)"
 	@echo "make test     run the tests             (make test ARGS='tests/test_images.py -k mrc')"
+	@echo "make test-quick  the tests that are not slow by design: two minutes on two cores"
 	@echo "make lint     ruff and mypy"
 	@echo "make docs     build the documentation into site/"
 	@echo "make install  only make $(VENV), where the others run"
@@ -21,6 +22,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-quick: $(READY)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
