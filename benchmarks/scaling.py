@@ -31,6 +31,7 @@ from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.evaluation.speed import STEPS, TOTAL, Measured, Ours, measure
 from cryoemmae_plugin.run.inputs import find_micrographs
 from cryoemmae_plugin.run.outputs import write_outputs
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import pick_micrographs
 from cryoemmae_plugin.settings import make_settings
@@ -105,7 +106,7 @@ def one_number(count: int, where: str | None) -> dict[str, Any]:
             pending = timed(costs, "look, none done", lambda: store.pending(found))
             picked = timed(costs, "pick and store", lambda: sum(1 for _ in pick_micrographs(pending, StandIn(), store)))
             left = timed(costs, "look, all done", lambda: store.pending(found))
-            totals = timed(costs, "write outputs", lambda: write_outputs(store, 0.5))
+            totals = timed(costs, "write outputs", lambda: write_outputs(store, Selection.of(store.record.settings)))
         assert (picked, len(left), totals.picked) == (count, 0, count)
     return {"count": count, "start_mb": start_mb, "peak_mb": peak_mb(), "costs": costs}
 

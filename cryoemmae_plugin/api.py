@@ -18,9 +18,12 @@ from cryoemmae_plugin.core.picker import Picker as CandidateFinder
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import PYTHON, ImageError, SettingsError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
+from cryoemmae_plugin.report.finisher import report_finisher
+from cryoemmae_plugin.run.formats import Format
 from cryoemmae_plugin.run.inputs import find_micrographs
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.request import NO_OUTPUTS, Outputs, RunRequest
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.service import Run, run_picking
 from cryoemmae_plugin.run.store import Existing, stored_source
 from cryoemmae_plugin.settings import (
@@ -135,7 +138,7 @@ class Picker:
         Returns
         -------
         Picks
-            Those above the threshold, best first.
+            Those above the threshold, apart from each other and away from the edge; best first.
 
         Raises
         ------
@@ -144,7 +147,8 @@ class Picker:
         SettingsError
             The particle is larger than the micrograph, or too small to be seen.
         """
-        return self.candidates(image, pixel_size_A).above(self.settings.pick_threshold)
+        selection = Selection.of(self.settings)
+        return selection.allowed(self.candidates(image, pixel_size_A), pixel_size_A).above(selection.threshold)
 
     def candidates(self, image: ArrayLike, pixel_size_A: float) -> Picks:
         """All candidates, those below the threshold too; otherwise as :meth:`pick`."""
@@ -284,9 +288,15 @@ def pick_files(
             threads=threads,
             compute=compute,
             workers=workers,
-            outputs=NO_OUTPUTS if out is None else Outputs(boxes=boxes, overlays=overlays),
+            outputs=NO_OUTPUTS if out is None else Outputs(formats=_boxes(boxes), overlays=overlays),
         )
-        return _picks_of(run_picking(request, micrographs, observer or Observer()))
+        heard = observer or Observer()
+        finishers = [] if out is None else [report_finisher(heard.warning)]
+        return _picks_of(run_picking(request, micrographs, heard, finishers=finishers))
+
+
+def _boxes(wanted: bool) -> frozenset[Format]:
+    return frozenset({Format.EMAN} if wanted else ())
 
 
 def _listed(paths: AnyPath | Iterable[AnyPath]) -> list[str | Path]:
@@ -303,7 +313,7 @@ def _picks_of(run: Run) -> PickedFiles:
     for reason in failed.values():
         logger.warning("%s", reason)
     picks = {
-        micrograph.path: run.store.load(micrograph.uid).picks.above(run.settings.pick_threshold)
+        micrograph.path: run.selection.picks(run.store.load(micrograph.uid))
         for micrograph in run.micrographs
         if micrograph.path not in failed
     }

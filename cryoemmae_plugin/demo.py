@@ -19,6 +19,7 @@ from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.outputs import write_outputs
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import pick_micrographs
 from cryoemmae_plugin.settings import make_settings
@@ -99,8 +100,8 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
         seconds = time.perf_counter() - start
         if outcome.result is None:
             raise ImageError(outcome.reason or f"{path}: cannot be picked")
-        write_outputs(store, settings.pick_threshold)
-    picks = outcome.result.picks.above(settings.pick_threshold)
+        write_outputs(store, Selection.of(settings))
+    picks = Selection.of(settings).picks(outcome.result)
     picture = draw_overlay(read_image(path), picks, scene.settings.diameter_px, settings.pick_threshold, scene.name)
     overlay = out / "overlays" / f"{scene.name}.png"
     atomic_write_bytes(overlay, png_bytes(picture))

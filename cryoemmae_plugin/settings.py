@@ -42,6 +42,12 @@ PUBLISHED_FRACTION = 0.04
 PAPER_ONLY: dict[str, object] = {"particle_fraction": PUBLISHED_FRACTION, "max_radius_ratio": None}
 """Settings of paper mode alone, and their defaults."""
 
+REPORT_PICTURES = 50
+"""Micrographs that a report has pictures of, unless the user says otherwise."""
+
+OUTPUT_SETTINGS = ("threshold", "edge_distance", "min_distance")
+"""Settings that choose among stored candidates. They may change without picking again."""
+
 
 class Options(BaseModel):
     """Base of all groups of settings. Frozen; an unknown name or a wrong value is a :class:`SettingsError`.
@@ -126,13 +132,21 @@ class RequestedSettings(Options):
         "once per output folder. Default mode only.",
     )
     edge_distance: float = Field(
-        default=0.0,
+        default=0.5,
         ge=0,
         le=5,
         allow_inf_nan=False,
         title="Distance from the edge (diameters)",
         description="Leave out picks closer to the edge than this many particle diameters: 0.5 leaves out particles "
         "that the edge cuts, 0 keeps all.",
+    )
+    min_distance: float = Field(
+        default=0.5,
+        ge=0,
+        le=5,
+        allow_inf_nan=False,
+        title="Distance between picks (diameters)",
+        description="Of two picks closer to each other than this many particle diameters, keep only the better one.",
     )
     particle_fraction: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         default=PUBLISHED_FRACTION,
@@ -180,8 +194,8 @@ class PickerSettings(RequestedSettings):
     )
 
     def fingerprint(self, model_sha256: str) -> str:
-        """Identify everything that candidates depend on: these settings but the threshold, and the model's weights."""
-        chosen = self.model_dump(exclude={"threshold", "model"})
+        """Identify everything that candidates depend on: settings without :data:`OUTPUT_SETTINGS`, and the weights."""
+        chosen = self.model_dump(exclude={"model", *OUTPUT_SETTINGS}) | {"edge_distance": 0.0}  # as before it was one
         for name, default in PAPER_ONLY.items():  # results from before these settings stay valid
             if chosen[name] == default:
                 del chosen[name]

@@ -27,12 +27,15 @@ class Micrograph:
         Name that is unique within a run and safe as a relative path without suffix; results are stored under it.
     shape : tuple of int or None
         (ny, nx) in pixels where known beforehand.
+    defocus_um : float or None
+        Mean defocus in µm where known.
     """
 
     path: Path
     pixel_size_A: float | None
     uid: str
     shape: tuple[int, int] | None = None
+    defocus_um: float | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -79,7 +79,7 @@ class CryosparcObserver(Observer):
         if outcome.result is None:
             self._job.log(NAMES(f"Left out: {outcome.reason}"), "warning")
         else:
-            self._particles.add(outcome.micrograph.uid, outcome.result.picks)
+            self._particles.add(outcome.result)
             if outcome.micrograph.uid in self._shown:
                 self._show(run, outcome)
         line = self._progress.advance(picks)
@@ -91,6 +91,11 @@ class CryosparcObserver(Observer):
         """One line, marked as a warning."""
         self._job.log(NAMES(text), "warning")
 
+    def done(self, run: Run) -> None:
+        """Say where the report is."""
+        if run.report is not None:
+            self._job.log(f"Report, to open in a browser: {run.report}")
+
     def _show(self, run: Run, outcome: MicrographResult) -> None:
         """Draw the picks of a micrograph into the job's log."""
         assert outcome.result is not None
@@ -100,7 +105,7 @@ class CryosparcObserver(Observer):
         except ImageError as err:
             logger.warning("no overlay: %s", err)
             return
-        picks, diameter_px = result.picks.above(threshold), run.settings.diameter_A / result.pixel_size_A
+        picks, diameter_px = run.selection.picks(result), run.settings.diameter_A / result.pixel_size_A
         name = outcome.micrograph.path.name
         picture = png_bytes(draw_overlay(loaded.image, picks, diameter_px, threshold, name))
         self._job.plot(picture, f"{len(picks)} picks in {name[-80:]}")

@@ -6,6 +6,7 @@ import statistics
 import time
 
 from cryoemmae_plugin.errors import PYTHON
+from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.types import Picks
 from cryosparc_job import figures
@@ -68,13 +69,13 @@ class ParticlesOutput:
         pending = {micrograph.uid for micrograph in run.pending}
         for micrograph in run.micrographs:
             if micrograph.uid not in pending:
-                self.add(micrograph.uid, run.store.load(micrograph.uid).picks)
+                self.add(run.store.load(micrograph.uid))
 
-    def add(self, uid: str, picks: Picks) -> None:
-        """Count one micrograph; `picks` are all its candidates."""
+    def add(self, result: Result) -> None:
+        """Count one micrograph."""
         assert self._run is not None
-        self.counts[uid] = len(picks.above(self._run.log.threshold))
-        self._scores.add(picks.score)
+        self.counts[result.uid] = len(self._run.selection.picks(result))
+        self._scores.add(result.picks.score)
 
     def save_now_and_then(self) -> None:
         """Save, if it is time to."""
@@ -87,7 +88,9 @@ class ParticlesOutput:
         """Save the picks of all that is done; the number of micrographs in them."""
         if self._run is None:
             return 0
-        dataset = self._rows.build(self._prepared.exposures, self._picks_of, self._run.settings.diameter_A / 2)
+        settings = self._run.settings
+        min_dist_A = settings.diameter_A * settings.min_distance
+        dataset = self._rows.build(self._prepared.exposures, self._picks_of, min_dist_A)
         self._job.save(self._prepared.request.output, dataset)
         self.saved = len(dataset)
         return len(self.counts)
@@ -98,7 +101,7 @@ class ParticlesOutput:
             return
         for micrograph in self._run.micrographs:
             if micrograph.uid not in self.counts and self._run.store.holds(micrograph):
-                self.add(micrograph.uid, self._run.store.load(micrograph.uid).picks)
+                self.add(self._run.store.load(micrograph.uid))
 
     def plot(self) -> None:
         """Show the figures of a finished run."""
@@ -118,7 +121,7 @@ class ParticlesOutput:
         if exposure.key not in self.counts:
             return None
         result = self._run.store.load(exposure.key)
-        return result.picks.above(self._run.log.threshold), result.pixel_size_A
+        return self._run.selection.picks(result), result.pixel_size_A
 
 
 def _area(exposure: Exposure) -> float:

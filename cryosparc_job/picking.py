@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError, StoreError
+from cryoemmae_plugin.report.finisher import report_finisher
 from cryoemmae_plugin.run.engine import EngineFactory
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.request import OwnModel
@@ -106,14 +107,16 @@ class PickJob:
     def _work(self) -> None:
         request, files = self.prepared.request, self._files()
         self.job.log(messages.greeting(self.prepared.exposures, request, self.folder))
+        observer = CryosparcObserver(self.prepared, self.job, self._particles, files.load, self.tell)
+        watch = Watch(self.job, self.stop)
         run_picking(
             request.run_request(self.folder / PICKS_FOLDER, self._own_model(files)),
             self._micrographs(self.prepared.exposures),
-            CryosparcObserver(self.prepared, self.job, self._particles, files.load, self.tell),
+            observer,
             loader=files.load,
-            stop=Watch(self.job, self.stop),
+            stop=watch,
             engine_factory=self.engine_factory,
-            finishers=[self._finish],
+            finishers=[self._finish, report_finisher(observer.warning, watch, files.load)],
         )
 
     def _micrographs(self, exposures: Sequence[Exposure]) -> list[Micrograph]:

@@ -78,7 +78,9 @@ class Exposure:
 
     def micrograph(self, project_dir: Path, pixel_size_A: float | None = None) -> Micrograph:
         """What is to be picked; `pixel_size_A` overrides the data set's."""
-        return Micrograph(project_dir / self.file, pixel_size_A or self.pixel_size_A, self.key, self.shape)
+        defocus_um = None if self.defocus_A is None else self.defocus_A / 1e4
+        size_A = pixel_size_A or self.pixel_size_A
+        return Micrograph(project_dir / self.file, size_A, self.key, self.shape, defocus_um)
 
 
 def read_exposures(dataset: Any, source: str) -> list[Exposure]:

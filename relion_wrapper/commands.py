@@ -48,7 +48,10 @@ class JobChoices(Options):
         default=None, description="GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none. [default: the first]"
     )
     edge_distance: float | None = Field(
-        default=None, description="Leave out picks nearer to the edge than so many diameters."
+        default=None, description="Leave out picks closer to the edge than this many diameters; 0 keeps all."
+    )
+    min_distance: float | None = Field(
+        default=None, description="Of two picks closer than this many diameters, keep only the better one."
     )
     adapt: bool = Field(default=True, description="Adapt the model to the micrographs first.")
 

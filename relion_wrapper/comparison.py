@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.evaluation.metrics import match
+from cryoemmae_plugin.run.relion_coordinates import root_of
 from cryoemmae_plugin.star import find_table, read_star
-from relion_wrapper.micrographs import root_of
 from relion_wrapper.project import Job, Project
 
 SUFFIX_LIST = "coords_suffix"

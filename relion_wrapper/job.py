@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError
 from cryoemmae_plugin.images import read_header
+from cryoemmae_plugin.report.finisher import report_finisher
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.run.service import Run, run_picking
@@ -51,12 +52,16 @@ class PickJob:
             When the job has failed; :class:`Interrupted` when it is aborted.
         """
         micrographs = read_job_micrographs(self._arguments.in_mics, self._arguments.settings.pixel_size_A)
+        observer = RelionObserver(self._arguments.in_mics)
         run_picking(
             self._request(micrographs),
             [m.micrograph for m in micrographs],
-            RelionObserver(self._arguments.in_mics),
+            observer,
             stop=self._should_stop,
-            finishers=[lambda run: self._publish(micrographs, run)],
+            finishers=[
+                lambda run: self._publish(micrographs, run),
+                report_finisher(observer.warning, self._should_stop),
+            ],
         )
 
     def _request(self, micrographs: Sequence[JobMicrograph]) -> RunRequest:
@@ -92,7 +97,7 @@ class PickJob:
     def _publish(self, micrographs: Sequence[JobMicrograph], run: Run) -> None:
         """Write what RELION reads, in its order: coordinates, log, list, nodes."""
         dialect = self._dialect()
-        published = publish_coordinates(self._folder, micrographs, run.store, run.log.threshold)
+        published = publish_coordinates(self._folder, micrographs, run.store, run.selection)
         total, done = sum(published.picks), len(published.micrographs)
         if not done:
             raise ImageError(f"all {len(micrographs)} micrographs failed; first {''.join(run.reasons[:1])}")
@@ -115,7 +120,7 @@ class PickJob:
     def _write_logfile(self, published: Published, run: Run) -> bool:
         """Draw the log; a picture that cannot be drawn is not worth a job."""
         try:
-            write_logfile(self._folder / LOGFILE, published, run.store, run.log.threshold)
+            write_logfile(self._folder / LOGFILE, published, run.store, run.selection)
         except Exception as err:
             warn(f"WARNING: no {LOGFILE} ({type(err).__name__}: {err})")
             return False

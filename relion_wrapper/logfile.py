@@ -16,6 +16,7 @@ from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.report.overlay import draw_overlay
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 from relion_wrapper.publish import SCORE_BINS, Published, current_result
 
@@ -26,7 +27,7 @@ A4_LANDSCAPE_in = (11.7, 8.3)
 _STAMP = "cryoemmae "
 
 
-def write_logfile(path: Path, published: Published, store: ResultStore, threshold: float) -> None:
+def write_logfile(path: Path, published: Published, store: ResultStore, selection: Selection) -> None:
     """Write the PDF, unless the one that is there shows the same; the same picks give the same bytes.
 
     Raises
@@ -34,13 +35,13 @@ def write_logfile(path: Path, published: Published, store: ResultStore, threshol
     OutputError
         When the file cannot be written.
     """
-    stamp = _STAMP + _digest(published, store, threshold)
+    stamp = _STAMP + _digest(published, store, selection)
     if path.exists() and stamp.encode() in path.read_bytes():
         return
     pages = [
         _page_of_counts(published),
-        _page_of_scores(published, threshold),
-        _page_of_overlays(published, store, threshold),
+        _page_of_scores(published, selection.threshold),
+        _page_of_overlays(published, store, selection),
     ]
     buffer = io.BytesIO()
     metadata = {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": "cryoemmae", "Keywords": stamp}
@@ -51,10 +52,10 @@ def write_logfile(path: Path, published: Published, store: ResultStore, threshol
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def _digest(published: Published, store: ResultStore, threshold: float) -> str:
+def _digest(published: Published, store: ResultStore, selection: Selection) -> str:
     """What the pages depend on."""
     rows = zip([m.name for m in published.micrographs], published.picks, published.mean_score, strict=True)
-    text = f"{store.record.fingerprint} {threshold:g} {list(rows)} {published.score_histogram.tolist()}"
+    text = f"{store.record.fingerprint} {selection.settings()} {list(rows)} {published.score_histogram.tolist()}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -88,7 +89,7 @@ def _page_of_scores(published: Published, threshold: float) -> Figure:
     return figure
 
 
-def _page_of_overlays(published: Published, store: ResultStore, threshold: float) -> Figure | None:
+def _page_of_overlays(published: Published, store: ResultStore, selection: Selection) -> Figure | None:
     """Some micrographs with their picks drawn in; None where none can be read."""
     diameter_A = store.record.settings.diameter_A
     chosen = _evenly(len(published.micrographs), OVERLAYS)
@@ -100,8 +101,8 @@ def _page_of_overlays(published: Published, store: ResultStore, threshold: float
         except CryoemmaeError:
             continue
         if result is not None:
-            picks, diameter_px = result.picks.above(threshold), diameter_A / result.pixel_size_A
-            pictures.append(draw_overlay(image, picks, diameter_px, threshold, Path(micrograph.name).name))
+            picks, diameter_px = selection.picks(result), diameter_A / result.pixel_size_A
+            pictures.append(draw_overlay(image, picks, diameter_px, selection.threshold, Path(micrograph.name).name))
     if not pictures:
         return None
     figure = Figure(figsize=A4_LANDSCAPE_in, layout="constrained")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.run.micrograph_table import read_named_micrographs
+from cryoemmae_plugin.run.micrograph_table import read_named_defocus, read_named_micrographs
+from cryoemmae_plugin.run.relion_coordinates import COORDINATES_SUFFIX, is_upside_down, root_of
 from cryoemmae_plugin.types import Micrograph
-
-COORDINATES_SUFFIX = "_autopick.star"
-_AFTER_JOB = re.compile(r".+?/job\d{3}[^/]*/(.+)")
-_ROWS_FROM_BELOW = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -27,21 +23,24 @@ class JobMicrograph:
         Å per pixel of the stored micrograph.
     root : str
         Its path without the job that made it and without suffix; coordinates go to ``<job>/<root>_autopick.star``.
+    defocus_um : float or None
+        Mean defocus in µm where the STAR has it.
     """
 
     name: str
     pixel_size_A: float
     root: str
+    defocus_um: float | None = None
 
     @property
     def upside_down(self) -> bool:
         """Whether RELION counts its rows from the last one stored."""
-        return self.name.lower().endswith(_ROWS_FROM_BELOW)
+        return is_upside_down(self.name)
 
     @property
     def micrograph(self) -> Micrograph:
         """For the core; results are stored under the root."""
-        return Micrograph(Path(self.name), self.pixel_size_A, self.root)
+        return Micrograph(Path(self.name), self.pixel_size_A, self.root, defocus_um=self.defocus_um)
 
 
 def read_job_micrographs(star: Path, pixel_size_A: float | None = None) -> list[JobMicrograph]:
@@ -59,9 +58,10 @@ def read_job_micrographs(star: Path, pixel_size_A: float | None = None) -> list[
     InputError
         When there are none, a pixel size is missing, none of them exists, or two would share one coordinate file.
     """
-    listed = dict(read_named_micrographs(star))
+    listed, defocus_um = dict(read_named_micrographs(star)), read_named_defocus(star)
     micrographs = [
-        JobMicrograph(name, pixel_size_A or _known(star, name, A), root_of(name)) for name, A in listed.items()
+        JobMicrograph(name, pixel_size_A or _known(star, name, A), root_of(name), defocus_um.get(name))
+        for name, A in listed.items()
     ]
     by_root: dict[str, str] = {}
     for micrograph in micrographs:
@@ -77,21 +77,6 @@ def read_job_micrographs(star: Path, pixel_size_A: float | None = None) -> list[
             f"from the project folder, and the job runs in {Path.cwd()}"
         )
     return micrographs
-
-
-def root_of(name: str) -> str:
-    """The path of a micrograph after its job's folder, without suffix, as RELION makes it.
-
-    Raises
-    ------
-    InputError
-        When it leads out of a folder that it is put into.
-    """
-    found = _AFTER_JOB.fullmatch(name)
-    path = PurePosixPath((found[1] if found else name).lstrip("/"))
-    if ".." in path.parts:
-        raise InputError(f"{name}: a path with '..' has no place in a job's folder; link the folder into the project")
-    return str(path.with_suffix(""))
 
 
 def _known(star: Path, name: str, pixel_size_A: float | None) -> float:

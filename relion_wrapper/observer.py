@@ -60,3 +60,5 @@ class RelionObserver(Observer):
         """Say where the time went."""
         if run.log.profile.micrographs:
             say(run.log.profile.line())
+        if run.report is not None:
+            say(f"Report, to open in a browser: {run.report}")

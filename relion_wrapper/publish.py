@@ -12,25 +12,17 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.errors import StoreError
 from cryoemmae_plugin.files import atomic_write
 from cryoemmae_plugin.run.record import Result
+from cryoemmae_plugin.run.relion_coordinates import COORDINATES_SUFFIX, format_coordinates
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.star import format_table
 from cryoemmae_plugin.types import Picks
 from relion_wrapper.dialect import Dialect
-from relion_wrapper.micrographs import COORDINATES_SUFFIX, JobMicrograph
+from relion_wrapper.micrographs import JobMicrograph
 
 OUTPUT_NODES = "RELION_OUTPUT_NODES.star"
 LOGFILE = "logfile.pdf"
 SCORE_BINS = 50
-_HEADER = """
-data_
-
-loop_
-_rlnCoordinateX #1
-_rlnCoordinateY #2
-_rlnAutopickFigureOfMerit #3
-_rlnClassNumber #4
-_rlnAnglePsi #5
-"""
 
 
 @dataclass
@@ -66,7 +58,7 @@ class Published:
 
 
 def publish_coordinates(
-    folder: Path, micrographs: Iterable[JobMicrograph], store: ResultStore, threshold: float
+    folder: Path, micrographs: Iterable[JobMicrograph], store: ResultStore, selection: Selection
 ) -> Published:
     """Write the coordinate file of each micrograph that has a result, and take away that of one without.
 
@@ -82,7 +74,7 @@ def publish_coordinates(
         if result is None:
             path.unlink(missing_ok=True)
             continue
-        picks = result.picks.above(threshold)
+        picks = selection.picks(result)
         published.changed += write_if_changed(path, format_coordinates(picks, micrograph.upside_down))
         published.add(micrograph, picks)
     return published
@@ -96,23 +88,6 @@ def current_result(store: ResultStore, micrograph: JobMicrograph) -> Result | No
         return store.load(micrograph.root)
     except StoreError:
         return None
-
-
-def format_coordinates(picks: Picks, upside_down: bool = False) -> str:
-    """The text of a coordinate file: whole pixels, since Extract cuts decimals off.
-
-    Parameters
-    ----------
-    picks : Picks
-        In pixels of the stored micrograph, row 0 the first row stored.
-    upside_down : bool
-        RELION counts the rows of a TIFF from the last one stored.
-    """
-    ny, nx = picks.shape
-    x = np.clip(np.floor(picks.xy[:, 0] + 0.5), 0, nx - 1)
-    y = np.clip(np.floor(picks.xy[:, 1] + 0.5), 0, ny - 1)
-    rows = zip(x, ny - 1 - y if upside_down else y, picks.score, strict=True)
-    return _HEADER + "".join(f"{x:12.6f} {y:12.6f} {score:12.6f} {0:12d} {0.0:12.6f} \n" for x, y, score in rows) + "\n"
 
 
 def coordinates_path(folder: Path, micrograph: JobMicrograph) -> Path:

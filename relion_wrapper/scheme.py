@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from cryoemmae_plugin.box_size import suggest_box_px
 from cryoemmae_plugin.errors import OutputError, SettingsError
 from cryoemmae_plugin.files import atomic_write
 from relion_wrapper.jobstar import external_job_star
@@ -23,8 +24,8 @@ RUN = {
 }
 """How each version runs what has been installed, in the project folder."""
 
-BOX_DIAMETERS, MASK_DIAMETERS = 1.5, 1.1
-"""Side of the extracted box, and diameter of the mask in 2D classification, in particle diameters."""
+MASK_DIAMETERS = 1.1
+"""Diameter of the mask in 2D classification, in particle diameters."""
 
 _PLACE = re.compile(r"@([A-Z_]+)@")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
@@ -80,7 +81,7 @@ class SchemeValues:
             "VOLTAGE": f"{self.voltage_kV:g}",
             "CS": f"{self.cs_mm:g}",
             "AMPLITUDE_CONTRAST": f"{self.amplitude_contrast:g}",
-            "BOX": str(self.box_px or even(BOX_DIAMETERS * self.diameter_A / self.pixel_size_A)),
+            "BOX": str(self.box_px or suggest_box_px(self.diameter_A, self.pixel_size_A)),
             "MASK": f"{math.ceil(MASK_DIAMETERS * self.diameter_A)}",
             "CLASSES": str(self.classes),
             "ITERATIONS": str(self.iterations),
@@ -91,11 +92,6 @@ class SchemeValues:
             "PASSES": str(self.passes),
             "THREADS": str(self.threads),
         }
-
-
-def even(side: float) -> int:
-    """The next even number of pixels."""
-    return 2 * math.ceil(side / 2)
 
 
 def install_scheme(

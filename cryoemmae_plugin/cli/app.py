@@ -13,6 +13,7 @@ from cryoemmae_plugin.cli.doctor import doctor
 from cryoemmae_plugin.cli.evaluate import evaluate
 from cryoemmae_plugin.cli.models import models
 from cryoemmae_plugin.cli.pick import pick
+from cryoemmae_plugin.cli.report import apply, report, view
 from cryoemmae_plugin.cli.rethreshold import rethreshold
 from cryoemmae_plugin.cli.train import train
 from cryoemmae_plugin.terminal.app import run_app
@@ -31,12 +32,15 @@ def build_app() -> App:
     app = App(name="cryoemmae", help=HELP, version=lambda: version("cryoemmae"), help_format="plaintext")
     app.command(pick, sort_key=0)
     app.command(rethreshold, sort_key=1)
-    app.command(evaluate, sort_key=2)
-    app.command(train, sort_key=3)
-    app.command(models)  # 4
-    app.command(demo, sort_key=5)
-    app.command(doctor, sort_key=6)
-    app.command(benchmark)  # 7
+    app.command(view, sort_key=2)
+    app.command(report, sort_key=3)
+    app.command(apply, sort_key=4)
+    app.command(evaluate, sort_key=5)
+    app.command(train, sort_key=6)
+    app.command(models)  # 7
+    app.command(demo, sort_key=8)
+    app.command(doctor, sort_key=9)
+    app.command(benchmark)  # 10
     return app
 
 

@@ -89,9 +89,11 @@ class TerminalObserver(Observer):
             f"Wrote {totals.picks} picks from {micrographs} micrographs ({totals.picks / micrographs:.0f} each{empty}) "
             f"to {folder / 'picks.star'}"
         )
-        if run.request.outputs.overlays:
+        if run.report is not None:
+            self._reporter.say(f"Report: {run.report}")
+        if run.request.outputs.overlays or run.report is not None:
             self._reporter.say(
-                f"Next: look at {folder / OVERLAY_FOLDER}. Too many or too few picks? Run: "
+                f"Next: look at {run.report or folder / OVERLAY_FOLDER}. Too many or too few picks? Run: "
                 f"cryoemmae rethreshold {folder} --threshold {_other_threshold(run.log.threshold)}"
             )
 

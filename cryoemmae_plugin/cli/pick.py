@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS
+from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, REPORT_PICTURES
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import (
@@ -33,7 +33,9 @@ def pick(
     overlays: Annotated[str, Parameter(group=INPUT_OUTPUT)] = "3",
     overwrite: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
     recursive: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
+    formats: Annotated[str, Parameter(group=INPUT_OUTPUT, show_default=False)] = "",
     box: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
+    report: Annotated[str, Parameter(group=INPUT_OUTPUT)] = str(REPORT_PICTURES),
     device: Annotated[str, Parameter(group=DEVICE)] = "auto",
     threads: Annotated[int, Parameter(group=DEVICE, show_default=False)] = 0,
     compute: ComputeChoice = AS_SUITS,
@@ -58,8 +60,12 @@ def pick(
         Throw away what earlier runs have left in the folder.
     recursive
         Search the folders inside a folder too.
+    formats
+        Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
     box
-        Write EMAN .box files as well.
+        Write EMAN .box files as well; the same as --formats eman.
+    report
+        Of how many micrographs the report shows pictures: N evenly spread, all, or none for no report.
     device
         auto (a GPU where there is one), cpu, cuda:N, or cuda:N,M and cuda (all) for a worker on each of them.
     threads
@@ -67,16 +73,19 @@ def pick(
     """
     if threads < 0:
         raise SettingsError(f"--threads is {threads}: give 1 or more")
-    drawn = _overlay_count(overlays)
+    drawn, pictures = count_of("overlays", overlays), count_of("report", report)
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: looking for micrographs")  # before the imports, which take seconds
     from cryoemmae_plugin.cli.observer import TerminalObserver
+    from cryoemmae_plugin.report.finisher import report_finisher
+    from cryoemmae_plugin.run.formats import Format, parse_formats
     from cryoemmae_plugin.run.inputs import find_micrographs
     from cryoemmae_plugin.run.request import Outputs, RunRequest
     from cryoemmae_plugin.run.service import run_picking
     from cryoemmae_plugin.run.stop import Stop, stop_on_signals
     from cryoemmae_plugin.run.store import Existing, stored_source
 
+    wanted = parse_formats(formats) | ({Format.EMAN} if box else set())
     micrographs = find_micrographs(
         paths,
         pixel_size_A=settings.pixel_size_A,
@@ -92,22 +101,23 @@ def pick(
         threads=threads,
         compute=compute,
         workers=workers,
-        outputs=Outputs(boxes=box, overlays=drawn),
+        outputs=Outputs(formats=wanted, overlays=drawn, report=pictures or None),
     )
     with stop_on_signals(Stop()) as stop, TerminalObserver(reporter) as observer:
         try:
-            run = run_picking(request, micrographs, observer, stop=stop)
+            finishers = [report_finisher(observer.warning, stop)]
+            run = run_picking(request, micrographs, observer, stop=stop, finishers=finishers)
         except Interrupted:
             reporter.warn(f"{str(stop.reason).capitalize()}. To resume, run the same command again.")
             return exits.stopped_by(stop.signal)
     return exits.status_of_run(run.counts.micrographs, run.counts.failed)
 
 
-def _overlay_count(text: str) -> int:
-    """How many overlays to draw."""
+def count_of(option: str, text: str) -> int:
+    """How many micrographs an option asks for."""
     words = {"all": sys.maxsize, "none": 0}
     if text in words:
         return words[text]
     if not text.isdecimal():
-        raise SettingsError(f"--overlays is {text!r}: give a number, all, or none")
+        raise SettingsError(setting=option, value=text, remedy="give a number, all, or none")
     return int(text)

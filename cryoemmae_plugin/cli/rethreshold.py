@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import Flag
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.run.selection import Selection
+    from cryoemmae_plugin.run.store import ResultStore
+
+
+Distance = Annotated[float | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=5))]
 
 
 def rethreshold(
@@ -16,6 +25,9 @@ def rethreshold(
     /,
     *,
     threshold: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))],
+    edge_distance: Distance = None,
+    min_distance: Distance = None,
+    formats: Annotated[str, Parameter(show_default=False)] = "",
     box: Flag = False,
 ) -> None:
     """Write the picks of an earlier run again, at another threshold. Takes seconds; the network does not run.
@@ -26,26 +38,49 @@ def rethreshold(
         Folder that pick has written.
     threshold
         Figure of merit, 0 to 1, from which a candidate is a pick. Raise for purer, lower for more picks.
+    edge_distance
+        Leave out picks closer to the edge than this many diameters; 0 keeps all. [default: as it was]
+    min_distance
+        Of two picks closer than this many diameters, keep only the better one. [default: as it was]
+    formats
+        Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
+        Those that are there are written again anyway.
     box
-        Write EMAN .box files as well; they are written anyway where there are some.
+        Write EMAN .box files as well; the same as --formats eman.
     """
     reporter = Reporter()
     reporter.say(f"Reading the results in {folder}")  # before the imports, which take seconds
-    from cryoemmae_plugin.errors import CryoemmaeError
-    from cryoemmae_plugin.run.outputs import BOX_FOLDER, write_outputs
-    from cryoemmae_plugin.run.overlays import existing_overlays, write_overlay
+    from cryoemmae_plugin.run.formats import Format, existing_formats, parse_formats
+    from cryoemmae_plugin.run.outputs import write_outputs
     from cryoemmae_plugin.run.store import ResultStore
-    from cryoemmae_plugin.run.summary import update_summary
+    from cryoemmae_plugin.run.summary import saved_selection, update_summary
 
+    wanted = parse_formats(formats) | existing_formats(folder) | ({Format.EMAN} if box else set())
+    changed = {"threshold": threshold, "edge_distance": edge_distance, "min_distance": min_distance}
     with ResultStore.open(folder) as store:
-        totals = write_outputs(store, threshold, boxes=box or (folder / BOX_FOLDER).is_dir())
-        for uid in existing_overlays(store):
-            try:
-                write_overlay(store, uid, threshold)
-            except CryoemmaeError as err:
-                reporter.warn(f"Overlay of the old threshold left as it is: {err}")
-        update_summary(folder, threshold, totals)
+        before = saved_selection(folder, store.record)
+        selection = replace(before, **{name: value for name, value in changed.items() if value is not None})
+        totals = write_outputs(store, selection, wanted)
+        update_summary(folder, selection, totals)
+        _show_again(store, selection, reporter)
     micrographs = totals.picked + totals.empty
     each = f" ({totals.picks / micrographs:.0f} each)" if micrographs else ""
     empty = f"; {totals.empty} micrographs have no picks" if totals.empty else ""
     reporter.say(f"Wrote {totals.picks} picks from {micrographs} micrographs{each} to {folder / 'picks.star'}{empty}")
+
+
+def _show_again(store: ResultStore, selection: Selection, reporter: Reporter) -> None:
+    """Write the table, the overlays and the report again, so that they show the new picks."""
+    from cryoemmae_plugin.report.writer import REPORT_FOLDER, ReportOptions, write_report
+    from cryoemmae_plugin.run.overlays import existing_overlays, write_overlay
+    from cryoemmae_plugin.run.summary import saved_failures
+    from cryoemmae_plugin.run.summary_table import write_summary_table
+
+    write_summary_table(store, selection, saved_failures(store.folder), {}, {})
+    for uid in existing_overlays(store):
+        try:
+            write_overlay(store, uid, selection)
+        except CryoemmaeError as err:
+            reporter.warn(f"Overlay of the old threshold left as it is: {err}")
+    if (store.folder / REPORT_FOLDER).is_dir():
+        write_report(store, selection, ReportOptions(pictures=0))

@@ -89,7 +89,8 @@ class Picker:
         Returns
         -------
         Picks
-            All candidates, best first, also those below the settings' threshold.
+            All candidates, best first, also those below the threshold or cut by the frame: which of them are picks is
+            chosen at output time.
 
         Raises
         ------
@@ -107,7 +108,7 @@ class Picker:
                 pixels = -pixels
         with torch.inference_mode():
             if self._head is None:
-                picks = pick_paper(
+                return pick_paper(
                     pixels,
                     self._model,
                     diameter_px,
@@ -115,9 +116,7 @@ class Picker:
                     particle_fraction=self._settings.particle_fraction,
                     max_radius_ratio=self._settings.max_radius_ratio,
                 )
-            else:
-                picks = pick_default(pixels, self._model, self._head, diameter_px, timer)
-        return picks.away_from_edge(self._settings.edge_distance * diameter_px)
+            return pick_default(pixels, self._model, self._head, diameter_px, timer)
 
     def _to_device(self, image: NDArray[np.float32] | Tensor) -> Tensor:
         pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))

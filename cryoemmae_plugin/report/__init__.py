@@ -1,1 +1,1 @@
-"""Figures and pages that show what was picked."""
+"""Pictures and pages about results."""

@@ -22,7 +22,7 @@ from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import is_readable
 from cryoemmae_plugin.images.header import MAX_PIXEL_SIZE_A, MIN_PIXEL_SIZE_A
 from cryoemmae_plugin.run.folders import has_line_break, images_in, stem_of
-from cryoemmae_plugin.run.micrograph_table import read_micrographs
+from cryoemmae_plugin.run.micrograph_table import read_defocus, read_micrographs
 from cryoemmae_plugin.types import Micrograph
 
 MAX_STEM_BYTES = 220
@@ -66,8 +66,10 @@ def find_micrographs(
                 raise InputError(f"{str(path)!r}: a name with a line break has no place in a table; rename the file")
             listed.setdefault(os.path.realpath(path), (path, pixel_size_A or _checked(path, pixel_size, Path(text))))
     uids = name_micrographs([path.absolute() for path, _ in listed.values()], owner)
+    tables = [path for path in map(Path, paths) if path.suffix.lower() == ".star" and path.is_file()]
+    defocus_um = {path: value for table in tables for path, value in read_defocus(table).items()}
     return [
-        Micrograph(path=path, pixel_size_A=pixel_size, uid=uid)
+        Micrograph(path=path, pixel_size_A=pixel_size, uid=uid, defocus_um=defocus_um.get(path))
         for uid, (path, pixel_size) in zip(uids, listed.values(), strict=True)
     ]
 

@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.star import Table, find_table, read_star
+from cryoemmae_plugin.star import Table, find_table, read_star, to_number
 
 NAME = "rlnMicrographName"
 PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 """The labels of the pixel size, the one that counts first: "original" is before binning."""
 GROUP = "rlnOpticsGroup"
+DEFOCUS_A = ("rlnDefocusU", "rlnDefocusV")
 DETECTOR_UM, MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 
 
@@ -98,3 +99,27 @@ def _by_group(table: Table, optics: Table, label: str) -> list[float]:
             )
         found.append(values[group])
     return found
+
+
+def read_named_defocus(path: Path) -> dict[str, float]:
+    """Read the mean defocus of micrographs, in µm, by their names as they stand in a STAR file.
+
+    Micrographs without one are left out.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read.
+    """
+    table = next((table for table in read_star(path) if NAME in table), None)
+    if table is None or not all(label in table for label in DEFOCUS_A):
+        return {}
+    rows = zip(table.column(NAME), *(map(to_number, table.column(label)) for label in DEFOCUS_A), strict=True)
+    return {name: (u + v) / 2e4 for name, u, v in rows if u is not None and v is not None}
+
+
+def read_defocus(path: Path) -> dict[Path, float]:
+    """Read the same by the paths that :func:`read_micrographs` gives."""
+    named = read_named_defocus(path)
+    base = _project_folder(path, Path(next(iter(named)))) if named else Path()
+    return {base / name: defocus_um for name, defocus_um in named.items()}

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from pathlib import Path
 
-from pydantic import BaseModel
-
-from cryoemmae_plugin.errors import StoreError
-from cryoemmae_plugin.files import atomic_write, output_error, read_note, write_note
+from cryoemmae_plugin.files import atomic_write
+from cryoemmae_plugin.run.formats import Format, Writer, open_writer
 from cryoemmae_plugin.run.record import Result
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.star import quote
 from cryoemmae_plugin.types import Picks
 
 STAR_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
 CSV_COLUMNS = ("micrograph", "x", "y", "diameter", "score")
-BOX_FOLDER = "boxes"
-BOX_RECORD = ".cryoemmae.json"
-"""File in the folder of boxes that names those written by this program."""
-
-
-class _BoxRecord(BaseModel):
-    files: tuple[str, ...]
 
 
 @dataclass
@@ -46,54 +37,47 @@ class Totals:
             self.empty += 1
 
 
-class _Writer(Protocol):
-    def __call__(self, result: Result, picks: Picks) -> None: ...
+def write_outputs(store: ResultStore, selection: Selection, formats: Collection[Format] = ()) -> Totals:
+    """Write ``picks.star`` and ``picks.csv`` of all results in the store, and files for other programs on request.
+
+    All hold the picks of `selection`, ordered by micrograph, best first. Raises as :func:`write_picks` does.
+    """
+    chosen = ((result, selection.picks(result)) for result in store)
+    return write_picks(store.folder, chosen, selection.diameter_A, formats, store.uids())
 
 
-def write_outputs(store: ResultStore, threshold: float, *, boxes: bool = False) -> Totals:
-    """Write ``picks.star`` and ``picks.csv`` of all results in the store, and a ``.box`` file each on request.
+def write_picks(
+    folder: Path,
+    chosen: Iterable[tuple[Result, Picks]],
+    diameter_A: float,
+    formats: Collection[Format] = (),
+    uids: Collection[str] = (),
+) -> Totals:
+    """Write the picks of micrographs into a folder.
 
-    All hold the candidates with a figure of merit of at least `threshold`, ordered by micrograph, best first. One
-    micrograph is in memory at a time. Each file changes as a whole or not at all.
+    One micrograph is in memory at a time. Each file changes as a whole or not at all.
 
     Raises
     ------
     OutputError
         When a file cannot be written, or a box file of another program is in the way.
     """
-    diameter_A = store.record.settings.diameter_A
     totals = Totals()
-    if boxes:
-        _claim_boxes(store.folder / BOX_FOLDER, store.uids())
     with ExitStack() as stack:
-        writers: list[_Writer] = [
-            stack.enter_context(_star(store.folder / "picks.star")),
-            stack.enter_context(_csv(store.folder / "picks.csv", diameter_A)),
+        writers: list[Writer] = [
+            stack.enter_context(_star(folder / "picks.star")),
+            stack.enter_context(_csv(folder / "picks.csv", diameter_A)),
         ]
-        for result in store:
-            picks = result.picks.above(threshold)
+        writers += [stack.enter_context(open_writer(one, folder, diameter_A, uids)) for one in Format if one in formats]
+        for result, picks in chosen:
             totals.add(picks)
             for write in writers:
                 write(result, picks)
-            if boxes:
-                write_box(store.folder / BOX_FOLDER / f"{result.uid}.box", picks, diameter_A / result.pixel_size_A)
     return totals
 
 
-def write_box(path: Path, picks: Picks, diameter_px: float) -> None:
-    """Write picks as EMAN1 boxes.
-
-    A line is ``x y width height``: the lower left corner of the box in whole pixels, where y grows with the row stored
-    in the MRC (row 0 lowest), and twice its side, the particle's diameter made even.
-    """
-    side = 2 * max(1, round(diameter_px / 2))
-    with atomic_write(path) as file:
-        for x, y in picks.xy.tolist():
-            file.write(f"{round(x - side / 2)}\t{round(y - side / 2)}\t{side}\t{side}\n")
-
-
 @contextmanager
-def _star(path: Path) -> Iterator[_Writer]:
+def _star(path: Path) -> Iterator[Writer]:
     with atomic_write(path) as file:
         file.write("# cryoemmae picks\n\ndata_particles\n\nloop_\n")
         file.writelines(f"_{name} #{i}\n" for i, name in enumerate(STAR_COLUMNS, 1))
@@ -108,7 +92,7 @@ def _star(path: Path) -> Iterator[_Writer]:
 
 
 @contextmanager
-def _csv(path: Path, diameter_A: float) -> Iterator[_Writer]:
+def _csv(path: Path, diameter_A: float) -> Iterator[Writer]:
     with atomic_write(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(CSV_COLUMNS)
@@ -119,26 +103,3 @@ def _csv(path: Path, diameter_A: float) -> Iterator[_Writer]:
             table.writerows((result.micrograph, f"{x:.3f}", f"{y:.3f}", diameter, f"{s:.6f}") for (x, y), s in rows)
 
         yield write
-
-
-def _claim_boxes(folder: Path, uids: Iterable[str]) -> None:
-    """Take away the boxes of earlier runs, and note which files this one is going to write.
-
-    Only files that the folder's own record names are deleted or replaced.
-    """
-    record = folder / BOX_RECORD
-    before = read_note(record, _BoxRecord, f"delete it, and move the files that are not needed out of {folder}")
-    try:
-        for name in before.files if before else ():
-            if ".." not in PurePosixPath(name).parts:
-                (folder / name.lstrip("/")).unlink(missing_ok=True)
-    except OSError as err:
-        raise output_error(folder, err) from err
-    names = sorted(f"{uid}.box" for uid in uids)
-    foreign = next((folder / name for name in names if (folder / name).exists()), None)
-    if foreign is not None:
-        raise StoreError(
-            f"{foreign}: there already, and not written by this program; move it away",
-            remedy="choose another folder with $out",
-        )
-    write_note(record, _BoxRecord(files=tuple(names)))

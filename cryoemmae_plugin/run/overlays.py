@@ -9,13 +9,14 @@ from PIL import Image
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 
 OVERLAY_FOLDER = "overlays"
 _NOTE = "cryoemmae"
 
 
-def write_overlay(store: ResultStore, uid: str, threshold: float) -> Path:
+def write_overlay(store: ResultStore, uid: str, selection: Selection) -> Path:
     """Draw the picks of a stored result over its micrograph, into ``overlays/<uid>.png``.
 
     Raises
@@ -27,21 +28,21 @@ def write_overlay(store: ResultStore, uid: str, threshold: float) -> Path:
     """
     result = store.load(uid)
     settings = store.record.settings
-    picks = result.picks.above(threshold)
+    picks = selection.picks(result)
     image = read_image(Path(result.source))
     title = f"{Path(result.micrograph).name}   {settings.diameter_A:g} Å"
-    picture = draw_overlay(image, picks, settings.diameter_A / result.pixel_size_A, threshold, title)
+    picture = draw_overlay(image, picks, settings.diameter_A / result.pixel_size_A, selection.threshold, title)
     path = overlay_path(store, uid)
-    atomic_write_bytes(path, png_bytes(picture, {_NOTE: _note(store, threshold)}))
+    atomic_write_bytes(path, png_bytes(picture, {_NOTE: _note(store, selection)}))
     return path
 
 
-def overlay_is_current(store: ResultStore, uid: str, threshold: float) -> bool:
-    """Whether the picture of a result shows these settings and this threshold."""
+def overlay_is_current(store: ResultStore, uid: str, selection: Selection) -> bool:
+    """Whether the picture of a result shows these settings and this selection."""
     path = overlay_path(store, uid)
     try:
         with Image.open(path) as picture:
-            current = picture.info.get(_NOTE) == _note(store, threshold)
+            current = picture.info.get(_NOTE) == _note(store, selection)
         return current and path.stat().st_mtime >= store.path_of(uid).stat().st_mtime
     except OSError:
         return False
@@ -52,8 +53,8 @@ def overlay_path(store: ResultStore, uid: str) -> Path:
     return store.folder / OVERLAY_FOLDER / f"{uid}.png"
 
 
-def _note(store: ResultStore, threshold: float) -> str:
-    return f"{store.record.fingerprint} {threshold:g}"
+def _note(store: ResultStore, selection: Selection) -> str:
+    return " ".join([store.record.fingerprint, *(f"{value:g}" for value in selection.settings().values())])
 
 
 def existing_overlays(store: ResultStore) -> list[str]:

@@ -7,8 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryoemmae_plugin.run.formats import Format
 from cryoemmae_plugin.run.store import Existing
-from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, ComputeOptions, ExecutorOptions, RequestedSettings
+from cryoemmae_plugin.settings import (
+    AS_SUITS,
+    ONE_PROCESS,
+    REPORT_PICTURES,
+    ComputeOptions,
+    ExecutorOptions,
+    RequestedSettings,
+)
 from cryoemmae_plugin.types import Micrograph
 
 
@@ -53,15 +61,18 @@ class Outputs:
     ----------
     tables : bool
         ``picks.star`` and ``picks.csv``.
-    boxes : bool
-        An EMAN .box file for each micrograph.
+    formats : frozenset of Format
+        Files for other programs.
     overlays : int
         How many micrographs to draw with their picks.
+    report : int or None
+        How many micrographs to draw pictures of for the report; None for no report.
     """
 
     tables: bool = True
-    boxes: bool = False
+    formats: frozenset[Format] = frozenset()
     overlays: int = 3
+    report: int | None = REPORT_PICTURES
 
 
 NO_OUTPUTS = Outputs(tables=False, overlays=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cryoemmae_plugin.device import use_threads
 from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, InputError, Interrupted, render
@@ -22,9 +23,11 @@ from cryoemmae_plugin.run.own_model import train_own_model
 from cryoemmae_plugin.run.prefetch import load
 from cryoemmae_plugin.run.preparation import Preparation, refuse_to_delete_model
 from cryoemmae_plugin.run.request import RunRequest
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.summary import RunCounts, RunLog, Status, write_summary
+from cryoemmae_plugin.run.summary_table import defocus_of, write_summary_table
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import release
@@ -50,6 +53,8 @@ class Run:
         Counts, failures and times so far.
     totals : Totals or None
         What the output files hold, once they are written.
+    report : Path or None
+        The page of the report, once a finisher has written it.
     """
 
     request: RunRequest
@@ -60,10 +65,16 @@ class Run:
     store: ResultStore
     log: RunLog = field(init=False)
     totals: Totals | None = None
+    report: Path | None = None
 
     def __post_init__(self) -> None:
         counts = RunCounts(micrographs=len(self.micrographs), skipped=len(self.micrographs) - len(self.pending))
-        self.log = RunLog(threshold=self.settings.pick_threshold, counts=counts)
+        self.log = RunLog(selection=Selection.of(self.settings), counts=counts)
+
+    @property
+    def selection(self) -> Selection:
+        """Which candidates are picks."""
+        return self.log.selection
 
     @property
     def counts(self) -> RunCounts:
@@ -180,10 +191,12 @@ class _Session:
             self._write_outputs()
             for finish in self._finishers:
                 finish(self._run)
+            self._write_table()
             self._summarise("done")
             self._observer.done(self._run)
         except (Interrupted, KeyboardInterrupt):
             self._write_outputs()
+            self._write_table()
             self._summarise("interrupted")
             self._observer.done(self._run)
             raise
@@ -213,15 +226,20 @@ class _Session:
     def _write_outputs(self) -> None:
         run, outputs = self._run, self._run.request.outputs
         if outputs.tables:
-            run.totals = write_outputs(run.store, run.log.threshold, boxes=outputs.boxes)
+            run.totals = write_outputs(run.store, run.selection, outputs.formats)
         for micrograph in run.micrographs[: outputs.overlays]:
             stored = run.store.path_of(micrograph.uid).exists()
-            if stored and not overlay_is_current(run.store, micrograph.uid, run.log.threshold):
+            if stored and not overlay_is_current(run.store, micrograph.uid, run.selection):
                 self._draw(micrograph)
+
+    def _write_table(self) -> None:
+        run = self._run
+        failed = {failure["micrograph"]: failure["reason"] for failure in run.log.failures}
+        write_summary_table(run.store, run.selection, failed, run.log.seconds, defocus_of(run.micrographs))
 
     def _draw(self, micrograph: Micrograph) -> None:
         try:
-            write_overlay(self._run.store, micrograph.uid, self._run.log.threshold)
+            write_overlay(self._run.store, micrograph.uid, self._run.selection)
         except ImageError as err:
             self._observer.warning(f"No overlay: {render(err, UNSPELLED)}")
 

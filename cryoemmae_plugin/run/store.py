@@ -27,7 +27,7 @@ from cryoemmae_plugin.errors import StoreError
 from cryoemmae_plugin.files import PARTIAL, atomic_write, output_error, read_bytes, read_text, write_json
 from cryoemmae_plugin.run.lock import LOCK_FILE, FolderLock
 from cryoemmae_plugin.run.record import FORMAT, MAGIC, Result, format_result, parse_header, parse_result, rounded
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class RunRecord(BaseModel):
 
     def comparable(self) -> dict[str, Any]:
         """What must be equal for two runs to share a folder, by name; settings as ``$field``."""
-        settings = self.settings.model_dump(exclude={"threshold", "model"})
+        settings = self.settings.model_dump(exclude={"model", *OUTPUT_SETTINGS})
         named = {f"${field}": value for field, value in settings.items()}
         return named | {"model weights (sha256)": self.model_sha256, "version": self.version, "format": self.format}
 
@@ -250,7 +250,7 @@ class ResultStore:
                 self._compare(before)
                 return
         _refuse_foreign(self.folder)
-        write_json(path, self.record.model_dump(exclude={"settings": {"threshold"}}))
+        write_json(path, self.record.model_dump(exclude={"settings": set(OUTPUT_SETTINGS)}))
 
     def _continues(self) -> bool:
         """Whether what lies in the folder was made as this run makes it."""

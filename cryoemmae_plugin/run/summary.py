@@ -8,7 +8,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from cryoemmae_plugin.files import read_bytes, write_json
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.preparation import diameter_account
 from cryoemmae_plugin.run.profile import Profile
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.version import package_version
@@ -50,20 +51,28 @@ class RunLog:
 
     Attributes
     ----------
-    threshold : float
-        Figure of merit from which a candidate is a pick.
+    selection : Selection
+        Which candidates are picks.
     counts : RunCounts
         How the micrographs ended so far.
     failures : list of dict
         Micrograph and reason of each that failed.
     profile : Profile
         Where the time of those that were picked went.
+    seconds : dict
+        Seconds that picking took, by the path of the micrograph.
     """
 
-    threshold: float
+    selection: Selection
     counts: RunCounts = field(default_factory=RunCounts)
     failures: list[dict[str, str]] = field(default_factory=list)
     profile: Profile = field(default_factory=Profile)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def threshold(self) -> float:
+        """Figure of merit from which a candidate is a pick."""
+        return self.selection.threshold
 
     def add(self, outcome: MicrographResult) -> int:
         """Count one micrograph; its number of picks."""
@@ -72,7 +81,8 @@ class RunLog:
             self.failures.append({"micrograph": str(outcome.micrograph.path), "reason": outcome.reason or ""})
             return 0
         self.profile.add(outcome.seconds)
-        picks = len(outcome.result.picks.above(self.threshold))
+        self.seconds[str(outcome.micrograph.path)] = sum(s for step, s in outcome.seconds.items() if step != "wait")
+        picks = len(self.selection.picks(outcome.result))
         if picks:
             self.counts.picked += 1
         else:
@@ -109,12 +119,12 @@ def write_summary(
     hardware = hardware_name(device)
     timings = log.timings() | {"hardware": hardware}
     if not log.profile.micrographs:
-        timings = _read(folder).get("timings") or timings
+        timings = read_summary(folder).get("timings") or timings
     summary = {
         "status": status,
         "written": _now(),
         "command": sys.argv,
-        "settings": record.settings.model_dump() | {"threshold": log.threshold},
+        "settings": record.settings.model_dump() | log.selection.settings(),
         "diameter": diameter_account(folder, record.settings.diameter_A),
         "model": {"name": record.model_name, "sha256": record.model_sha256},
         "fingerprint": record.fingerprint,
@@ -129,12 +139,36 @@ def write_summary(
     _write(folder, summary)
 
 
-def update_summary(folder: Path, threshold: float, totals: Totals) -> None:
-    """Note in an earlier run's summary that its files were written again at another threshold."""
-    summary = _read(folder)
+def saved_selection(folder: Path, record: RunRecord) -> Selection:
+    """Which candidates the files in a result folder hold: what its summary says, or else the defaults.
+
+    Before there was a least distance between picks, all were kept.
+    """
+    saved, selection = read_summary(folder).get("settings"), Selection.of(record.settings)
+    if not isinstance(saved, dict):
+        return selection
+    known, limits = {"min_distance": 0.0} | saved, {"threshold": 1.0, "edge_distance": 5.0, "min_distance": 5.0}
+    valid = {name: float(known[name]) for name, most in limits.items() if _is_within(known.get(name), most)}
+    return replace(selection, **valid)
+
+
+def saved_failures(folder: Path) -> dict[str, str]:
+    """Why micrographs of an earlier run have failed, by their path."""
+    failed = read_summary(folder).get("failed")
+    entries = [entry for entry in failed if isinstance(entry, dict)] if isinstance(failed, list) else []
+    return {str(entry.get("micrograph")): str(entry.get("reason") or "") for entry in entries}
+
+
+def _is_within(value: object, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def update_summary(folder: Path, selection: Selection, totals: Totals) -> None:
+    """Note in an earlier run's summary that its files were written again with another selection."""
+    summary = read_summary(folder)
     if not isinstance(summary.get("settings"), dict):
         return  # the files stand for themselves
-    summary["settings"]["threshold"] = threshold
+    summary["settings"] |= selection.settings()
     _write(folder, summary | {"written": _now(), "total": asdict(totals)})
 
 
@@ -172,7 +206,7 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of an earlier run; empty where there is none that can be read."""
     try:
         summary = json.loads(read_bytes(folder / SUMMARY_FILE))

@@ -10,9 +10,15 @@ import pytest
 import starfile
 
 from cryoemmae_plugin.errors import StoreError
-from cryoemmae_plugin.run.outputs import write_box, write_outputs
+from cryoemmae_plugin.run.formats import Format, write_box
+from cryoemmae_plugin.run.outputs import write_outputs
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.types import Micrograph, Picks
+
+
+def at(threshold: float) -> Selection:
+    return Selection(threshold, diameter_A=20.0, edge_distance=0.0, min_distance=0.0)
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def store(tmp_path: Path, record: RunRecord) -> ResultStore:
 
 
 def test_star_and_csv_hold_the_picks_above_the_threshold(store: ResultStore, tmp_path: Path) -> None:
-    totals = write_outputs(store, 0.5)
+    totals = write_outputs(store, at(0.5))
     assert (totals.picked, totals.empty, totals.picks) == (2, 1, 4)
     blocks = starfile.read(store.folder / "picks.star", always_dict=True)
     table = blocks["particles"]
@@ -47,7 +53,7 @@ def test_star_and_csv_hold_the_picks_above_the_threshold(store: ResultStore, tmp
 
 
 def test_no_pick_at_all_is_still_a_star_that_can_be_read(store: ResultStore) -> None:
-    assert write_outputs(store, 1.0).picks == 0
+    assert write_outputs(store, at(1.0)).picks == 0
     assert len(starfile.read(store.folder / "picks.star")) == 0
 
 
@@ -60,9 +66,9 @@ def test_boxes_are_lower_left_corners_around_the_centre(tmp_path: Path) -> None:
 
 
 def test_boxes_of_an_earlier_threshold_do_not_stay(store: ResultStore) -> None:
-    write_outputs(store, 0.0, boxes=True)
+    write_outputs(store, at(0.0), {Format.EMAN})
     assert len((store.folder / "boxes" / "a.box").read_text().splitlines()) == 3
-    write_outputs(store, 0.6, boxes=True)
+    write_outputs(store, at(0.6), {Format.EMAN})
     assert len((store.folder / "boxes" / "a.box").read_text().splitlines()) == 1
     assert (store.folder / "boxes" / "empty.box").read_text() == ""
 
@@ -72,7 +78,7 @@ def test_boxes_of_others_are_left_alone(store: ResultStore) -> None:
     theirs.parent.mkdir()
     theirs.write_text("theirs")
     for _ in range(2):
-        write_outputs(store, 0.5, boxes=True)
+        write_outputs(store, at(0.5), {Format.EMAN})
     assert theirs.read_text() == "theirs"
     assert sorted(path.name for path in theirs.parent.glob("*.box")) == [
         "a.box",
@@ -81,7 +87,7 @@ def test_boxes_of_others_are_left_alone(store: ResultStore) -> None:
         "theirs.box",
     ]
     store.path_of("a").unlink()
-    write_outputs(store, 0.5, boxes=True)
+    write_outputs(store, at(0.5), {Format.EMAN})
     assert sorted(path.name for path in theirs.parent.glob("*.box")) == ["b mic.box", "empty.box", "theirs.box"]
 
 
@@ -90,12 +96,12 @@ def test_a_box_file_of_others_is_not_replaced(store: ResultStore) -> None:
     theirs.parent.mkdir()
     theirs.write_text("theirs")
     with pytest.raises(StoreError, match=r"a\.box: there already, and not written by this program"):
-        write_outputs(store, 0.5, boxes=True)
+        write_outputs(store, at(0.5), {Format.EMAN})
     assert theirs.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("name", ["data_s1/m.mrc", "grid#1.mrc", "two words.mrc", "00255.mrc", "x(1)[2].mrc"])
 def test_names_come_back_from_starfile(store: ResultStore, name: str) -> None:
     store.save(Micrograph(Path(name), None, "a"), store.load("a").picks, 2.0, 1)
-    write_outputs(store, 0.0)
+    write_outputs(store, at(0.0))
     assert name in set(starfile.read(store.folder / "picks.star")["rlnMicrographName"])

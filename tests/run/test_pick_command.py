@@ -58,7 +58,7 @@ def test_a_run_leaves_everything_behind_and_ends_with_0(
     assert "6 of 6 micrographs are done." in said.out
     each = f"{len(table) / 6:.0f} each; 1 have no picks"
     assert f"Wrote {len(table)} picks from 6 micrographs ({each}) to {out / 'picks.star'}" in said.out
-    assert f"look at {out / 'overlays'}" in said.out
+    assert f"look at {out / 'report' / 'index.html'}" in said.out
 
 
 def test_a_second_run_picks_what_was_added_and_says_what_it_skipped(
@@ -157,9 +157,10 @@ def test_namesakes_in_two_folders_are_kept_apart(
 ) -> None:
     make_micrograph(tmp_path / "a" / "mic.mrc", 10)
     out = tmp_path / "out"
-    cryoemmae("pick", tmp_path / "a", "--diameter", 20, "--out", out, "--threshold", 0)
+    options = ("--diameter", 20, "--out", out, "--threshold", 0, "--edge-distance", 0, "--min-distance", 0)
+    cryoemmae("pick", tmp_path / "a", *options)
     make_micrograph(tmp_path / "b" / "mic.mrc", 20)
-    assert cryoemmae("pick", tmp_path / "a", tmp_path / "b", "--diameter", 20, "--out", out, "--threshold", 0) == 0
+    assert cryoemmae("pick", tmp_path / "a", tmp_path / "b", *options) == 0
     assert summary(out)["run"]["skipped"] == 1
     assert summary(out)["total"] == {"picked": 2, "empty": 0, "picks": 30}
     names = starfile.read(out / "picks.star")["rlnMicrographName"]

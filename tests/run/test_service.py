@@ -73,7 +73,7 @@ def test_an_observer_hears_everything_in_order(
     run = pick(micrographs, diary)
     assert diary.heard == ["ready 6", *(f"mic_{i}" for i in range(6)), "done"]
     assert diary.picks["mic_0"] == 0
-    assert sum(diary.picks.values()) == sum(len(result.picks.above(0.5)) for result in run.store)
+    assert sum(diary.picks.values()) == sum(len(run.selection.picks(result)) for result in run.store)
     assert (run.counts.picked, run.counts.empty) == (5, 1)
     again = Diary()
     pick(micrographs, again)
@@ -97,7 +97,9 @@ def test_a_front_end_with_files_of_its_own_gets_the_summary_and_no_tables(
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock") == [
         "results",
         "settings.json",
+        "summary.csv",
         "summary.json",
+        "summary.star",
     ]
 
 

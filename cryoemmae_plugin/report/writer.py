@@ -1,0 +1,345 @@
+"""The report of a run: a folder with a page that opens without a server and without a network.
+
+Layout::
+
+    DIR/report/index.html
+    DIR/report/assets/                the page's code
+    DIR/report/data/                  facts about the run, and the figures of merit of all candidates
+    DIR/report/micrographs/<key>.js   coordinates of all candidates of a micrograph
+    DIR/report/pictures/<key>*.jpg    its pictures, for a sample of the micrographs
+    DIR/report/averages/<n>.jpg       class averages of the picks
+
+A key stands for a micrograph's name, so that no name, whatever is in it, becomes a file name or a link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.files import output_error
+from cryoemmae_plugin.images import read_image
+from cryoemmae_plugin.report.averages import AveragesOfPicks
+from cryoemmae_plugin.report.facts import BIBTEX, CITATION, RunFacts, describe_box, gather_facts
+from cryoemmae_plugin.report.pictures import draw_pictures, jpeg_bytes
+from cryoemmae_plugin.report.scripts import STEPS, encode_steps, highest_steps, script, write_plain
+from cryoemmae_plugin.run.record import Result
+from cryoemmae_plugin.run.selection import Selection
+from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.run.summary import saved_selection
+from cryoemmae_plugin.run.summary_table import read_known
+from cryoemmae_plugin.settings import REPORT_PICTURES
+
+logger = logging.getLogger(__name__)
+
+REPORT_FOLDER = "report"
+KINDS = ("", "-denoised", "-small")
+"""Suffixes of a micrograph's pictures."""
+FORMAT = 1
+
+ReadImage = Callable[[Result], NDArray[np.float32]]
+
+
+def read_source(result: Result) -> NDArray[np.float32]:
+    """Read the micrograph of a result from its file; raises ImageError where it cannot be read (any more)."""
+    return read_image(Path(result.source))
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """How a report is made.
+
+    Attributes
+    ----------
+    pictures : int
+        Of how many micrographs, evenly spread, to draw pictures.
+    read : callable
+        Reads the image of a result.
+    should_stop : callable
+        Asked before each picture; those that are left are not drawn then.
+    progress : callable
+        Told how many of how many pictures are done.
+    """
+
+    pictures: int = REPORT_PICTURES
+    read: ReadImage = read_source
+    should_stop: Callable[[], bool] = lambda: False
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass
+class _Columns:
+    """What the page knows of each micrograph, column by column."""
+
+    uid: list[str] = field(default_factory=list)
+    key: list[str] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
+    nx: list[int] = field(default_factory=list)
+    ny: list[int] = field(default_factory=list)
+    pixel: list[float] = field(default_factory=list)
+    defocus: list[float | None] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+    def add(self, result: Result, defocus_um: float, steps: NDArray[np.int64]) -> None:
+        """Add a micrograph that was picked."""
+        self._name(result.uid, result.micrograph)
+        self.nx.append(result.picks.shape[1])
+        self.ny.append(result.picks.shape[0])
+        self.pixel.append(result.pixel_size_A)
+        self.defocus.append(_known(defocus_um))
+        self.failed.append("")
+        self.counts.append(len(steps))
+        self.steps.append(encode_steps(steps))
+
+    def add_failed(self, micrograph: str, reason: str, defocus_um: float) -> None:
+        """Add a micrograph that could not be picked."""
+        self._name(micrograph, micrograph)
+        self.nx.append(0)
+        self.ny.append(0)
+        self.pixel.append(1.0)
+        self.counts.append(0)
+        self.defocus.append(_known(defocus_um))
+        self.failed.append(reason.replace(f"{micrograph}: ", "", 1) or "no reason is known")
+        self.steps.append("")
+
+    def _name(self, uid: str, micrograph: str) -> None:
+        self.uid.append(uid)
+        self.key.append(key_of(uid))
+        self.name.append(Path(micrograph).name)
+        self.path.append(micrograph)
+
+
+def write_report(
+    store: ResultStore,
+    selection: Selection | None = None,
+    options: ReportOptions | None = None,
+    *,
+    failed: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the report of all results in a store, which the caller has locked; its page.
+
+    Numbers and coordinates are of all micrographs. Pictures are drawn for a sample, from the files again, one
+    micrograph at a time: memory does not grow with the run. A picture that is still right is kept.
+
+    Parameters
+    ----------
+    selection : Selection, optional
+        Which candidates are picks; by default as the run's files have it.
+    failed : mapping, optional
+        Given by the run itself at its end: why micrographs have failed, by their path. Otherwise its summary says it.
+
+    Raises
+    ------
+    OutputError
+        When a file cannot be written.
+    """
+    options = options or ReportOptions()
+    selection = selection or saved_selection(store.folder, store.record)
+    facts = gather_facts(store.folder, store.record, selection, failed)
+    folder = store.folder / REPORT_FOLDER
+    _prepare(folder)
+    columns = _write_candidates(store, selection, facts, folder)
+    averages = _draw(store, selection, columns, folder, options)
+    pictured = [all(_picture_path(folder, key, kind).exists() for kind in KINDS) for key in columns.key]
+    _forget_others(folder, set(columns.key))
+    page = folder / "index.html"
+    about = _about(store, selection, facts, columns, pictured, averages)
+    write_plain(folder / "data" / "scores.js", script("scores", columns.counts, "".join(columns.steps)).encode())
+    write_plain(folder / "data" / "run.js", script("run", about).encode())
+    return page
+
+
+def key_of(uid: str) -> str:
+    """Twelve hexadecimal digits that stand for a micrograph in the names of files."""
+    return hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder, and put the page's code there."""
+    try:
+        for name in ("assets", "data", "micrographs", "pictures", "averages"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise output_error(folder, err) from err
+    for item in resources.files("cryoemmae_plugin.report").joinpath("site").iterdir():
+        place = folder if item.name == "index.html" else folder / "assets"
+        write_plain(place / item.name, item.read_bytes())
+
+
+def _write_candidates(store: ResultStore, selection: Selection, facts: RunFacts, folder: Path) -> _Columns:
+    """Write the coordinates of each micrograph; what else the page needs of all of them."""
+    columns, known = _Columns(), read_known(store.folder)
+    unheard = (math.nan, math.nan)
+    for result in store:
+        candidates = selection.candidates(result)
+        columns.add(result, known.get(result.micrograph, unheard)[1], highest_steps(candidates.score))
+        key = columns.key[-1]
+        xy = [round(value, 3) for value in candidates.xy.ravel().tolist()]
+        write_plain(folder / "micrographs" / f"{key}.js", script("candidates", key, xy).encode())
+    done = set(columns.path)
+    for micrograph, reason in facts.failed.items():
+        if micrograph not in done:
+            columns.add_failed(micrograph, reason, known.get(micrograph, unheard)[1])
+    return columns
+
+
+def _draw(
+    store: ResultStore, selection: Selection, columns: _Columns, folder: Path, options: ReportOptions
+) -> list[float]:
+    """Draw the pictures of a sample, and class averages of the picks in them; the averages' shares."""
+    picked = [uid for uid, failed in zip(columns.uid, columns.failed, strict=True) if not failed]
+    sample = [uid for uid in _spread(picked, options.pictures) if not pictures_are_current(store, folder, uid)]
+    averages = AveragesOfPicks()
+    for done, uid in enumerate(sample, 1):
+        if options.should_stop():
+            break
+        try:
+            draw_one(store, selection, folder, uid, averages, options.read)
+        except ImageError as err:
+            logger.warning("No picture in the report: %s", err)
+        options.progress(done, len(sample))
+    return _write_averages(folder, averages)
+
+
+def draw_one(
+    store: ResultStore,
+    selection: Selection,
+    folder: Path,
+    uid: str,
+    averages: AveragesOfPicks | None = None,
+    read: ReadImage = read_source,
+) -> None:
+    """Draw the pictures of one micrograph, and add its picks to `averages`.
+
+    Raises
+    ------
+    ImageError
+        When the micrograph cannot be read (any more).
+    """
+    result, settings = store.load(uid), store.record.settings
+    image = read(result)
+    if image.shape != result.picks.shape:
+        raise ImageError(f"{result.source}: its size has changed since it was picked; pick it again")
+    pictures = draw_pictures(
+        image,
+        settings.diameter_A / result.pixel_size_A,
+        bright_particles=settings.contrast == "bright",
+        note=store.record.fingerprint,
+    )
+    if averages is not None:
+        averages.add(pictures, selection.picks(result))
+    for kind, content in zip(KINDS, (pictures.low_passed, pictures.denoised, pictures.thumbnail), strict=True):
+        write_plain(_picture_path(folder, key_of(uid), kind), content)
+
+
+def pictures_are_current(store: ResultStore, folder: Path, uid: str) -> bool:
+    """Whether the pictures of a result are there, and no older than it."""
+    try:
+        made = min(_picture_path(folder, key_of(uid), kind).stat().st_mtime for kind in KINDS)
+        with Image.open(_picture_path(folder, key_of(uid), "")) as picture:
+            same = picture.info.get("comment") == store.record.fingerprint.encode()
+        return same and made >= store.path_of(uid).stat().st_mtime
+    except OSError:
+        return False
+
+
+def _picture_path(folder: Path, key: str, kind: str) -> Path:
+    return folder / "pictures" / f"{key}{kind}.jpg"
+
+
+def _write_averages(folder: Path, averages: AveragesOfPicks) -> list[float]:
+    """Write new class averages; where there are none, those of before stay. Their shares of the picks."""
+    made = averages.average()
+    if not made:
+        return [share for _, share in _kept_averages(folder)]
+    for path, _ in _kept_averages(folder):
+        path.unlink(missing_ok=True)
+    for number, (grey, share) in enumerate(made, 1):
+        write_plain(folder / "averages" / f"{number}.jpg", jpeg_bytes(grey, f"{share:.6f}"))
+    return [share for _, share in made]
+
+
+def _kept_averages(folder: Path) -> Iterator[tuple[Path, float]]:
+    """The pictures of class averages that are there, and their shares."""
+    number = 1
+    while (path := folder / "averages" / f"{number}.jpg").is_file():
+        try:
+            with Image.open(path) as picture:
+                yield path, float(picture.info.get("comment", b"nan"))
+        except (OSError, ValueError):
+            return
+        number += 1
+
+
+def _forget_others(folder: Path, keys: set[str]) -> None:
+    """Delete what is left of micrographs that are no longer in the store."""
+    try:
+        for path in [*(folder / "micrographs").glob("*.js"), *(folder / "pictures").glob("*.jpg")]:
+            if path.stem.partition("-")[0] not in keys:
+                path.unlink()
+    except OSError as err:
+        raise output_error(folder, err) from err
+
+
+def _about(
+    store: ResultStore,
+    selection: Selection,
+    facts: RunFacts,
+    columns: _Columns,
+    pictured: list[bool],
+    averages: list[float],
+) -> dict[str, Any]:
+    """All that the page shows, but for coordinates and figures of merit."""
+    place = str(store.folder.absolute())
+    identity = f"{store.record.fingerprint} {selection.edge_distance} {selection.min_distance} {place}"
+    sizes = sorted({round(size, 4) for size, bad in zip(columns.pixel, columns.failed, strict=True) if not bad})
+    names = ("uid", "key", "name", "path", "nx", "ny", "pixel", "defocus", "failed")
+    micrographs = {name: getattr(columns, name) for name in names}
+    step = round(selection.threshold * STEPS)
+    warnings = list(facts.warnings)
+    if not math.isclose(step / STEPS, selection.threshold, abs_tol=1e-9):
+        warnings.append(f"The threshold is {selection.threshold:g}; the report shows the picks at {step / STEPS:g}.")
+    return {
+        "format": FORMAT,
+        "id": hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16],
+        "fingerprint": store.record.fingerprint,
+        "title": f"{store.folder.absolute().parent.name}/{store.folder.absolute().name}",
+        "folder": place,
+        "shellFolder": shlex.quote(str(store.folder)),
+        "step": step,
+        "diameter_A": selection.diameter_A,
+        "diameterFrom": facts.diameter,
+        "box": describe_box(selection.diameter_A, sizes),
+        "averages": averages,
+        "settings": facts.settings,
+        "provenance": facts.provenance,
+        "warnings": warnings,
+        "citation": CITATION,
+        "bibtex": BIBTEX,
+        "micrographs": micrographs | {"picture": [int(there) for there in pictured]},
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _spread(uids: list[str], count: int) -> list[str]:
+    """Evenly from the first to the last."""
+    places = np.linspace(0, len(uids) - 1, min(count, len(uids))).round().astype(int)
+    return [uids[place] for place in places]

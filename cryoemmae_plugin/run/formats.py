@@ -1,0 +1,231 @@
+"""Files of picks for other programs: one writer a program, each in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from cryoemmae_plugin.errors import InputError, SettingsError, StoreError
+from cryoemmae_plugin.files import atomic_write, output_error, read_note, write_note
+from cryoemmae_plugin.run.record import Result
+from cryoemmae_plugin.run.relion_coordinates import COORDINATES_SUFFIX, format_coordinates, is_upside_down, root_of
+from cryoemmae_plugin.star import quote
+from cryoemmae_plugin.types import Picks
+
+BOX_FOLDER, RELION_FOLDER, CBOX_FOLDER = "boxes", "relion", "cbox"
+CRYOSPARC_FILE = "cryosparc.star"
+RELION_LIST = "autopick.star"
+CRYOSPARC_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
+OWN_MARK = "# cryoemmae picks\n"
+"""First line of RELION's coordinate files that this program has written for plain runs."""
+_CBOX_COLUMNS = (
+    "CoordinateX",
+    "CoordinateY",
+    "CoordinateZ",
+    "Width",
+    "Height",
+    "Depth",
+    "EstWidth",
+    "EstHeight",
+    "Confidence",
+    "NumBoxes",
+    "Angle",
+)
+
+
+BOX_RECORD = ".cryoemmae.json"
+"""File in the folder of boxes that names those written by this program."""
+
+
+class _BoxRecord(BaseModel):
+    files: tuple[str, ...]
+
+
+class Writer(Protocol):
+    """Writes the picks of one micrograph."""
+
+    def __call__(self, result: Result, picks: Picks) -> None:
+        """Write them."""
+
+
+class Format(Enum):
+    """A program that picks can be written for."""
+
+    RELION = "relion"
+    CRYOSPARC = "cryosparc"
+    EMAN = "eman"
+    CRYOLO = "cryolo"
+
+
+def parse_formats(text: str) -> frozenset[Format]:
+    """Read a list of programs, such as "relion,cryolo".
+
+    Raises
+    ------
+    SettingsError
+        When one of them is not known.
+    """
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    known = [one.value for one in Format]
+    for name in names:
+        if name not in known:
+            raise SettingsError(setting="formats", value=name, remedy=f"give one or more of {', '.join(known)}")
+    return frozenset(Format(name) for name in names)
+
+
+def existing_formats(folder: Path) -> frozenset[Format]:
+    """The programs that there are files for in a result folder."""
+    places = {
+        Format.RELION: folder / RELION_FOLDER / RELION_LIST,
+        Format.CRYOSPARC: folder / CRYOSPARC_FILE,
+        Format.EMAN: folder / BOX_FOLDER,
+        Format.CRYOLO: folder / CBOX_FOLDER,
+    }
+    return frozenset(one for one, place in places.items() if place.exists())
+
+
+def open_writer(
+    one: Format, folder: Path, diameter_A: float, uids: Collection[str] = ()
+) -> AbstractContextManager[Writer]:
+    """Open the writer of a program's files in a result folder; what it has written there before goes.
+
+    `uids` are the names of the results that are going to be written.
+    """
+    if one is Format.RELION:
+        return _relion(folder / RELION_FOLDER)
+    if one is Format.CRYOSPARC:
+        return _cryosparc(folder / CRYOSPARC_FILE)
+    if one is Format.EMAN:
+        return nullcontext(_one_file_each(folder / BOX_FOLDER, ".box", uids, diameter_A, write_box))
+    return nullcontext(_one_file_each(folder / CBOX_FOLDER, ".cbox", uids, diameter_A, write_cbox))
+
+
+def write_box(path: Path, picks: Picks, diameter_px: float) -> None:
+    """Write picks as EMAN1 boxes.
+
+    A line is ``x y width height``: the lower left corner of the box in whole pixels, where y grows with the row stored
+    in the MRC (row 0 lowest), and twice its side, the particle's diameter made even.
+    """
+    side = _even(diameter_px)
+    with atomic_write(path) as file:
+        for x, y in picks.xy.tolist():
+            file.write(f"{round(x - side / 2)}\t{round(y - side / 2)}\t{side}\t{side}\n")
+
+
+def write_cbox(path: Path, picks: Picks, diameter_px: float) -> None:
+    """Write picks as crYOLO's CBOX, version 1.0: lower left corners as in EMAN's boxes, with the figure of merit."""
+    side = _even(diameter_px)
+    with atomic_write(path) as file:
+        file.write("\ndata_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n")
+        file.writelines(f"_{name} #{number}\n" for number, name in enumerate(_CBOX_COLUMNS, 1))
+        for (x, y), score in zip(picks.xy.tolist(), picks.score.tolist(), strict=True):
+            corner = f"{x - side / 2:.3f} {y - side / 2:.3f} <NA>"
+            file.write(f"{corner} {side} {side} <NA> {side} {side} {score:.6f} <NA> <NA>\n")
+        file.write("\ndata_cryolo_include\n\nloop_\n_slice_index #1\n\n")
+
+
+def _even(side: float) -> int:
+    return 2 * max(1, round(side / 2))
+
+
+def _one_file_each(
+    folder: Path,
+    suffix: str,
+    uids: Collection[str],
+    diameter_A: float,
+    write: Callable[[Path, Picks, float], None],
+) -> Writer:
+    """One file a micrograph, named as its result."""
+    _claim(folder, [f"{uid}{suffix}" for uid in uids])
+
+    def write_one(result: Result, picks: Picks) -> None:
+        write(folder / f"{result.uid}{suffix}", picks, diameter_A / result.pixel_size_A)
+
+    return write_one
+
+
+@contextmanager
+def _cryosparc(path: Path) -> Iterator[Writer]:
+    """For Import Particle Stack, which finds micrographs by the names of their files."""
+    with atomic_write(path) as file:
+        file.write("\ndata_particles\n\nloop_\n")
+        file.writelines(f"_{name} #{number}\n" for number, name in enumerate(CRYOSPARC_COLUMNS, 1))
+
+        def write(result: Result, picks: Picks) -> None:
+            name = quote(Path(result.micrograph).name)
+            for (x, y), score in zip(picks.xy.tolist(), picks.score.tolist(), strict=True):
+                file.write(f"{name} {x:.3f} {y:.3f} {score:.6f}\n")
+
+        yield write
+        file.write("\n")
+
+
+@contextmanager
+def _relion(folder: Path) -> Iterator[Writer]:
+    """A coordinate file each, and the list that RELION 4 and 5 take as input coordinates.
+
+    Names and places are relative to where the run was started, which for RELION is the project folder.
+    """
+    _clear(folder)
+    with atomic_write(folder / RELION_LIST) as listing:
+        listing.write("\n# version 30001\n\ndata_coordinate_files\n\nloop_\n")
+        listing.write("_rlnMicrographName #1\n_rlnMicrographCoordinates #2\n")
+
+        def write(result: Result, picks: Picks) -> None:
+            root = result.uid
+            with suppress(InputError):  # a path with '..': the name of the result is unique too
+                root = root_of(result.micrograph)
+            path = folder / f"{root}{COORDINATES_SUFFIX}"
+            if path.exists():
+                raise StoreError(
+                    f"{path}: there already, and not written by this program; move it away",
+                    remedy="choose another folder with $out",
+                )
+            with atomic_write(path) as file:
+                file.write(OWN_MARK + format_coordinates(picks, is_upside_down(result.micrograph)))
+            listing.write(f"{quote(result.micrograph)} {quote(str(path))}\n")
+
+        yield write
+        listing.write("\n")
+
+
+def _claim(folder: Path, names: list[str]) -> None:
+    """Take away the files of earlier runs, and note which files this one is going to write.
+
+    Only files that the folder's own record names are deleted or replaced.
+    """
+    record = folder / BOX_RECORD
+    before = read_note(record, _BoxRecord, f"delete it, and move the files that are not needed out of {folder}")
+    try:
+        for name in before.files if before else ():
+            if ".." not in PurePosixPath(name).parts:
+                (folder / name.lstrip("/")).unlink(missing_ok=True)
+    except OSError as err:
+        raise output_error(folder, err) from err
+    foreign = next((folder / name for name in sorted(names) if (folder / name).exists()), None)
+    if foreign is not None:
+        raise StoreError(
+            f"{foreign}: there already, and not written by this program; move it away",
+            remedy="choose another folder with $out",
+        )
+    write_note(record, _BoxRecord(files=tuple(sorted(names))))
+
+
+def _clear(folder: Path) -> None:
+    """Delete the coordinate files of earlier runs, which their first line tells from those of others."""
+    try:
+        for path in folder.glob(f"**/*{COORDINATES_SUFFIX}"):
+            if _is_own(path):
+                path.unlink()
+    except OSError as err:
+        raise output_error(folder, err) from err
+
+
+def _is_own(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(OWN_MARK)) == OWN_MARK.encode()

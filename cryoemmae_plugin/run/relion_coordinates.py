@@ -1,0 +1,62 @@
+"""Coordinate files as RELION's own Auto-picking writes them, and where RELION looks for them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.types import Picks
+
+COORDINATES_SUFFIX = "_autopick.star"
+_AFTER_JOB = re.compile(r".+?/job\d{3}[^/]*/(.+)")
+_ROWS_FROM_BELOW = (".tif", ".tiff")
+_HEADER = """
+data_
+
+loop_
+_rlnCoordinateX #1
+_rlnCoordinateY #2
+_rlnAutopickFigureOfMerit #3
+_rlnClassNumber #4
+_rlnAnglePsi #5
+"""
+
+
+def is_upside_down(name: str) -> bool:
+    """Whether RELION counts the rows of a micrograph from the last one stored: those of a TIFF."""
+    return name.lower().endswith(_ROWS_FROM_BELOW)
+
+
+def root_of(name: str) -> str:
+    """The path of a micrograph after its job's folder, without suffix, as RELION makes it.
+
+    Raises
+    ------
+    InputError
+        When it leads out of a folder that it is put into.
+    """
+    found = _AFTER_JOB.fullmatch(name)
+    path = PurePosixPath((found[1] if found else name).lstrip("/"))
+    if ".." in path.parts:
+        raise InputError(f"{name}: a path with '..' has no place in a job's folder; link the folder into the project")
+    return str(path.with_suffix(""))
+
+
+def format_coordinates(picks: Picks, upside_down: bool = False) -> str:
+    """The text of a coordinate file: whole pixels, since Extract cuts decimals off.
+
+    Parameters
+    ----------
+    picks : Picks
+        In pixels of the stored micrograph, row 0 the first row stored.
+    upside_down : bool
+        RELION counts the rows of a TIFF from the last one stored.
+    """
+    ny, nx = picks.shape
+    x = np.clip(np.floor(picks.xy[:, 0] + 0.5), 0, nx - 1)
+    y = np.clip(np.floor(picks.xy[:, 1] + 0.5), 0, ny - 1)
+    rows = zip(x, ny - 1 - y if upside_down else y, picks.score, strict=True)
+    return _HEADER + "".join(f"{x:12.6f} {y:12.6f} {score:12.6f} {0:12d} {0.0:12.6f} \n" for x, y, score in rows) + "\n"

@@ -1,0 +1,79 @@
+"""Which stored candidates are picks: a choice at output time, so that it can change without picking again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cryoemmae_plugin.run.record import Result
+from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
+from cryoemmae_plugin.types import Picks
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rule that makes picks of candidates.
+
+    Attributes
+    ----------
+    threshold : float
+        Least figure of merit.
+    diameter_A : float
+        Particle diameter.
+    edge_distance : float
+        Least distance of a centre from the frame, in diameters.
+    min_distance : float
+        Least distance of two picks, in diameters.
+    """
+
+    threshold: float
+    diameter_A: float
+    edge_distance: float
+    min_distance: float
+
+    @classmethod
+    def of(cls, settings: PickerSettings, threshold: float | None = None) -> Selection:
+        """The rule that settings ask for; `threshold` overrides theirs."""
+        chosen = settings.pick_threshold if threshold is None else threshold
+        return cls(chosen, settings.diameter_A, settings.edge_distance, settings.min_distance)
+
+    def settings(self) -> dict[str, float]:
+        """The settings that it stands for, for a summary."""
+        return {name: getattr(self, name) for name in OUTPUT_SETTINGS}
+
+    def candidates(self, result: Result) -> Picks:
+        """Return the candidates that become picks once the threshold is low enough, best first."""
+        return self.allowed(result.picks, result.pixel_size_A)
+
+    def picks(self, result: Result) -> Picks:
+        """Return the picks, best first."""
+        return self.candidates(result).above(self.threshold)
+
+    def allowed(self, picks: Picks, pixel_size_A: float) -> Picks:
+        """Return the candidates of a micrograph that keep both distances; `picks` are best first."""
+        diameter_px = self.diameter_A / pixel_size_A
+        inside = picks.away_from_edge(self.edge_distance * diameter_px) if self.edge_distance else picks
+        return keep_apart(inside, self.min_distance * diameter_px) if self.min_distance else inside
+
+
+def keep_apart(picks: Picks, distance_px: float) -> Picks:
+    """Of any two picks closer than `distance_px`, drop the one with the lower figure of merit.
+
+    Picks are best first. What is kept at a threshold does not depend on candidates below it.
+    """
+    pairs = cKDTree(picks.xy).query_pairs(distance_px * (1 - 1e-6), output_type="ndarray") if len(picks) > 1 else ()
+    if not len(pairs):
+        return picks
+    keep = np.ones(len(picks), bool)
+    for better, worse in np.sort(pairs, axis=1)[np.lexsort(np.sort(pairs, axis=1).T[::-1])].tolist():
+        if keep[better]:
+            keep[worse] = False
+    return chosen(picks, keep)
+
+
+def chosen(picks: Picks, keep: NDArray[np.bool_]) -> Picks:
+    """Return the picks at the places where `keep` is True."""
+    return Picks(picks.xy[keep], picks.score[keep], picks.power[keep], picks.shape)
