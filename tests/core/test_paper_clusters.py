@@ -184,3 +184,12 @@ def test_hierarchy_finds_a_patch_of_particles() -> None:
     assert mask[10:20, 10:22].float().mean() > 0.4
     mask[10:20, 10:22] = False
     assert not mask.any()
+
+
+def test_particles_that_are_more_common_than_background_are_followed_by_overlap() -> None:
+    mask = np.ones((40, 40), bool)
+    mask[:, :8] = False
+    labels = mask.astype(int)
+    labels[0, 20:] = 0
+    np.testing.assert_array_equal(clusters.follow_best_overlap(mask, labels), labels == 1)
+    assert not clusters.follow_best_overlap(np.zeros((40, 40), bool), labels).any()

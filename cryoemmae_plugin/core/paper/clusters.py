@@ -6,12 +6,14 @@ Source: Zamanos et al. 2025, algorithm 2, and its released code where that says 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Follow = Callable[[NDArray[np.bool_], NDArray[np.integer]], NDArray[np.bool_]]
 
 HIERARCHY = (3, 4, 5)
 """Numbers of clusters that a micrograph is split into, one after the other."""
@@ -216,7 +218,11 @@ def _sum_of_slices(slices: Sequence[Tensor]) -> Tensor:
 
 
 def hierarchical_mask(
-    embedding: Tensor, centroids: Tensor, particle_cluster: int, fit_cells: int | None = None
+    embedding: Tensor,
+    centroids: Tensor,
+    particle_cluster: int,
+    fit_cells: int | None = None,
+    follow: Follow | None = None,
 ) -> Tensor:
     """Follow the particles from the training set's clusters into the micrograph's own (algorithm 2).
 
@@ -230,6 +236,9 @@ def hierarchical_mask(
         Which of them holds particles.
     fit_cells : int, optional
         Fit the micrograph's clusters to about so many evenly spaced cells; as published, to all.
+    follow : callable, optional
+        Finds the particles of one clustering in the next: :func:`follow_cluster`, as released, or
+        :func:`follow_best_overlap`.
 
     Returns
     -------
@@ -241,7 +250,7 @@ def hierarchical_mask(
     mask = (nearest_centroid(embedding, centroids.to(embedding)) == particle_cluster).cpu().numpy()
     for own in kmeans_each(examples, HIERARCHY):
         labels = nearest_centroid(vectors, own).reshape(mask.shape).cpu().numpy()
-        mask = follow_cluster(mask, labels)
+        mask = (follow or follow_cluster)(mask, labels)
     return torch.from_numpy(mask).to(embedding.device)
 
 
@@ -265,7 +274,7 @@ def follow_cluster(mask: NDArray[np.bool_], labels: NDArray[np.integer]) -> NDAr
     ndarray, shape (rows, columns), bool
         The new mask; the old one if no cell was on it.
     """
-    rows, columns = (slice(int(n * CENTRAL_MARGIN), n - int(n * CENTRAL_MARGIN)) for n in mask.shape)
+    rows, columns = _central_part(mask.shape)
     met = np.where(mask, labels + 1, 0)  # 0 is background
     values, counts = np.unique(met[rows, columns], return_counts=True)
     if len(values) == 1:
@@ -282,3 +291,26 @@ def follow_cluster(mask: NDArray[np.bool_], labels: NDArray[np.integer]) -> NDAr
             best = runner_up
     followed: NDArray[np.bool_] = labels == values[best] - 1
     return followed
+
+
+def follow_best_overlap(mask: NDArray[np.bool_], labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Find the cluster that overlaps the particles of a previous clustering best, by intersection over union.
+
+    Arguments and result as of :func:`follow_cluster`, which loses the particles where they are more common than the
+    background.
+    """
+    rows, columns = _central_part(mask.shape)
+    old, new = mask[rows, columns], labels[rows, columns]
+    if not old.any():
+        return mask
+    k = int(labels.max()) + 1
+    both = np.bincount(new[old], minlength=k)
+    either = np.bincount(new.ravel(), minlength=k) + int(old.sum()) - both
+    followed: NDArray[np.bool_] = labels == (both / either).argmax()
+    return followed
+
+
+def _central_part(shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of the part that votes."""
+    rows, columns = (slice(int(n * CENTRAL_MARGIN), n - int(n * CENTRAL_MARGIN)) for n in shape)
+    return rows, columns

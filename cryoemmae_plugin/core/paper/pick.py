@@ -10,6 +10,8 @@ from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.paper.clusters import (
     SMOOTHING_SHIFT_CELLS,
+    follow_best_overlap,
+    follow_cluster,
     hierarchical_mask,
     smooth_embedding,
     smoothing_window,
@@ -73,7 +75,9 @@ def pick_paper(
     fine_diameter_px = diameter_px / min(fine_frame.scale)  # the axes are stretched apart: the longer one, as released
     with timer.step("cluster"):
         window = smoothing_window(fine_diameter_px / FINE_PER_CELL)
-        mask = hierarchical_mask(smooth_embedding(embedding, window), model.centroids, model.particle_cluster)
+        follow = follow_best_overlap if particle_fraction == "auto" else follow_cluster
+        smooth = smooth_embedding(embedding, window)
+        mask = hierarchical_mask(smooth, model.centroids, model.particle_cluster, follow=follow)
     with timer.step("locate"):
         if particle_fraction == "auto":
             fine_xy, score = separate_particles(mask, fine_diameter_px, max_radius_ratio)
