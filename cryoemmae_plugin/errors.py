@@ -165,6 +165,10 @@ class ModelError(CryoemmaeError):
     """A model cannot be found, read or verified."""
 
 
+class TrainingError(CryoemmaeError):
+    """A training diverged, or its model has learned nothing."""
+
+
 class DeviceError(CryoemmaeError):
     """The requested device is not there, or has not enough memory."""
 

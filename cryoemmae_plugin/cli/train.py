@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.settings import Mode, settings_error
+from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter, Stages
 from cryoemmae_plugin.terminal.options import Flag
-
-if TYPE_CHECKING:
-    from cryoemmae_plugin.training.fit import FitSettings
 
 
 def train(
@@ -30,6 +27,7 @@ def train(
     start: Annotated[str | None, Parameter(name="--from")] = None,
     epochs: int | None = None,
     batch: int | None = None,
+    rate: float | None = None,
     seed: int | None = None,
     device: str = "auto",
     recursive: Flag = False,
@@ -57,9 +55,11 @@ def train(
     start
         Model to train further, by name or folder. [default: a new one]
     epochs
-        Passes over the training tiles. [default: 400]
+        Passes over the training tiles. [default: 20, and at least 4000 steps]
     batch
-        Tiles in a step. [default: 128]
+        Tiles in a step. [default: 16]
+    rate
+        Peak learning rate. [default: 0.001]
     seed
         Of the weights, the masks and the order of the tiles. [default: 0]
     device
@@ -72,15 +72,18 @@ def train(
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.run.inputs import find_micrographs
     from cryoemmae_plugin.run.stop import Stop, stop_on_signals
+    from cryoemmae_plugin.training.prepare import TrainingMicrograph
+    from cryoemmae_plugin.training.recipe import FitSettings
     from cryoemmae_plugin.training.start import load_start
-    from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
+    from cryoemmae_plugin.training.train import train_model
     from cryoemmae_plugin.weights import is_model_name, user_models_dir
 
     if not is_model_name(name):
         raise SettingsError(f"--name is {name!r}: use letters, digits, '.', '_' and '-', at most 64, no path")
     if diameter <= 0:
         raise SettingsError(f"--diameter is {diameter:g}: it must be greater than 0")
-    settings = _fit_settings(epochs=epochs, batch=batch, seed=seed)
+    given = {"epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
+    settings = FitSettings(**{field: value for field, value in given.items() if value is not None})
     chosen = choose_device(device)
     found = find_micrographs(paths, pixel_size_A=pixel_size, recursive=recursive, exclude=out)
     micrographs = [TrainingMicrograph(m.path, diameter, m.pixel_size_A, contrast == "bright") for m in found]
@@ -96,7 +99,7 @@ def train(
                 settings=settings,
                 start=None if start is None else load_start(start),
                 device=chosen,
-                progress=lambda done, total, loss: stages.show("Training", done, total, f"loss {loss:.4f}"),
+                progress=lambda done, total, skill: stages.show("Training", done, total, f"skill {skill:.2f}"),
                 on_stage=stages.show,
                 should_stop=stop,
             )
@@ -105,15 +108,3 @@ def train(
             return exits.stopped_by(stop.signal)
     reporter.say(f"Done. Pick with it: cryoemmae pick MICROGRAPHS/ --diameter {diameter:g} --model {out or name}")
     return 0
-
-
-def _fit_settings(**values: int | None) -> FitSettings:
-    """The recipe, with what the user has changed in it."""
-    from pydantic import ValidationError
-
-    from cryoemmae_plugin.training.fit import FitSettings
-
-    try:
-        return FitSettings.model_validate({key: value for key, value in values.items() if value is not None})
-    except ValidationError as err:
-        raise settings_error(err) from err

@@ -19,8 +19,8 @@ from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import CARD_FILE, read_card
 
 if TYPE_CHECKING:
+    from cryoemmae_plugin.training.prepare import TrainingMicrograph
     from cryoemmae_plugin.training.start import Start
-    from cryoemmae_plugin.training.train import TrainingMicrograph
 
 MANIFEST_FILE = "training.json"
 """Beside the model's folder."""
@@ -103,7 +103,7 @@ def _train(
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
-    from cryoemmae_plugin.training.fit import FitSettings
+    from cryoemmae_plugin.training.recipe import FitSettings
     from cryoemmae_plugin.training.train import train_model
 
     start = _start(manifest.start, observer)
@@ -119,7 +119,7 @@ def _train(
             start=start,
             data=wanted.data or "",
             device=choose_device(split_devices(devices[0])[0]),
-            progress=lambda done, total, loss: observer.progress(task, done, total, f"loss {loss:.4f}"),
+            progress=lambda done, total, skill: observer.progress(task, done, total, f"skill {skill:.2f}"),
             on_stage=observer.progress,
             should_stop=should_stop,
         )
@@ -127,7 +127,7 @@ def _train(
 
 def _sample(wanted: OwnModel, manifest: TrainingManifest, files: ExitStack) -> list[TrainingMicrograph]:
     """The micrographs of a manifest, their files at hand until `files` is closed."""
-    from cryoemmae_plugin.training.train import TrainingMicrograph
+    from cryoemmae_plugin.training.prepare import TrainingMicrograph
 
     known = {str(micrograph.path): micrograph for micrograph in wanted.micrographs}
     sample = []

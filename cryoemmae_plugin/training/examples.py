@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -87,6 +89,9 @@ class SeenScene:
         return FlattenedMicrograph(self.pixels.float(), self.valid, MicrographFrame(shape, shape), GRID_DIAMETER_PX)
 
 
+Kept = TypeVar("Kept", Example, SeenScene)
+
+
 def make_examples(
     model: PickingModel,
     seeds: Sequence[int],
@@ -124,9 +129,8 @@ def make_examples(
         if should_stop():
             raise Interrupted("stopped while simulated micrographs were examined; run the same command again to go on")
         kept = folder / f"{seed}.safetensors" if folder else None
-        if kept and kept.exists():
-            example = Example(**load_file(kept))
-        else:
+        example = _read(kept, Example)
+        if example is None:
             seen = see_scene(seed, side_px, scenes)
             example = example_of(model, seen.flattened, seen.xy.numpy())
             if kept:
@@ -143,8 +147,8 @@ def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None)
     only a window of that size is taken.
     """
     kept = folder / f"{seed}.safetensors" if folder else None
-    if kept and kept.exists():
-        return SeenScene(**load_file(kept))
+    if (before := _read(kept, SeenScene)) is not None:
+        return before
     sides = (side_px / GRID_DIAMETER_PX, side_px / GRID_DIAMETER_PX + WINDOW_PLAY) if side_px else SIDES
     micrograph = simulate(training_scene(seed, sides), seed)
     rng = np.random.default_rng([seed, 1])
@@ -158,6 +162,14 @@ def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None)
     if kept:
         write_tensors(kept, vars(scene))
     return scene
+
+
+def _read(path: Path | None, kind: type[Kept]) -> Kept | None:
+    """Read what an earlier call has kept; None where there is nothing, or the file is damaged."""
+    try:
+        return kind(**load_file(path)) if path else None
+    except (OSError, SafetensorError, TypeError):
+        return None
 
 
 def cut_window(

@@ -29,8 +29,8 @@ from cryoemmae_plugin.core.head import (
 )
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
+from cryoemmae_plugin.training.checkpoint import read_checkpoint, write_checkpoint
 from cryoemmae_plugin.training.examples import Example
-from cryoemmae_plugin.training.fit import write_checkpoint
 
 NOISE_CHANCE, NOISE = 0.25, (0.1, 0.4)
 """Share of the crops whose pixels get noise added, and how much."""
@@ -273,7 +273,7 @@ def _resume(checkpoint: Path | None, head: Head, optimizer: torch.optim.Optimize
     """Load what an earlier call has left; steps done and running loss."""
     if checkpoint is None or not checkpoint.exists():
         return 0, math.nan
-    state = torch.load(checkpoint, weights_only=True)
+    state = read_checkpoint(checkpoint)
     head.load_state_dict(state["head"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["running"])

@@ -83,6 +83,11 @@ class MaskedAutoencoder(nn.Module):
         g = self.encoder.config.grid
         return tiles.reshape(n, g, p, g, p).permute(0, 1, 3, 2, 4).reshape(n, g * g, p * p)
 
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """Put flat patches (N, L, patch_px**2) back into tiles (N, 1, H, W)."""
+        n, p, g = len(patches), self.encoder.config.patch_px, self.encoder.config.grid
+        return patches.reshape(n, g, g, p, p).permute(0, 1, 3, 2, 4).reshape(n, 1, g * p, g * p)
+
     def forward(self, tiles: Tensor, noise: Tensor, mask_ratio: float = MASK_RATIO) -> tuple[Tensor, Tensor, Tensor]:
         """Hide patches, restore them, and measure the error.
 
@@ -112,3 +117,19 @@ class MaskedAutoencoder(nn.Module):
         hidden = (restore >= kept).to(tiles.dtype)
         error = ((prediction - self.patchify(tiles)) ** 2).mean(dim=2)
         return (error * hidden).sum() / hidden.sum(), prediction, hidden
+
+
+def trivial_error(patches: Tensor, hidden: Tensor) -> Tensor:
+    """Error of a predictor that has learned nothing: the mean of each tile in place of its hidden patches.
+
+    Parameters
+    ----------
+    patches : Tensor, shape (N, L, patch_px**2)
+    hidden : Tensor, shape (N, L), 1 where hidden
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    error = ((patches - patches.mean((1, 2), keepdim=True)) ** 2).mean(dim=2)
+    return (error * hidden).sum() / hidden.sum()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from cryoemmae_plugin.errors import ImageError
+
 TILE_PX = 64
 
 
@@ -33,13 +35,13 @@ def _mean_and_std(images: Sequence[Tensor]) -> tuple[float, float]:
     count = sum(image.numel() for image in images)
     mean = sum(float(image.sum(dtype=torch.float64)) for image in images) / count
     variance = sum(float(((image.double() - mean) ** 2).sum()) for image in images) / count
-    if variance <= 0:
-        raise ValueError("the training images are constant")
+    if not variance > 0:
+        raise ImageError("the training micrographs have no contrast: all pixels are alike; check the files")
     return mean, math.sqrt(variance)
 
 
 class GridTiles:
-    """The published scheme: every image cut into a fixed grid of tiles, shuffled anew each epoch."""
+    """The published scheme: every image cut into a fixed grid of tiles, shuffled in each epoch."""
 
     def __init__(self, images: Sequence[Tensor], seed: int = 0) -> None:
         self.mean, self.std = _mean_and_std(images)
@@ -66,41 +68,39 @@ class GridTiles:
 
 
 class RandomCrops:
-    """Crops at random places, scales, rotations and mirrorings: what the default mode is trained on.
+    """Crops at random places, in the eight symmetries of a square, at random scales.
 
     Parameters
     ----------
     images : sequence of Tensor (rows, columns)
-        Flattened micrographs in which every particle has the diameter `diameter_px`.
-    diameter_px : float
-        That diameter.
-    diameters_px : tuple of float
-        Smallest and largest particle diameter wanted in a tile; drawn log-uniformly, one a step.
-    repeat : int
-        Crops in an epoch, in multiples of what would cover the images once.
+        Preprocessed micrographs.
+    scales : tuple of float
+        Smallest and largest side of a crop, in tiles; drawn log-uniformly, one a step. A scale of 2 shows particles at
+        half their size.
+    native_share : float
+        Share of the steps at scale 1, where pixels stay as they are.
+    seed : int
     """
 
     def __init__(
         self,
         images: Sequence[Tensor],
-        diameter_px: float,
-        diameters_px: tuple[float, float],
+        scales: tuple[float, float] = (1.0, 2.0),
+        native_share: float = 0.0,
         seed: int = 0,
-        repeat: int = 1,
     ) -> None:
         self.mean, self.std = _mean_and_std(images)
-        self._diameter_px, self._diameters_px, self._seed = diameter_px, diameters_px, seed
-        least = math.ceil(TILE_PX * diameter_px / diameters_px[0])
-        grown = [_grow(image, least) for image in images]
+        self._scales, self._native_share, self._seed = scales, native_share, seed
+        grown = [_grow(image, math.ceil(TILE_PX * scales[1])) for image in images]
         self._flat = torch.cat([image.reshape(-1) for image in grown])
         self._shape = torch.tensor([image.shape for image in grown])
         sizes = torch.tensor([image.numel() for image in grown])
         self._start = sizes.cumsum(0) - sizes
         self._weight = sizes.double().sqrt()  # large micrographs more often, yet not in proportion
-        self._tiles = max(1, repeat * int(sizes.sum()) // TILE_PX**2)
+        self._tiles = max(1, sum(image.numel() for image in images) // TILE_PX**2)
 
     def __len__(self) -> int:
-        """Tiles in one epoch."""
+        """Tiles in one epoch: as many as cover the images once."""
         return self._tiles
 
     def to(self, device: torch.device) -> RandomCrops:
@@ -111,22 +111,42 @@ class RandomCrops:
     def draw(self, step: int, batch: int) -> Tensor:
         """Return the tiles of a step, float32 (batch, 1, 64, 64), standardised."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        low, high = (math.log(d) for d in self._diameters_px)
-        wanted = math.exp(low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64)))
-        side = round(TILE_PX * self._diameter_px / wanted)
+        side = round(TILE_PX * self._draw_scale(generator))
         which = torch.multinomial(self._weight, batch, replacement=True, generator=generator)
-        room = self._shape[which] - side + 1
-        corner = (torch.rand(batch, 2, generator=generator) * room).long()
+        corner = (torch.rand(batch, 2, generator=generator) * (self._shape[which] - side + 1)).long()
         width = self._shape[which, 1]
-        at = self._start[which] + corner[:, 0] * width + corner[:, 1]
-        at, width = torch.stack([at, width]).to(self._flat.device)[:, :, None, None]  # all else happens there
-        line = torch.arange(side, device=self._flat.device)
-        crops = self._flat[at + line[:, None] * width + line][:, None]
-        turn, mirror = torch.randint(0, 4, (2,), generator=generator).tolist()
-        crops = torch.rot90(crops, turn, (2, 3))
-        crops = crops.flip(3) if mirror % 2 else crops
-        tiles = F.interpolate(crops, (TILE_PX, TILE_PX), mode="bilinear", antialias=True, align_corners=False)
-        return (tiles - self.mean) / self.std
+        first = self._start[which] + corner[:, 0] * width + corner[:, 1]
+        flips = torch.randint(0, 2, (3, batch), generator=generator)
+        layout = torch.stack([first, width, *flips]).to(self._flat.device)  # all else happens there
+        crops = self._flat[_pixel_indices(layout, side)][:, None]
+        if side != TILE_PX:
+            crops = F.interpolate(crops, (TILE_PX, TILE_PX), mode="bilinear", antialias=True, align_corners=False)
+        return (crops - self.mean) / self.std
+
+    def _draw_scale(self, generator: torch.Generator) -> float:
+        chance, position = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        if chance < self._native_share:
+            return 1.0
+        low, high = (math.log(scale) for scale in self._scales)
+        return math.exp(low + (high - low) * position)
+
+
+def _pixel_indices(layout: Tensor, side: int) -> Tensor:
+    """Where the pixels of crops lie in the flat images; shape (N, side, side).
+
+    Parameters
+    ----------
+    layout : Tensor, shape (5, N), int64
+        First pixel, width of the image, and 1 for each: mirror up-down, mirror left-right, transpose.
+    side : int
+    """
+    first, width, upside_down, mirrored, transposed = layout[:, :, None, None]
+    line = torch.arange(side, device=layout.device)
+    down, across = line[:, None], line
+    rows = torch.where(upside_down == 1, side - 1 - down, down)
+    columns = torch.where(mirrored == 1, side - 1 - across, across)
+    indices = first + rows * width + columns
+    return torch.where(transposed == 1, indices.transpose(1, 2), indices)
 
 
 def _grow(image: Tensor, least: int) -> Tensor:

@@ -4,7 +4,7 @@ A model is a folder: a card (`card.toml`) and tensors (`encoder.safetensors`; `c
 `decoder.safetensors` if it may be trained further). Nothing in it can run code.
 """
 
-from cryoemmae_plugin.weights.card import CARD_FILE, ModelCard, is_model_name, read_card
+from cryoemmae_plugin.weights.card import CARD_FILE, ModelCard, TrainingSummary, is_model_name, read_card
 from cryoemmae_plugin.weights.folder import load_decoder_state, load_model, save_model, verify_model
 from cryoemmae_plugin.weights.installed import (
     InstalledModel,
@@ -20,6 +20,7 @@ __all__ = [
     "InstalledModel",
     "Model",
     "ModelCard",
+    "TrainingSummary",
     "find_model",
     "is_model_name",
     "list_models",

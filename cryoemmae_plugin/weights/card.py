@@ -32,6 +32,29 @@ MAX_GRID = 64
 """Most patches along one side of a tile."""
 
 
+class TrainingSummary(BaseModel):
+    """What a training has come to.
+
+    Attributes
+    ----------
+    skill : float or None
+        1 − error on hidden patches / error of the mean of each tile, on the training micrographs: 0 is nothing learned.
+    kept_back_skill : float or None
+        The same on micrographs that were not trained on.
+    hours : float or None
+        Time in training steps.
+    curve : tuple of (step, skill)
+        A dozen points of the learning curve.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    skill: float | None = Field(default=None, le=1, allow_inf_nan=False)
+    kept_back_skill: float | None = Field(default=None, le=1, allow_inf_nan=False)
+    hours: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    curve: tuple[tuple[int, float], ...] = ()
+
+
 class ModelCard(BaseModel):
     """What is known about a model besides its weights. Frozen; validated on construction.
 
@@ -49,6 +72,8 @@ class ModelCard(BaseModel):
         Which centroid is particles; None until it is known.
     data, recipe, hardware, licence, created : str
         Where it comes from, for people.
+    training : TrainingSummary or None
+        What its training has come to; None for published models and those of earlier releases.
     files : dict
         SHA-256 of each tensor file in the folder.
     """
@@ -67,6 +92,7 @@ class ModelCard(BaseModel):
     hardware: str = ""
     licence: str = ""
     created: str = ""
+    training: TrainingSummary | None = None
     files: dict[
         Annotated[str, Field(pattern=r"^[a-z_]+\.safetensors$")], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     ] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -14,22 +15,24 @@ import torch
 from cryoemmae_plugin.core.encoder import EncoderConfig
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import Picker
-from cryoemmae_plugin.errors import ImageError, Interrupted, OutputError
+from cryoemmae_plugin.errors import ImageError, Interrupted, OutputError, TrainingError
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.settings import make_settings
 from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
 from cryoemmae_plugin.training import examples
-from cryoemmae_plugin.training import train as training
 from cryoemmae_plugin.training.clusters import find_particle_cluster, fit_clusters
+from cryoemmae_plugin.training.complete import CLUSTERING
 from cryoemmae_plugin.training.examples import make_examples
-from cryoemmae_plugin.training.fit import FitSettings
 from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, train_head
 from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
+from cryoemmae_plugin.training.make_head import EXAMINING, JUDGING, HeadPlan, make_head
+from cryoemmae_plugin.training.prepare import READING, TrainingMicrograph, prepare, tile_source
+from cryoemmae_plugin.training.recipe import FitSettings
 from cryoemmae_plugin.training.start import Start
-from cryoemmae_plugin.training.train import HeadPlan, TrainingMicrograph, make_head, prepare, train_model
+from cryoemmae_plugin.training.train import train_model
 from cryoemmae_plugin.weights import load_decoder_state, load_model
 
-SETTINGS = FitSettings(epochs=1, batch=8, warmup_epochs=0.1)
+SETTINGS = FitSettings(epochs=1, batch=8, least_skill=-99)
 HEAD = HeadPlan(2, 1, HeadSettings(steps=3, batch=2))
 SCENE = SimulationSettings(
     shape=(320, 400), particle="globular", diameter_A=120.0, pixel_size_A=3.0, n_particles=14, contrast=1.5
@@ -62,20 +65,27 @@ def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph
         settings=SETTINGS,
         start=Start(tiny()),
         head=HEAD,
+        kept_back=micrographs[1:],
         on_stage=lambda *stage: told.append(stage),
     )
     assert told == [
-        (training.READING, 1, 2),
-        (training.READING, 2, 2),
-        (training.CLUSTERING, 0, 1),
-        (training.CLUSTERING, 1, 1),
-        *((training.EXAMINING, at, 3) for at in (1, 2, 3)),
-        *((training.JUDGING, at, 3) for at in (1, 2, 3)),
+        *((READING, at, 2) for at in (0, 1, 2)),
+        (READING, 0, 1),
+        (READING, 1, 1),
+        (CLUSTERING, 0, 1),
+        (CLUSTERING, 1, 1),
+        *((EXAMINING, at, 3) for at in (1, 2, 3)),
+        *((JUDGING, at, 3) for at in (1, 2, 3)),
     ]
     model = load_model(folder)
     assert model.card.modes == ("default",)
-    assert "1 epochs" in model.card.recipe
-    assert (folder / "training" / "loss.png").stat().st_size > 1000
+    assert "(1 epochs of" in model.card.recipe
+    learned = model.card.training
+    assert learned is not None
+    assert None not in (learned.skill, learned.kept_back_skill, learned.hours)
+    assert learned.curve[-1][0] == 4
+    for picture in ("loss.png", "reconstructions.png"):
+        assert (folder / "training" / picture).stat().st_size > 1000
     assert load_decoder_state(folder)
     picks = Picker(model, make_settings(diameter_A=120.0)).pick(read_image(micrographs[0].path), 3.0)
     assert len(picks) > 0
@@ -138,11 +148,11 @@ def test_a_training_does_not_go_on_with_anything_else(micrographs: list[Training
         "mode, head": lambda: train(micrographs, tiny(), mode="paper"),
         "settings": lambda: train(micrographs, tiny(), settings=SETTINGS.model_copy(update={"seed": 3})),
     }.items():
-        with pytest.raises(OutputError, match=rf"a training with other {what} was begun there; .* delete .*training"):
+        with pytest.raises(OutputError, match=rf"holds a training with other {what}; .* delete .*training"):
             begin()
     train(micrographs, tiny(), settings=SETTINGS.model_copy(update={"checkpoint_steps": 7}))
     assert (tmp_path / "card.toml").exists()
-    (tmp_path / "training" / "begun.json").unlink()
+    (tmp_path / "training" / "manifest.json").unlink()
     with pytest.raises(OutputError, match="earlier release"):
         train(micrographs, tiny())
 
@@ -156,6 +166,37 @@ def test_a_bad_micrograph_is_named_and_left_out(
         images, diameters = prepare([TrainingMicrograph(bad, 120.0), *micrographs], "default")
     assert len(images) == len(diameters) == 2
     assert "bad.mrc" in caplog.text
+
+
+def test_a_model_that_has_learned_nothing_is_refused(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"least_skill": 0.05})
+    with pytest.raises(TrainingError, match=r"learned nothing: .* No model is installed; check .* delete .*training"):
+        train_model(micrographs, tmp_path, "mine", settings=settings, start=Start(tiny()), head=HEAD)
+    assert not (tmp_path / "card.toml").exists()
+    assert (tmp_path / "training" / "loss.png").exists()
+
+
+def test_micrographs_without_contrast_are_left_out(
+    micrographs: list[TrainingMicrograph], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat = tmp_path / "flat.mrc"
+    with mrcfile.new(flat) as file:
+        file.set_data(np.full((320, 400), 7, np.float32))
+        file.voxel_size = 3.0
+    with caplog.at_level(logging.WARNING):
+        images, _ = prepare([TrainingMicrograph(flat, 120.0), micrographs[0]], "default")
+    assert len(images) == 1
+    assert "flat.mrc: every pixel is 7" in caplog.text
+    with pytest.raises(ImageError, match=r"no micrograph to train on: .*every pixel is 7"):
+        prepare([TrainingMicrograph(flat, 120.0)], "default")
+
+
+def test_too_few_tiles_are_refused_and_few_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ImageError, match=r"only 4 training tiles of 64 x 64 pixels; at least 8 are needed"):
+        tile_source([torch.randn(128, 128)], "default")
+    with caplog.at_level(logging.WARNING):
+        tile_source([torch.randn(256, 256)], "paper", "grid")
+    assert "only 16 training tiles" in caplog.text
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:

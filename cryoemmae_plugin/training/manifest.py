@@ -1,4 +1,4 @@
-"""What a training was begun with, kept beside its checkpoints: it only goes on with the same."""
+"""The training manifest: all that the weights depend on. A training only resumes with the same."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from cryoemmae_plugin.errors import OutputError
 from cryoemmae_plugin.files import read_note, write_note
 from cryoemmae_plugin.settings import Mode
-from cryoemmae_plugin.training.fit import FitSettings
+from cryoemmae_plugin.training.recipe import FitSettings
 
-BEGUN_FILE = "begun.json"
+MANIFEST_FILE = "manifest.json"
 
 
-class Begun(BaseModel):
+class TrainingManifest(BaseModel):
     """All that the weights depend on.
 
     Attributes
@@ -40,29 +40,30 @@ class Begun(BaseModel):
     settings: FitSettings
     head: str
 
-    def differs_in(self, other: Begun) -> list[str]:
-        """Names of what is not the same; how often a checkpoint is written does not count."""
-        mine, theirs = (one.model_dump(exclude={"settings": {"checkpoint_steps"}}) for one in (self, other))
-        return [name for name in mine if mine[name] != theirs[name]]
+    def differs_in(self, other: TrainingManifest) -> list[str]:
+        """Names of what is not the same. Settings that do not change the weights do not count."""
+        mine, theirs = (one.model_dump(exclude={"settings"}) for one in (self, other))
+        names = [name for name in mine if mine[name] != theirs[name]]
+        return names if self.settings.same_weights_as(other.settings) else [*names, "settings"]
 
 
-def begin(folder: Path, now: Begun) -> None:
-    """Write down what a training begins with, or make sure that the one in `folder` was begun with the same.
+def check_manifest(folder: Path, now: TrainingManifest) -> None:
+    """Write the manifest of a training, or make sure that the one in `folder` is the same.
 
     Raises
     ------
     OutputError
-        When it was begun with something else, or cannot be written.
+        When `folder` holds another training, or the manifest cannot be written.
     """
-    path = folder / BEGUN_FILE
+    path = folder / MANIFEST_FILE
     remedy = ("choose another name or $out", f"delete {folder} to start over")
-    before = read_note(path, Begun, remedy)
+    before = read_note(path, TrainingManifest, remedy)
     if before is not None:
         if different := before.differs_in(now):
-            raise OutputError(f"{folder}: a training with other {', '.join(different)} was begun there", remedy=remedy)
+            raise OutputError(f"{folder} holds a training with other {', '.join(different)}", remedy=remedy)
         return
     if any(folder.glob("*.pt")):
-        raise OutputError(f"{folder}: a training was begun there by an earlier release", remedy=remedy)
+        raise OutputError(f"{folder} holds a training of an earlier release", remedy=remedy)
     write_note(path, now)
 
 

@@ -1,0 +1,48 @@
+"""The state of a training on disk: written as a whole or not at all, and refused where it is damaged."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cryoemmae_plugin.errors import OutputError
+from cryoemmae_plugin.files import atomic_write_binary
+
+START_OVER = "delete this file, then run the same command again: this part of the training starts over"
+
+
+def write_checkpoint(path: Path, state: Mapping[str, object]) -> None:
+    """Write a training's state. A kill at any instant leaves the old file or the new one.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written.
+    """
+    with atomic_write_binary(path) as file:
+        torch.save(dict(state), file)
+
+
+def read_checkpoint(path: Path, device: torch.device | None = None) -> dict[str, Any]:
+    """Read what :func:`write_checkpoint` has written.
+
+    Raises
+    ------
+    OutputError
+        When the file is cut, empty or of another kind; the message says which file to delete.
+    """
+    try:
+        state = torch.load(path, map_location=device or "cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as err:
+        size = path.stat().st_size if path.exists() else 0
+        raise OutputError(
+            f"{path}: this checkpoint of {size} bytes is damaged ({type(err).__name__})", remedy=START_OVER
+        ) from err
+    if not isinstance(state, dict):
+        raise OutputError(f"{path}: not a checkpoint", remedy=START_OVER)
+    return state
