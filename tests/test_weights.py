@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cryoemmae_plugin
-from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig
+from cryoemmae_plugin.core.encoder import DecoderConfig, Encoder, EncoderConfig
 from cryoemmae_plugin.errors import ModelError, OutputError
 from cryoemmae_plugin.weights import (
     ModelCard,
+    TrainingSummary,
     find_model,
     installed,
     list_models,
@@ -407,3 +409,29 @@ def test_a_card_that_never_ends_or_nests_deeply_is_refused_at_once(tmp_path):
         (tmp_path / "card.toml").write_text(text)
         with pytest.raises(ModelError, match=r"card\.toml"):
             read_card(tmp_path)
+
+
+def test_a_card_of_an_earlier_release_is_read_and_says_nothing_of_its_training(tmp_path):
+    save(tmp_path)
+    text = (tmp_path / "card.toml").read_text()
+    old = re.sub(r"\[decoder\]\n(?:\w+ = .*\n)+", "", text)
+    assert old != text
+    (tmp_path / "card.toml").write_text(old)
+    card = load_model(tmp_path).card
+    assert card.training is None
+    assert card.decoder == DecoderConfig()
+
+
+def test_a_card_keeps_what_training_has_come_to(tmp_path):
+    learned = TrainingSummary(skill=0.81, kept_back_skill=0.7, hours=1.5, curve=((100, -0.05), (400, 0.8)))
+    save(tmp_path, training=learned, decoder=DecoderConfig(embed_dim=96, depth=3, num_heads=4))
+    card = read_card(tmp_path)
+    assert card.training == learned
+    assert card.decoder.depth == 3
+
+
+def test_a_decoder_of_impossible_dimensions_is_refused(tmp_path):
+    save(tmp_path)
+    text = (tmp_path / "card.toml").read_text()
+    (tmp_path / "card.toml").write_text(text.replace("[decoder]\nembed_dim = 128", "[decoder]\nembed_dim = 4000000"))
+    refused(tmp_path, "embed_dim = 4000000")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from cryoemmae_plugin.core.encoder import EncoderConfig
+from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
 from cryoemmae_plugin.errors import ModelError, OutputError
 from cryoemmae_plugin.training.clusters import particle_cluster_by_simulation
-from cryoemmae_plugin.training.mae import Decoder, DecoderConfig
+from cryoemmae_plugin.training.mae import Decoder
 from cryoemmae_plugin.weights import find_model, installed, load_decoder_state, load_model, user_models_dir
 from cryoemmae_plugin.weights.upstream import import_upstream, read_centroids, read_checkpoint
 

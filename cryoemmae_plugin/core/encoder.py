@@ -34,6 +34,16 @@ class EncoderConfig:
         return self.tile_px // self.patch_px
 
 
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Dimensions of a decoder, which only training needs; the defaults are the published ones."""
+
+    embed_dim: int = 128
+    depth: int = 7
+    num_heads: int = 8
+    mlp_ratio: float = 2.0
+
+
 def sincos_positions(dim: int, grid: int) -> Tensor:
     """Fixed 2-D sine-cosine positions of a class token (zeros) and grid x grid patches, shape (1 + grid**2, dim)."""
     omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))

@@ -136,6 +136,7 @@ def complete_model(
         **vars(described),
         modes=(mode,),
         encoder=autoencoder.encoder.config,
+        decoder=autoencoder.decoder.config,
         mean=source.mean,
         std=source.std,
         particle_cluster=particle,

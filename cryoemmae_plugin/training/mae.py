@@ -6,24 +6,31 @@ released research code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from cryoemmae_plugin.core.encoder import LAYER_NORM_EPS, Block, Encoder, EncoderConfig, initialise, sincos_positions
+from cryoemmae_plugin.core.encoder import (
+    LAYER_NORM_EPS,
+    Block,
+    DecoderConfig,
+    Encoder,
+    EncoderConfig,
+    initialise,
+    sincos_positions,
+)
+from cryoemmae_plugin.settings import Mode
 
 MASK_RATIO = 0.5
 
 
-@dataclass(frozen=True)
-class DecoderConfig:
-    """Dimensions of the decoder; the defaults are the published ones."""
-
-    embed_dim: int = 128
-    depth: int = 7
-    num_heads: int = 8
-    mlp_ratio: float = 2.0
+ARCHITECTURES: dict[Mode, tuple[EncoderConfig, DecoderConfig]] = {
+    "paper": (EncoderConfig(), DecoderConfig()),
+    "default": (
+        EncoderConfig(patch_px=8, embed_dim=128, depth=8, num_heads=4, position_weight=1.0),
+        DecoderConfig(embed_dim=96, depth=3, num_heads=4),
+    ),
+}
+"""Dimensions of new models: the published ones in paper mode, smaller and faster ones in the default mode."""
 
 
 class Decoder(nn.Module):
@@ -31,8 +38,9 @@ class Decoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, encoder: EncoderConfig, config: DecoderConfig) -> None:
+    def __init__(self, encoder: EncoderConfig, config: DecoderConfig | None = None) -> None:
         super().__init__()
+        self.config = config = config or DecoderConfig()
         self.decoder_embed = nn.Linear(encoder.embed_dim, config.embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.decoder_blocks = nn.ModuleList(
@@ -74,7 +82,7 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, encoder: EncoderConfig | None = None, decoder: DecoderConfig | None = None) -> None:
         super().__init__()
         self.encoder = Encoder(encoder)
-        self.decoder = Decoder(self.encoder.config, decoder or DecoderConfig())
+        self.decoder = Decoder(self.encoder.config, decoder)
         initialise(self)
 
     def patchify(self, tiles: Tensor) -> Tensor:
@@ -117,6 +125,12 @@ class MaskedAutoencoder(nn.Module):
         hidden = (restore >= kept).to(tiles.dtype)
         error = ((prediction - self.patchify(tiles)) ** 2).mean(dim=2)
         return (error * hidden).sum() / hidden.sum(), prediction, hidden
+
+
+def new_autoencoder(mode: Mode, seed: int = 0) -> MaskedAutoencoder:
+    """Return an untrained autoencoder of a mode's dimensions, initialised from a seed."""
+    torch.manual_seed(seed)
+    return MaskedAutoencoder(*ARCHITECTURES[mode])
 
 
 def trivial_error(patches: Tensor, hidden: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ class TrainingManifest(BaseModel):
     mode
     start : str
         Digits of the weights that are trained further; empty for new ones.
+    architecture : str
+        Dimensions of encoder and decoder.
     settings : FitSettings
     head : str
         How the head is made.
@@ -37,6 +39,7 @@ class TrainingManifest(BaseModel):
     micrographs: tuple[tuple[str, int, float, float | None, bool], ...]
     mode: Mode
     start: str
+    architecture: str
     settings: FitSettings
     head: str
 

@@ -37,7 +37,7 @@ def load_start(name: str) -> Start:
     folder = folder_of(name)
     decoder = load_decoder_state(folder)
     model = load_model(folder)
-    whole = MaskedAutoencoder(model.card.encoder)
+    whole = MaskedAutoencoder(model.card.encoder, model.card.decoder)
     try:
         whole.encoder.load_state_dict(model.encoder.state_dict())
         whole.decoder.load_state_dict(decoder)

@@ -19,7 +19,7 @@ from cryoemmae_plugin.training.complete import (
     show_reconstructions,
 )
 from cryoemmae_plugin.training.fit import CURVE_FILE, Fitted, Progress, fit, measure_skill
-from cryoemmae_plugin.training.mae import MASK_RATIO
+from cryoemmae_plugin.training.mae import ARCHITECTURES, MASK_RATIO, new_autoencoder
 from cryoemmae_plugin.training.make_head import NEW_HEAD, TUNED_HEAD, HeadPlan
 from cryoemmae_plugin.training.manifest import TrainingManifest, check_manifest, digits_of, size_of
 from cryoemmae_plugin.training.prepare import Stage, TrainingMicrograph, prepare, silent, tile_source
@@ -100,7 +100,7 @@ def train_model(
         source,
         settings,
         work,
-        start=start.whole if start else None,
+        start=start.whole if start else new_autoencoder(mode, settings.seed),
         device=device,
         progress=progress,
         should_stop=should_stop,
@@ -169,6 +169,7 @@ def _manifest(
         micrographs=tuple((m.path.name, size_of(m.path), m.diameter_A, m.pixel_size_A, m.bright) for m in micrographs),
         mode=mode,
         start=digits_of(*states) if states else "",
+        architecture=repr((start.whole.encoder.config, start.whole.decoder.config) if start else ARCHITECTURES[mode]),
         settings=settings,
         head=repr(plan) if mode == "default" else "",
     )

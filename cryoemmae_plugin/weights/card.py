@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cryoemmae_plugin.core.encoder import EncoderConfig
+from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
 from cryoemmae_plugin.errors import ModelError
 from cryoemmae_plugin.files import read_bytes
 from cryoemmae_plugin.settings import Mode
@@ -26,10 +26,13 @@ NAME_LIMIT = 64
 NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LIMIT - 1}}}")
 
 LIMITS = {"tile_px": 256, "patch_px": 64, "embed_dim": 2048, "depth": 64, "num_heads": 64, "mlp_ratio": 16}
-"""Largest dimensions of an encoder that are believed, so that a broken card cannot ask for all memory."""
+"""Largest dimensions of encoder and decoder that are believed, so that a broken card cannot ask for all memory."""
 
 MAX_GRID = 64
 """Most patches along one side of a tile."""
+
+
+Part = TypeVar("Part", EncoderConfig, DecoderConfig)
 
 
 class TrainingSummary(BaseModel):
@@ -66,6 +69,8 @@ class ModelCard(BaseModel):
         The picking modes it is made for: "default", "paper".
     encoder : EncoderConfig
         Dimensions of the encoder.
+    decoder : DecoderConfig
+        Dimensions of the decoder, for training further.
     mean, std : float
         Of the training set's pixels, in the scale that the model's mode hands to the encoder.
     particle_cluster : int or None
@@ -84,6 +89,7 @@ class ModelCard(BaseModel):
     version: str = "1"
     modes: tuple[Mode, ...] = Field(min_length=1)
     encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
     mean: float = Field(allow_inf_nan=False)
     std: float = Field(gt=0, allow_inf_nan=False)
     particle_cluster: int | None = Field(default=None, ge=0)
@@ -104,16 +110,21 @@ class ModelCard(BaseModel):
             raise ValueError("must be letters, digits, '.', '_' or '-', at most 64, beginning with a letter or digit")
         return name
 
+    @field_validator("encoder", "decoder")
+    @classmethod
+    def _check_dimensions(cls, part: Part) -> Part:
+        for name, limit in LIMITS.items():
+            if hasattr(part, name) and not 0 < getattr(part, name) <= limit:
+                raise ValueError(f"{name} = {getattr(part, name)} is not within 1 to {limit}")
+        if part.embed_dim % part.num_heads or part.embed_dim % 4:
+            raise ValueError(f"embed_dim = {part.embed_dim} does not divide by 4 and {part.num_heads} heads")
+        return part
+
     @field_validator("encoder")
     @classmethod
-    def _check_encoder(cls, encoder: EncoderConfig) -> EncoderConfig:
-        for name, limit in LIMITS.items():
-            if not 0 < getattr(encoder, name) <= limit:
-                raise ValueError(f"{name} = {getattr(encoder, name)} is not within 1 to {limit}")
+    def _check_tiles(cls, encoder: EncoderConfig) -> EncoderConfig:
         if encoder.tile_px % encoder.patch_px or encoder.grid > MAX_GRID:
             raise ValueError(f"tiles of {encoder.tile_px} px do not divide into patches of {encoder.patch_px} px")
-        if encoder.embed_dim % encoder.num_heads or encoder.embed_dim % 4:
-            raise ValueError(f"embed_dim = {encoder.embed_dim} does not divide by 4 and {encoder.num_heads} heads")
         return encoder
 
     def to_toml(self) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cryoemmae_plugin.core.encoder import EncoderConfig
+from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
 from cryoemmae_plugin.core.flattening import gaussian_blur
 from cryoemmae_plugin.errors import DeviceError, ImageError, Interrupted, OutputError, TrainingError
 from cryoemmae_plugin.training.curve import LearningCurve, read_curve, skill_of
 from cryoemmae_plugin.training.fit import fit, measure_skill
-from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder, trivial_error
+from cryoemmae_plugin.training.mae import MaskedAutoencoder, trivial_error
 from cryoemmae_plugin.training.recipe import PUBLISHED, FitSettings
 from cryoemmae_plugin.training.tiles import GridTiles, RandomCrops, TileSource
 

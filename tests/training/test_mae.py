@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cryoemmae_plugin.core.encoder import EncoderConfig
-from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
+from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
+from cryoemmae_plugin.training.mae import MaskedAutoencoder
 
 SMALL = EncoderConfig(embed_dim=32, depth=2)
 

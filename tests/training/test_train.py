@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoemmae_plugin.core.encoder import EncoderConfig
+from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import Picker
 from cryoemmae_plugin.errors import ImageError, Interrupted, OutputError, TrainingError
@@ -24,7 +24,7 @@ from cryoemmae_plugin.training.clusters import find_particle_cluster, fit_cluste
 from cryoemmae_plugin.training.complete import CLUSTERING
 from cryoemmae_plugin.training.examples import make_examples
 from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, train_head
-from cryoemmae_plugin.training.mae import DecoderConfig, MaskedAutoencoder
+from cryoemmae_plugin.training.mae import MaskedAutoencoder
 from cryoemmae_plugin.training.make_head import EXAMINING, JUDGING, HeadPlan, make_head
 from cryoemmae_plugin.training.prepare import READING, TrainingMicrograph, prepare, tile_source
 from cryoemmae_plugin.training.recipe import FitSettings
