@@ -1,9 +1,14 @@
-"""Train the models that ship: from unlabelled micrographs, real and simulated, to `models/`.
+"""Train the models that ship: from unlabelled micrographs, real and simulated, to a model folder.
 
     python benchmarks/train_shipped.py emmae-base|emmae-paper --data DATA --work DIR [--device cuda]
 
-The recipe is cut to what two CPU cores finish in about four hours; it resumes where it stopped. Of the real sets the
-first micrographs by name are used, the others are kept back.
+It resumes where it stopped. A training from elsewhere is completed, or continued:
+
+    python benchmarks/train_shipped.py emmae-paper --data DATA --work DIR --complete CHECKPOINT
+    python benchmarks/train_shipped.py emmae-paper --data DATA --work DIR --continue-from CHECKPOINT
+
+Such a checkpoint is a torch file with the tensors of encoder and decoder under "model", and optionally "mean", "std",
+"held_trivial" and "log": rows of step, rate, loss, trivial error, kept-back loss or None, seconds.
 """
 
 from __future__ import annotations
@@ -11,84 +16,136 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from sets import REAL_SETS
+from training_data import TrainingData, training_data
 
-from cryoemmae_plugin.simulate import Scene, random_scene, write_micrographs
-from cryoemmae_plugin.training.fit import FitSettings
-from cryoemmae_plugin.training.train import TrainingMicrograph, train_model
+from cryoemmae_plugin.report.training_pictures import draw_loss_curve
+from cryoemmae_plugin.settings import Mode
+from cryoemmae_plugin.training.checkpoint import read_checkpoint
+from cryoemmae_plugin.training.complete import (
+    Description,
+    Learned,
+    check_skill,
+    complete_model,
+    describe_hardware,
+    show_reconstructions,
+)
+from cryoemmae_plugin.training.curve import LearningCurve, Point
+from cryoemmae_plugin.training.fit import CURVE_FILE, Fitted
+from cryoemmae_plugin.training.mae import MaskedAutoencoder, new_autoencoder
+from cryoemmae_plugin.training.make_head import NEW_HEAD, HeadPlan
+from cryoemmae_plugin.training.prepare import prepare, tile_source
+from cryoemmae_plugin.training.recipe import FitSettings
+from cryoemmae_plugin.training.start import Start
+from cryoemmae_plugin.training.train import describe_recipe, summarise, train_model
 
-KEPT_FOR_TRAINING = {"empiar-10017": 5, "empiar-10146": 4, "negatives": 3}
-SIMULATED = 48
-SCENE_SEED = 20260101
-FIRST_SEED = 5000
-
-RECIPES = {
-    "emmae-base": ("default", FitSettings(epochs=4, batch=32, base_rate=4e-3, warmup_epochs=0.3, checkpoint_steps=25)),
-    "emmae-paper": ("paper", FitSettings(epochs=3, batch=32, base_rate=4e-3, warmup_epochs=0.5, checkpoint_steps=25)),
+RECIPES: dict[str, tuple[Mode, FitSettings]] = {
+    "emmae-base": ("default", FitSettings(epochs=12, batch=16, rate=1e-3, weight_decay=0.02, beta2=0.95)),
+    "emmae-paper": ("paper", FitSettings(epochs=5, batch=16, rate=1e-3)),
 }
+"""Mode and recipe of each model, cut to what two CPU cores finish in an hour or two."""
 
 
-def real_micrographs(source: Path, names: tuple[str, ...]) -> list[TrainingMicrograph]:
-    """Return the real micrographs that are trained on."""
-    found = []
-    for real in REAL_SETS:
-        if real.name in names:
-            images = sorted(p for p in (source / real.name).iterdir() if p.suffix in (".jpg", ".png"))
-            diameter_A = real.diameter_px * real.pixel_size_A
-            chosen = images[: KEPT_FOR_TRAINING[real.name]]
-            found += [TrainingMicrograph(path, diameter_A, real.pixel_size_A) for path in chosen]
-    return found
+def load_training(path: Path, mode: Mode) -> tuple[MaskedAutoencoder, dict[str, Any]]:
+    """Load the autoencoder of a training from elsewhere, and its checkpoint."""
+    state = read_checkpoint(path)
+    model = new_autoencoder(mode)
+    model.load_state_dict(state["model"])
+    return model, state
 
 
-def simulated_micrographs(folder: Path) -> list[TrainingMicrograph]:
-    """Return the simulated micrographs that are trained on, made if they are not there."""
-    rng = np.random.default_rng(SCENE_SEED)
-    scenes = [Scene(f"train_{at:03d}", random_scene(rng)) for at in range(SIMULATED)]
-    if not (folder / "reference.csv").exists():
-        write_micrographs(folder, scenes, range(FIRST_SEED, FIRST_SEED + SIMULATED), dtype="float16")
-    return [
-        TrainingMicrograph(folder / f"{s.name}.mrc", s.settings.diameter_A, s.settings.pixel_size_A) for s in scenes
-    ]
+def complete(
+    name: str, data: TrainingData, checkpoint: Path, folder: Path, plan: HeadPlan, recipe: str, scenes: Path | None
+) -> Path:
+    """Make a model folder of a training from elsewhere."""
+    mode, settings = RECIPES[name]
+    model, state = load_training(checkpoint, mode)
+    images, diameters = prepare(data.micrographs, mode, say_stage)
+    source = tile_source(images, mode, settings.tiles)
+    source.mean, source.std = state.get("mean", source.mean), state.get("std", source.std)
+    held = tile_source(prepare(data.kept_back, mode, say_stage)[0], mode)
+    held.mean, held.std = source.mean, source.std
+    log = state.get("log", [])
+    curve = LearningCurve(folder / "training" / CURVE_FILE)
+    curve.points.extend(Point(int(row[0]), row[1], row[2], row[3]) for row in log)
+    curve.write()
+    draw_loss_curve(folder / "training" / CURVE_FILE, folder / "training" / "loss.png")
+    summary = summarise(Fitted(model, curve, log[-1][5] / 3600 if log else 0.0), source, held)
+    show_reconstructions(model, held, folder / "training" / "reconstructions.png")
+    check_skill(summary.skill or 0.0, settings.least_skill, folder / "training")
+    described = Description(
+        name,
+        data.description,
+        recipe or describe_recipe(settings, len(source)),
+        describe_hardware(torch.device("cpu")),
+    )
+    learned = Learned(model, source, diameters, summary)
+    return complete_model(folder, mode, learned, described, plan=plan, on_stage=say_stage, scenes=scenes)
+
+
+def say_stage(stage: str, done: int, total: int) -> None:
+    """Print how far a stage is, now and then."""
+    if done in (0, total) or done % 20 == 0:
+        print(f"{stage}: {done}/{total}", flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the real images")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--epochs", type=int, help="passes over the tiles, instead of the recipe's")
+    parser.add_argument("--complete", type=Path, metavar="CHECKPOINT", help="make the model of a finished training")
+    parser.add_argument("--recipe", default="", help="what the card says of a training that is completed")
+    parser.add_argument("--continue-from", type=Path, metavar="CHECKPOINT", help="begin with its weights")
+    parser.add_argument("--scenes", type=Path, help="folder that keeps the head's simulated micrographs")
+    parser.add_argument("--head-scenes", type=int, default=NEW_HEAD.scenes)
+    parser.add_argument("--head-held-out", type=int, default=NEW_HEAD.held_out)
+    parser.add_argument("--head-steps", type=int, default=NEW_HEAD.settings.steps)
+    parser.add_argument("--head-first-seed", type=int, default=NEW_HEAD.first_seed)
+    return parser.parse_args()
 
 
 def main() -> int:
     """Train one model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = arguments()
     mode, settings = RECIPES[options.name]
-    if mode == "default":
-        micrographs = real_micrographs(options.data, tuple(KEPT_FOR_TRAINING))
-        micrographs += simulated_micrographs(options.work / "simulated")
-        data = (
-            "5 micrographs of EMPIAR-10017, 4 of EMPIAR-10146, 3 without particles (MicAssess examples), 48 simulated"
-        )
+    if options.epochs:
+        settings = settings.model_copy(update={"epochs": options.epochs})
+    head_settings = replace(NEW_HEAD.settings, steps=options.head_steps)
+    plan = HeadPlan(options.head_scenes, options.head_held_out, head_settings, options.head_first_seed)
+    data, folder = training_data(options.data, options.work), options.work / options.name
+    if options.complete:
+        complete(options.name, data, options.complete, folder, plan, options.recipe, options.scenes)
     else:
-        micrographs = real_micrographs(options.data, ("empiar-10017", "empiar-10146"))
-        data = "5 micrographs of EMPIAR-10017 and 4 of EMPIAR-10146"
-    start = time.monotonic()
+        began = time.monotonic()
 
-    def report(done: int, total: int, loss: float) -> None:
-        if done % 10 == 0 or done == total:
-            print(f"step {done}/{total}  loss {loss:.4f}  {time.monotonic() - start:.0f} s", flush=True)
+        def report(done: int, total: int, skill: float) -> None:
+            if done % 10 == 0 or done == total:
+                print(f"step {done}/{total}  skill {skill:.3f}  {time.monotonic() - began:.0f} s", flush=True)
 
-    folder = train_model(
-        micrographs,
-        options.work / options.name,
-        options.name,
-        mode=mode,
-        settings=settings,
-        data=data + ", all unlabelled",
-        device=torch.device(options.device),
-        progress=report,
-    )
+        start = Start(load_training(options.continue_from, mode)[0]) if options.continue_from else None
+        train_model(
+            data.micrographs,
+            folder,
+            options.name,
+            mode=mode,
+            settings=settings,
+            start=start,
+            head=plan,
+            data=data.description,
+            kept_back=data.kept_back,
+            device=torch.device(options.device),
+            progress=report,
+            on_stage=say_stage,
+            scenes=options.scenes,
+        )
     print(f"{folder}: copy the card and the tensors (not training/) to models/{options.name}/")
     return 0
 

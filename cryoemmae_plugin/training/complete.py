@@ -103,6 +103,7 @@ def complete_model(
     seed: int = 0,
     on_stage: Stage = silent,
     should_stop: Callable[[], bool] = lambda: False,
+    scenes: Path | None = None,
 ) -> Path:
     """Make clusters and head, and write the model folder.
 
@@ -114,6 +115,8 @@ def complete_model(
         How the default mode's head is made; paper mode has none.
     start_head : Head, optional
         Head to train further.
+    scenes : Path, optional
+        Folder that keeps the simulated micrographs, for several models.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def complete_model(
     on_stage(CLUSTERING, 1, 1)
     model = UnsavedModel(autoencoder.encoder, source.mean, source.std, torch.from_numpy(centroids), particle)
     if mode == "default":
-        head = make_head(model, plan, folder / "training", start_head, on_stage, should_stop)
+        head = make_head(model, plan, folder / "training", start_head, on_stage, should_stop, scenes)
         model.arrays.update(head.arrays())
     card = ModelCard(
         **vars(described),

@@ -53,6 +53,7 @@ def make_head(
     start: Head | None = None,
     on_stage: Stage = silent,
     should_stop: Callable[[], bool] = lambda: False,
+    scenes: Path | None = None,
 ) -> Head:
     """Train and balance the head that reads a model's tokens; goes on with what an earlier call has left in `work`.
 
@@ -68,6 +69,7 @@ def make_head(
         work / "examples",
         progress=partial(on_stage, EXAMINING),
         should_stop=should_stop,
+        scenes=scenes,
     )
     trained = train_head(
         examples[: plan.scenes],

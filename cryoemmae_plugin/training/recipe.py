@@ -57,7 +57,7 @@ class FitSettings(Options):
         default=0, ge=0, title="Seed", description="Of the weights, the masks and the order of the tiles."
     )
     least_skill: float = Field(
-        default=0.05, lt=1, title="Least skill", description="A model with less has learned nothing and is refused."
+        default=0.02, lt=1, title="Least skill", description="A model with less has learned nothing and is refused."
     )
     checkpoint_steps: int = Field(default=100, ge=1, title="Checkpoint", description="Steps between two checkpoints.")
 

@@ -46,6 +46,7 @@ def train_model(
     progress: Progress = lambda done, total, skill: None,
     on_stage: Stage = silent,
     should_stop: Callable[[], bool] = lambda: False,
+    scenes: Path | None = None,
 ) -> Path:
     """Train on unlabelled micrographs and leave a model folder in `folder`; resumes where an earlier call stopped.
 
@@ -71,6 +72,8 @@ def train_model(
         Hears of all that comes before and after them, which takes minutes too.
     should_stop : callable
         Asked before every step.
+    scenes : Path, optional
+        Folder that keeps the simulated micrographs of the head's training, for several models.
 
     Returns
     -------
@@ -121,6 +124,7 @@ def train_model(
         seed=settings.seed,
         on_stage=on_stage,
         should_stop=should_stop,
+        scenes=scenes,
     )
 
 
