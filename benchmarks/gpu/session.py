@@ -167,7 +167,7 @@ def train(session: Session, name: str) -> dict[str, Any]:
         ended = str(err)
     seconds = time.monotonic() - began
     model = new_autoencoder(mode).to(session.device)
-    model.load_state_dict(read_checkpoint(work / CHECKPOINT_FILE, session.device)["model"])
+    model.load_state_dict(read_checkpoint(work / CHECKPOINT_FILE)["model"])
     skill, kept = measure_skill(model.eval(), source), measure_skill(model, held)
     points = read_curve(work / CURVE_FILE)
     kept_points = points[:: max(1, len(points) // CURVE_ROWS)]

@@ -197,7 +197,7 @@ class _Training:
         """Load a checkpoint if there is one; the number of steps that it has behind it."""
         if not self._checkpoint.exists():
             return 0
-        state = read_checkpoint(self._checkpoint, self._device)
+        state = read_checkpoint(self._checkpoint)
         try:
             same = FitSettings.model_validate_json(state["settings"]).same_weights_as(self._settings)
         except (KeyError, ValidationError):
