@@ -8,9 +8,9 @@ from pathlib import Path
 # Tests run side by side, one for each core: each computes with one thread, and so do the programs that it starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MARKER_XY = (60, 5)  # of the brightest pixel of `marker_image`
