@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, extract_features, score_candidates
+from cryoemmae_plugin.core.embedding_features import embed_any_size
 from cryoemmae_plugin.core.flattening import flatten_background
-from cryoemmae_plugin.core.head import CLUSTER_LAYERS, Head, score_cells
+from cryoemmae_plugin.core.head import Head, score_cells
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.settings import DEFAULT_THRESHOLD
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
-from cryoemmae_plugin.weights import load_model
+from cryoemmae_plugin.weights import Model, load_model
 
 SCENE = SimulationSettings(
     shape=(620, 820),
@@ -34,6 +36,8 @@ SCENE = SimulationSettings(
     frost=1,
 )
 SEED = 11
+SHIFTS = 4
+"""The embedding is drawn as the mean over so many shifts of the tiles along each axis, which hides their seams."""
 
 
 def main() -> int:
@@ -55,9 +59,9 @@ def main() -> int:
     low, high = np.quantile(micrograph.image, [0.01, 0.99])
     panels = (
         ("Micrograph", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),
-        ("1  Same size, flat ice", flattened.pixels, {"cmap": "gray", "vmin": -4, "vmax": 4}),
-        ("2  Answer to the stencil", features.sigmas, {"cmap": "magma", "vmin": -3, "vmax": 9}),
-        ("3  Embedding: its three strongest directions", _colours(features.cells[0, CLUSTER_LAYERS:]), {}),
+        ("1  Scaled, background flattened", flattened.pixels, {"cmap": "gray", "vmin": -4, "vmax": 4}),
+        ("2  Response of the matched filter", features.sigmas, {"cmap": "magma", "vmin": -3, "vmax": 9}),
+        ("3  What the autoencoder sees (three components)", _colours(_seamless_embedding(flattened.pixels, model)), {}),
         ("4  Figure of merit of each cell", score, {"cmap": "magma", "vmin": 0, "vmax": 1}),
         (f"5  {len(picks)} picks", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),
     )
@@ -70,6 +74,19 @@ def main() -> int:
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(options.figure, dpi=75)
     return 0
+
+
+def _seamless_embedding(pixels: torch.Tensor, model: Model) -> torch.Tensor:
+    """Tokens (dim, rows, columns), averaged over shifts of the tiles."""
+    tile_px, patch_px = model.encoder.config.tile_px, model.encoder.config.patch_px
+    rows, columns = (-(-side // patch_px) for side in pixels.shape)
+    total = torch.zeros(rows, columns, model.encoder.config.dim)
+    for down in range(0, tile_px, tile_px // SHIFTS):
+        for right in range(0, tile_px, tile_px // SHIFTS):
+            shifted = functional.pad(pixels[None, None], (right, 0, down, 0), mode="reflect")[0, 0]
+            tokens = embed_any_size(shifted, model.encoder, model.card.mean, model.card.std)
+            total += tokens[down // patch_px :, right // patch_px :][:rows, :columns]
+    return total.permute(2, 0, 1)
 
 
 def _colours(tokens: torch.Tensor) -> NDArray[np.float64]:
