@@ -77,14 +77,14 @@ def main() -> int:
 
 
 def _seamless_embedding(pixels: torch.Tensor, model: Model) -> torch.Tensor:
-    """Tokens (dim, rows, columns), averaged over shifts of the tiles."""
+    """Tokens (dim, rows, columns) of the embedding, averaged over shifts of the tiles."""
     tile_px, patch_px = model.encoder.config.tile_px, model.encoder.config.patch_px
     rows, columns = (-(-side // patch_px) for side in pixels.shape)
-    total = torch.zeros(rows, columns, model.encoder.config.dim)
+    total = torch.zeros(rows, columns, model.encoder.config.embed_dim)
     for down in range(0, tile_px, tile_px // SHIFTS):
         for right in range(0, tile_px, tile_px // SHIFTS):
             shifted = functional.pad(pixels[None, None], (right, 0, down, 0), mode="reflect")[0, 0]
-            tokens = embed_any_size(shifted, model.encoder, model.card.mean, model.card.std)
+            tokens = embed_any_size(shifted, model.encoder, model.mean, model.std)
             total += tokens[down // patch_px :, right // patch_px :][:rows, :columns]
     return total.permute(2, 0, 1)
 

@@ -41,7 +41,7 @@ NEXT_STEPS = """Now your own micrographs:
 
 160 stands for the particle's longest extent in Å. picks/picks.star is for other programs, picks/overlays/ to look at.
 `cryoemmae rethreshold picks/ --threshold 0.6` makes picks fewer and purer; a lower threshold finds more.
-README.md tells the way into RELION and CryoSPARC."""
+Next: docs/first_picks.md; for RELION docs/relion.md, for CryoSPARC docs/cryosparc.md."""
 
 
 def run_demo(out: Path, device: str = "auto", scenes: Sequence[Scene] | None = None) -> int:
