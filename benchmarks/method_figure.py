@@ -61,7 +61,7 @@ def main() -> int:
         ("Micrograph", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),
         ("1  Scaled, background flattened", flattened.pixels, {"cmap": "gray", "vmin": -4, "vmax": 4}),
         ("2  Response of the matched filter", features.sigmas, {"cmap": "magma", "vmin": -3, "vmax": 9}),
-        ("3  What the autoencoder sees (three components)", _colours(_seamless_embedding(flattened.pixels, model)), {}),
+        ("3  Embedding, relative to its surroundings", _colours(_seamless_embedding(flattened.pixels, model)), {}),
         ("4  Figure of merit of each cell", score, {"cmap": "magma", "vmin": 0, "vmax": 1}),
         (f"5  {len(picks)} picks", micrograph.image, {"cmap": "gray", "vmin": low, "vmax": high}),
     )
@@ -85,8 +85,17 @@ def _seamless_embedding(pixels: torch.Tensor, model: Model) -> torch.Tensor:
         for right in range(0, tile_px, tile_px // SHIFTS):
             shifted = functional.pad(pixels[None, None], (right, 0, down, 0), mode="reflect")[0, 0]
             tokens = embed_any_size(shifted, model.encoder, model.mean, model.std)
+            tokens = _minus_tile_median(tokens, tile_px // patch_px)
             total += tokens[down // patch_px :, right // patch_px :][:rows, :columns]
     return total.permute(2, 0, 1)
+
+
+def _minus_tile_median(tokens: torch.Tensor, side: int) -> torch.Tensor:
+    """Tokens (rows, columns, dim) without the median of their tile, of `side` x `side` cells."""
+    relative = tokens.clone()
+    for tile in (block for rows in relative.split(side, 0) for block in rows.split(side, 1)):
+        tile -= tile.flatten(0, 1).median(0).values
+    return relative
 
 
 def _colours(tokens: torch.Tensor) -> NDArray[np.float64]:
