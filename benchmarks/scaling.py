@@ -34,7 +34,7 @@ from cryoemmae_plugin.run.outputs import write_outputs
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import pick_micrographs
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
 from cryoemmae_plugin.weights import load_model
 
@@ -79,7 +79,7 @@ def one_size(mode: str, side: int) -> dict[str, Any]:
     """Pick one micrograph in a process of its own, so that its peak of memory is its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_mrc(Path(folder) / "micrograph.mrc", discs(side))
-        settings = make_settings(diameter_A=DIAMETER_PX * PIXEL_A, mode=mode)
+        settings = PickerSettings(diameter_A=DIAMETER_PX * PIXEL_A, mode=mode)
         ours = Ours(load_model(settings.model_name), settings, torch.device("cpu"), Path(folder) / "results")
         (run,) = measure([ours], [Micrograph(path, None, "micrograph")])
     return {"mode": mode, "side": side, "picks": run.picks, "peak_mb": peak_mb()} | seconds(run)
@@ -97,7 +97,7 @@ def one_number(count: int, where: str | None) -> dict[str, Any]:
         (home / "mics").mkdir()
         for at in range(count):
             (home / "mics" / f"mic_{at:06d}.mrc").hardlink_to(source)
-        settings = make_settings(diameter_A=DIAMETER_PX * PIXEL_A)
+        settings = PickerSettings(diameter_A=DIAMETER_PX * PIXEL_A)
         record = RunRecord(version="0.0", model_name="stand-in", model_sha256="0" * 64, settings=settings)
         costs: dict[str, dict[str, float]] = {}
         start_mb = peak_mb()

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from pickers import source_hash
 from second_simulator import JUNK, SHADOWS, render_junk, render_particles
 
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.evaluation.metrics import match
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.settings import DEFAULT_MODEL, DEFAULT_THRESHOLD, make_settings
+from cryoemmae_plugin.settings import DEFAULT_MODEL, DEFAULT_THRESHOLD, PickerSettings
 from cryoemmae_plugin.simulate import simulate
 from cryoemmae_plugin.training.scenes import KINDS, training_scene
 from cryoemmae_plugin.weights import load_model
@@ -102,7 +102,7 @@ def measure(model_name: str, group: str, name: str, makers: Makers) -> Row:
     particles = picks = hits = 0
     for make in makers:
         shown = make()
-        picker = Picker(model, make_settings(diameter_A=shown.diameter_px * ASSUMED_A))
+        picker = CandidatePicker(model, PickerSettings(diameter_A=shown.diameter_px * ASSUMED_A))
         found = picker.pick(shown.image, ASSUMED_A)
         xy = found.xy[found.score >= DEFAULT_THRESHOLD["default"]]
         particles, picks = particles + len(shown.xy), picks + len(xy)

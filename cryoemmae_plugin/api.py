@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoemmae_plugin.core.picker import Picker as CandidateFinder
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import PYTHON, ImageError, SettingsError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
@@ -117,7 +117,7 @@ class Picker:
         if not isinstance(settings, PickerSettings):
             raise SettingsError(setting="settings", value=settings, remedy="give PickerSettings(diameter_A=...)")
         (compute,) = make_options(options, ComputeOptions)
-        self._finder = CandidateFinder(
+        self._picker = CandidatePicker(
             model or load_model(settings.model_name), settings, choose_device(device), compute
         )
         self.settings = settings
@@ -158,7 +158,7 @@ class Picker:
             raise ImageError(f"not an image of numbers ({err})", remedy="give an array of shape (ny, nx)") from err
         if not pixel_size_A > 0:
             raise SettingsError(setting="pixel_size_A", value=pixel_size_A, remedy="give Å per pixel, greater than 0")
-        return self._finder.pick(pixels, float(pixel_size_A))
+        return self._picker.pick(pixels, float(pixel_size_A))
 
 
 class PickedFiles(Mapping[Path, Picks]):

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.evaluation.metrics import Evaluation, evaluate
@@ -22,7 +22,7 @@ from cryoemmae_plugin.run.outputs import write_outputs
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import pick_micrographs
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.simulate import Scene, demo_scenes, write_micrographs
 from cryoemmae_plugin.simulate.write import REFERENCE_NAME
 from cryoemmae_plugin.types import Micrograph
@@ -90,10 +90,10 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
     ImageError
         When it cannot be picked.
     """
-    settings = make_settings(diameter_A=scene.settings.diameter_A)
+    settings = PickerSettings(diameter_A=scene.settings.diameter_A)
     model: Model = load_model(settings.model_name)
     record = RunRecord(version=release(), model_name=model.card.name, model_sha256=model.sha256, settings=settings)
-    picker = Picker(model, settings, device)
+    picker = CandidatePicker(model, settings, device)
     with ResultStore.create(out / "picks" / scene.name, record, existing=Existing.REPLACE) as store:
         start = time.perf_counter()
         (outcome,) = pick_micrographs([Micrograph(path, None, scene.name)], picker, store)

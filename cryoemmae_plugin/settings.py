@@ -324,16 +324,6 @@ ONE_PROCESS = ExecutorOptions()
 """The process at hand and no other: the default."""
 
 
-def make_settings(**values: Any) -> PickerSettings:
-    """Build settings; errors as of :class:`Options`."""
-    return PickerSettings(**values)
-
-
-def request_settings(**values: Any) -> RequestedSettings:
-    """Build settings whose diameter may be "auto"; errors as of :class:`Options`."""
-    return RequestedSettings(**values)
-
-
 def make_options(values: Mapping[str, Any], *kinds: type[Options]) -> tuple[Any, ...]:
     """Build one object of each kind from values by name: each takes those of its own fields.
 

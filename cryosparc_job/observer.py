@@ -8,6 +8,7 @@ from collections.abc import Callable
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.engine import Loader
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.run.stream import MicrographResult
@@ -15,7 +16,6 @@ from cryosparc_job import messages
 from cryosparc_job.job import ExternalJob
 from cryosparc_job.particles import ParticlesOutput
 from cryosparc_job.preflight import Prepared
-from cryosparc_job.slots import spread
 from cryosparc_job.terminal import NAMES
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class CryosparcObserver(Observer):
         self._job, self._particles, self._loader, self._tell = job, particles, loader, tell
         self._output = prepared.request.output
         count = prepared.request.overlays
-        self._shown = {exposure.key for exposure in spread(prepared.exposures, count)} if count else set()
+        self._shown = {exposure.key for exposure in evenly_spread(prepared.exposures, count)} if count else set()
         self._progress = messages.Progress(0)
 
     def stage(self, stage: Stage, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cryoemmae_plugin.errors import InputError, StoreError
 from cryoemmae_plugin.report.finisher import report_finisher
 from cryoemmae_plugin.run.engine import EngineFactory
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.request import OwnModel
 from cryoemmae_plugin.run.service import Run, run_picking
@@ -22,7 +23,7 @@ from cryosparc_job.lifecycle import JobStop, Watch, running
 from cryosparc_job.observer import CryosparcObserver
 from cryosparc_job.particles import ParticlesOutput
 from cryosparc_job.preflight import Prepared
-from cryosparc_job.slots import Exposure, ParticleRows, spread
+from cryosparc_job.slots import Exposure, ParticleRows
 
 PICKS_FOLDER, MODEL_FOLDER = "picks", "model"
 """Results and the model that the job has trained, in the job's own folder."""
@@ -132,7 +133,7 @@ class PickJob:
         request = self.prepared.request
         if not request.train_on:
             return None
-        sample = self._micrographs(spread(self.prepared.exposures, request.train_on))
+        sample = self._micrographs(evenly_spread(self.prepared.exposures, request.train_on))
         return OwnModel(
             self.folder / MODEL_FOLDER,
             f"{request.project}-{self.job.uid}",

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import CryoemmaeError, InputError, Interrupted, SettingsError
-from cryoemmae_plugin.evaluation.metrics import match
+from cryoemmae_plugin.evaluation.comparison import Comparison
 from cryoemmae_plugin.files import read_bytes, write_json
 from cryoemmae_plugin.run.engine import EngineFactory
+from cryoemmae_plugin.terminal.console import columns
 from cryosparc_job.create import begin
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
@@ -186,18 +187,12 @@ def share_found(
 
     Centres are fractions of the micrograph's size, by the micrograph's uid.
     """
-    total = found = 0
+    comparison = Comparison()
     for exposure in exposures:
-        before = old.get(exposure.uid)
-        if before is None:
-            continue
-        total += len(before)
-        now = new.get(exposure.uid)
-        if now is not None:
-            size = np.array(exposure.shape[::-1], np.float64)
-            pairs = match(before * size, now * size, diameter_A / exposure.pixel_size_A, "half_d")
-            found += len(pairs)
-    return found / total if total else None
+        size = np.array(exposure.shape[::-1], np.float64)
+        old_xy, new_xy = (centres[exposure.uid] * size if exposure.uid in centres else None for centres in (old, new))
+        comparison.add(old_xy, new_xy, diameter_A / exposure.pixel_size_A)
+    return comparison.share
 
 
 def _key(request: PickRequest) -> str:
@@ -209,12 +204,10 @@ def _key(request: PickRequest) -> str:
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     head = ("project", "exposures", "job", "status", "micrographs", "particles", "old ones found again")
-    cells = [head]
+    cells: list[Sequence[str]] = [head]
     for row in rows:
         share = "" if row.found_again is None else f"{row.found_again:.0%}"
         counts = (str(row.micrographs or ""), str(row.picks) if row.status == "completed" else "")
         cells.append((row.entry.project, row.entry.exposures, row.job, row.status, *counts, share))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     notes = [f"{row.entry.project} {row.entry.exposures}: {row.note}" for row in rows if row.note]
-    return "\n".join([*lines, *notes])
+    return "\n".join([*columns(cells), *notes])

@@ -256,14 +256,6 @@ def read_locations(dataset: Any) -> dict[int, NDArray[np.float64]]:
     return {int(uid): part for uid, part in zip(found, parts, strict=True)} if len(uids) else {}
 
 
-def spread(exposures: Sequence[Exposure], count: int) -> list[Exposure]:
-    """So many exposures, evenly from the first to the last."""
-    if count >= len(exposures):
-        return list(exposures)
-    places = np.linspace(0, len(exposures) - 1, count).round().astype(int)
-    return [exposures[place] for place in places]
-
-
 def pixel_sizes(exposures: Iterable[Exposure]) -> list[float]:
     """The different pixel sizes, in Å."""
     return sorted({round(exposure.pixel_size_A, 4) for exposure in exposures})

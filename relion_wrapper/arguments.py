@@ -15,7 +15,6 @@ from cryoemmae_plugin.settings import (
     ComputeOptions,
     ExecutorOptions,
     RequestedSettings,
-    request_settings,
 )
 from relion_wrapper.dialect import DIALECTS
 
@@ -206,7 +205,7 @@ def _settings(given: dict[str, str]) -> RequestedSettings:
             "the particle's diameter is missing: on the Params tab give Param1 the label diameter and, as its value, "
             "the longest extent of the particle in Å, or auto to have it estimated"
         )
-    return request_settings(**{field: given[label] for label, field in SETTINGS.items() if given.get(label)})
+    return RequestedSettings(**{field: given[label] for label, field in SETTINGS.items() if given.get(label)})
 
 
 def _workers(given: dict[str, str]) -> ExecutorOptions:

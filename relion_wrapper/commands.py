@@ -14,6 +14,7 @@ from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto, Options
 from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.console import columns
 from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, WorkerOptions, option_name
 from cryoemmae_plugin.version import package_version
 from relion_wrapper.arguments import accepted_labels
@@ -286,8 +287,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
         numbers = ["-" if n is None else str(n) for n in (row.micrographs, row.before, row.after)]
         again = "-" if row.found_again is None else f"{row.found_again:.0%}"
         cells.append((row.project, row.job.rstrip("/") or "-", row.status, *numbers, again, row.note))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(titles))]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return columns(cells)
 
 
 def _parameters(*options: BaseModel, **values: object) -> dict[str, str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.evaluation.metrics import match
+from cryoemmae_plugin.evaluation.comparison import Comparison
 from cryoemmae_plugin.run.relion_coordinates import root_of
 from cryoemmae_plugin.star import find_table, read_star
 from relion_wrapper.project import Job, Project
@@ -18,18 +17,9 @@ SUFFIX_LIST = "coords_suffix"
 """How the file begins by which RELION 3.1 stands for all coordinates of a job."""
 
 
-@dataclass
-class Compared:
-    """Picks before, picks after, and how many of the former lie within half a diameter of one of the latter."""
-
-    before: int = 0
-    after: int = 0
-    found_again: int = 0
-
-
 def compare_picks(
     project: Project, old: Job | None, new: Job, micrographs: Sequence[tuple[str, float | None]], diameter_A: float
-) -> Compared:
+) -> Comparison:
     """Compare old picks with new ones, one to one; those of one micrograph are in memory at a time.
 
     Parameters
@@ -42,14 +32,11 @@ def compare_picks(
     names = [name for name, _ in micrographs]
     old_files = coordinate_files(project, old, names) if old is not None else {}
     new_files = coordinate_files(project, new, names)
-    compared = Compared()
+    comparison = Comparison()
     for name, pixel_size_A in micrographs:
-        before = read_xy(old_files[name]) if name in old_files else np.zeros((0, 2))
-        after = read_xy(new_files[name]) if name in new_files else np.zeros((0, 2))
-        compared.before += len(before)
-        compared.after += len(after)
-        compared.found_again += len(match(before, after, diameter_A / (pixel_size_A or 1.0), "half_d"))
-    return compared
+        old_xy, new_xy = (read_xy(files[name]) if name in files else None for files in (old_files, new_files))
+        comparison.add(old_xy, new_xy, diameter_A / (pixel_size_A or 1.0))
+    return comparison
 
 
 def coordinate_files(project: Project, job: Job, names: Sequence[str]) -> dict[str, Path]:

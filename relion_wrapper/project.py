@@ -21,8 +21,6 @@ MICROGRAPH_TYPES = ("MicrographsData", "MicrographGroupMetadata", "1")
 COORDINATE_TYPES = ("MicrographsCoords", "MicrographCoordsGroup", "2")
 """How the types of such nodes begin: in RELION 4, in 5, and the whole of it in 3.1."""
 
-EMPTY_PIPELINE = "\n# version 30001\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter 1\n\n"
-
 
 @dataclass(frozen=True)
 class Job:
@@ -178,10 +176,6 @@ def options_in(tables: Sequence[Table]) -> dict[str, str]:
     if form is None:
         return {}
     return dict(zip(form.column("rlnJobOptionVariable"), form.column("rlnJobOptionValue"), strict=True))
-
-
-def _node_type(row: Row) -> str:
-    return row.get("rlnPipeLineNodeTypeLabel") or row.get("rlnPipeLineNodeType", "")
 
 
 def _status(row: Row) -> str:

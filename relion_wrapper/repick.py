@@ -162,8 +162,7 @@ def _row(plan: Plan, job: Job) -> Row:
     compared = compare_picks(plan.project, plan.old, job, names, plan.diameter_A)
     if plan.old is None:
         return Row(str(folder), job.name, job.status, len(names), after=compared.after)
-    share = compared.found_again / compared.before if compared.before else None
-    return Row(str(folder), job.name, job.status, len(names), compared.before, compared.after, share)
+    return Row(str(folder), job.name, job.status, len(names), compared.before, compared.after, compared.share)
 
 
 def repick_all(plans: list[Plan | Row], tell: Callable[[str], None], *, dry_run: bool) -> list[Row]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.crop_detection import detect_on_crop
 from cryoemmae_plugin.core.default import pick_default
-from cryoemmae_plugin.core.picker import Picker, load_head
+from cryoemmae_plugin.core.picker import CandidatePicker, load_head
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
 from cryoemmae_plugin.training.adapt import adapt_head
 from cryoemmae_plugin.types import Picks
@@ -54,7 +54,7 @@ MOST_PICKS = {"ice": 2, "carbon": 2, "crystalline": 12, "contaminated": 2}
 
 def pick(settings: SimulationSettings, seed: int) -> tuple[NDArray[np.float64], Picks]:
     made = simulate(settings, seed)
-    picker = Picker(load_model("emmae-base"), make_settings(diameter_A=settings.diameter_A))
+    picker = CandidatePicker(load_model("emmae-base"), PickerSettings(diameter_A=settings.diameter_A))
     return made.xy, picker.pick(made.image, settings.pixel_size_A)
 
 

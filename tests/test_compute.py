@@ -7,10 +7,10 @@ import logging
 import pytest
 import torch
 
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.device import GIB, limit_gpu_memory
 from cryoemmae_plugin.errors import DeviceError, SettingsError
-from cryoemmae_plugin.settings import ComputeOptions, make_settings
+from cryoemmae_plugin.settings import ComputeOptions, PickerSettings
 from cryoemmae_plugin.weights import Model, load_model
 
 CUDA = torch.device("cuda", 0)
@@ -53,11 +53,11 @@ def test_a_gpu_without_memory_for_the_model_is_a_clear_error(
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    settings = make_settings(diameter_A=100)
+    settings = PickerSettings(diameter_A=100)
     model = load_model(settings.model_name)
     monkeypatch.setattr(Model, "to", full)
     with pytest.raises(DeviceError, match="cuda:0: no GPU memory left"):
-        Picker(model, settings, CUDA, ComputeOptions(gpu_memory=1))
+        CandidatePicker(model, settings, CUDA, ComputeOptions(gpu_memory=1))
 
 
 @pytest.mark.parametrize("wrong", [{"gpu_memory": 0}, {"gpu_memory": float("nan")}, {"precision": "float8"}])

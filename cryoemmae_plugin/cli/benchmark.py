@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.settings import Mode, make_settings
+from cryoemmae_plugin.settings import Mode, PickerSettings
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def speed(
 
     if repeats < 1 or threads < 0:
         raise SettingsError(f"--repeats is {repeats}, --threads is {threads}: give 1 or more")
-    make_settings(diameter_A=diameter, pixel_size_A=pixel_size)
+    PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size)
     if threads:
         _use_threads(threads)
     chosen, console = choose_device(device), Console(highlight=False)
@@ -149,11 +149,11 @@ def _contenders(
     if upstream is not None:
         from cryoemmae_plugin.evaluation.upstream import UpstreamCode
 
-        paper = make_settings(diameter_A=diameter, mode="paper")
+        paper = PickerSettings(diameter_A=diameter, mode="paper")
         folder = scratch / "upstream"
         contenders.append(UpstreamCode(upstream, load_model(paper.model_name), diameter, device, folder))
     for each in modes:
-        settings = make_settings(diameter_A=diameter, pixel_size_A=pixel_size, mode=each)
+        settings = PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size, mode=each)
         contenders.append(Ours(load_model(settings.model_name), settings, device, scratch / each))
     return contenders
 

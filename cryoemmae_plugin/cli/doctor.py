@@ -89,18 +89,18 @@ def check_picking() -> Iterator[str]:
     """Pick a simulated micrograph, the demo's first."""
     import torch
 
-    from cryoemmae_plugin.core.picker import Picker
+    from cryoemmae_plugin.core.picker import CandidatePicker
     from cryoemmae_plugin.demo import EXPECTED_F1, FIRST_SEED
     from cryoemmae_plugin.errors import ModelError
     from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate
-    from cryoemmae_plugin.settings import make_settings
+    from cryoemmae_plugin.settings import PickerSettings
     from cryoemmae_plugin.simulate import demo_scenes, simulate
     from cryoemmae_plugin.weights import load_model
 
     scene = demo_scenes()[0]
     shown = simulate(scene.settings, FIRST_SEED)
-    settings = make_settings(diameter_A=scene.settings.diameter_A)
-    picker = Picker(load_model(settings.model_name), settings, torch.device("cpu"))
+    settings = PickerSettings(diameter_A=scene.settings.diameter_A)
+    picker = CandidatePicker(load_model(settings.model_name), settings, torch.device("cpu"))
     picks = picker.pick(shown.image, scene.settings.pixel_size_A).above(settings.pick_threshold)
     known = {scene.name: Reference(shown.xy, shown.diameter_px)}
     found = evaluate(known, {scene.name: Scored(picks.xy, picks.score.astype(float))}).mean["half_d"]

@@ -34,8 +34,8 @@ MOST_GRID_PX = 1e8
 """Pixels of the micrograph on the default mode's grid, at most: some 10 GB."""
 
 
-class Picker:
-    """Picks micrographs with one model and one set of settings.
+class CandidatePicker:
+    """Finds all candidates of an image with one model and one set of settings; the public ``Picker`` calls it.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.run.prefetch import load
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
@@ -73,7 +73,7 @@ class Ours:
 
     def __init__(self, model: Model, settings: PickerSettings, device: torch.device, folder: Path) -> None:
         self.name: str = settings.mode
-        self._picker = Picker(model, settings, device)
+        self._picker = CandidatePicker(model, settings, device)
         record = RunRecord(version=release(), model_name=model.card.name, model_sha256=model.sha256, settings=settings)
         self._store = ResultStore(folder, record)
         self._threshold = settings.pick_threshold

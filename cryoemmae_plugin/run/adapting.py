@@ -19,7 +19,7 @@ from cryoemmae_plugin.core.crop_detection import CropDetections, detect_on_crop,
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
-from cryoemmae_plugin.run.diameter import evenly_spread
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings

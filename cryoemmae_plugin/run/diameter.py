@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.diameter import (
@@ -17,6 +16,7 @@ from cryoemmae_plugin.core.diameter import (
 )
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import DEFAULT_MODEL, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
@@ -114,12 +114,6 @@ def _readable(
             yield micrograph, loader(micrograph)
         except ImageError as err:
             left_out.append(str(err))
-
-
-def evenly_spread(micrographs: Sequence[Micrograph], count: int) -> list[Micrograph]:
-    """So many micrographs, evenly from the first to the last."""
-    places = np.linspace(0, len(micrographs) - 1, min(count, len(micrographs))).round().astype(int)
-    return [micrographs[place] for place in places]
 
 
 def _note(

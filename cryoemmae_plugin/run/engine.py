@@ -98,6 +98,6 @@ def build_engine(settings: PickerSettings, request: RunRequest) -> AnyEngine:
         return replace(engine, compute=request.compute)
     device = choose_device(request.devices[0])
     model = load_model(settings.model_name)
-    from cryoemmae_plugin.core.picker import Picker
+    from cryoemmae_plugin.core.picker import CandidatePicker
 
-    return Engine(Picker(model, settings, device, request.compute), model.card.name, model.sha256, device)
+    return Engine(CandidatePicker(model, settings, device, request.compute), model.card.name, model.sha256, device)

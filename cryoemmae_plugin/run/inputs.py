@@ -17,6 +17,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import is_readable
@@ -24,6 +27,8 @@ from cryoemmae_plugin.images.header import MAX_PIXEL_SIZE_A, MIN_PIXEL_SIZE_A
 from cryoemmae_plugin.run.folders import has_line_break, images_in, stem_of
 from cryoemmae_plugin.run.micrograph_table import read_defocus, read_micrographs
 from cryoemmae_plugin.types import Micrograph
+
+T = TypeVar("T")
 
 MAX_STEM_BYTES = 220
 """File names have at most 255 bytes, and results add digits and suffixes to the stem."""
@@ -137,3 +142,9 @@ def _checked(path: Path, pixel_size_A: float | None, star: Path) -> float | None
 
 def _is_glob(path: Path) -> bool:
     return glob.has_magic(str(path))
+
+
+def evenly_spread(items: Sequence[T], count: int) -> list[T]:
+    """Choose `count` items, evenly from the first to the last; all where there are fewer."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]

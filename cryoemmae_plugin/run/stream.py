@@ -41,7 +41,7 @@ _FATAL = (OutputError, DeviceError, ModelError, Interrupted)
 
 
 class ImagePicker(Protocol):
-    """What finds the particles of one image: :class:`cryoemmae_plugin.core.picker.Picker`, or a stand-in."""
+    """What finds the particles of one image: :class:`cryoemmae_plugin.core.picker.CandidatePicker`, or a stand-in."""
 
     def pick(self, image: Image, pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
         """Find the candidates of an image of shape (ny, nx)."""

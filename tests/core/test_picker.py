@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 import torch
 
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate, match
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.simulate import SimulationSettings, demo_scenes, simulate
 from cryoemmae_plugin.weights import ModelCard, load_model, save_model
 
 
-def shipped(diameter_A: float, **settings: object) -> Picker:
-    chosen = make_settings(diameter_A=diameter_A, **settings)
-    return Picker(load_model(chosen.model_name), chosen)
+def shipped(diameter_A: float, **settings: object) -> CandidatePicker:
+    chosen = PickerSettings(diameter_A=diameter_A, **settings)
+    return CandidatePicker(load_model(chosen.model_name), chosen)
 
 
 def scene(**changed: object) -> SimulationSettings:
@@ -177,8 +177,8 @@ def test_default_mode_needs_a_head(tiny_model: Path, tmp_path: Path) -> None:
     card = ModelCard(name="bare", modes=("paper",), encoder=model.card.encoder, mean=0.5, std=0.1, particle_cluster=1)
     save_model(tmp_path, card, model.encoder.state_dict(), {"centroids": model.centroids})
     with pytest.raises(ModelError, match="has no head"):
-        Picker(load_model(tmp_path), make_settings(diameter_A=100))
-    Picker(load_model(tmp_path), make_settings(diameter_A=100, mode="paper"))
+        CandidatePicker(load_model(tmp_path), PickerSettings(diameter_A=100))
+    CandidatePicker(load_model(tmp_path), PickerSettings(diameter_A=100, mode="paper"))
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,9 @@ def test_cuda_and_cpu_agree() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     made = simulate(scene(), 9)
-    chosen = make_settings(diameter_A=150.0)
+    chosen = PickerSettings(diameter_A=150.0)
     cpu = shipped(150.0).pick(made.image, 3.0).above(0.5)
-    gpu = Picker(load_model(chosen.model_name), chosen, torch.device("cuda")).pick(made.image, 3.0)
+    gpu = CandidatePicker(load_model(chosen.model_name), chosen, torch.device("cuda")).pick(made.image, 3.0)
     near = [np.hypot(*(gpu.xy - xy).T).argmin() for xy in cpu.xy]
     distance = np.hypot(*(gpu.xy[near] - cpu.xy).T)
     assert (distance < 1).mean() >= 0.995

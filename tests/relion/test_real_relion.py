@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.star import format_table
 from relion_wrapper.__main__ import main
 from relion_wrapper.jobstar import external_job_star
-from relion_wrapper.project import EMPTY_PIPELINE, Job, Project
+from relion_wrapper.project import Job, Project
+
+EMPTY_PIPELINE = "\n# version 30001\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter 1\n\n"
 
 pytestmark = [
     pytest.mark.relion,

@@ -14,7 +14,7 @@ import pytest
 from cryoemmae_plugin.files import write_json
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
 
 SHAPE = (300, 400)
@@ -35,7 +35,7 @@ def made_candidates(number: int, seed: int, shape: tuple[int, int] = SHAPE) -> P
 
 @pytest.fixture(scope="session")
 def record() -> RunRecord:
-    settings = make_settings(diameter_A=40.0)
+    settings = PickerSettings(diameter_A=40.0)
     return RunRecord(version="0.1", model_name="fake", model_sha256="f" * 64, settings=settings)
 
 

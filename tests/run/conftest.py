@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cryoemmae_plugin.run.store import RunRecord
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 MakeMicrograph = Callable[..., Path]
@@ -61,4 +61,4 @@ def folder_of_six(tmp_path: Path, make_micrograph: MakeMicrograph) -> Path:
 
 @pytest.fixture
 def record() -> RunRecord:
-    return RunRecord(version="0.1", model_name="fake", model_sha256="f" * 64, settings=make_settings(diameter_A=20.0))
+    return RunRecord(version="0.1", model_name="fake", model_sha256="f" * 64, settings=PickerSettings(diameter_A=20.0))

@@ -28,12 +28,12 @@ from cryoemmae_plugin.run.preparation import (
     refuse_to_delete_model,
 )
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
-from cryoemmae_plugin.settings import PickerSettings, make_settings, request_settings
+from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
 from cryoemmae_plugin.training import adapt
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
 
-RECORD = RunRecord(version="0", model_name="m", model_sha256="0", settings=make_settings(diameter_A=40))
+RECORD = RunRecord(version="0", model_name="m", model_sha256="0", settings=PickerSettings(diameter_A=40))
 
 
 def micrographs(count: int) -> list[Micrograph]:
@@ -88,7 +88,7 @@ class Laboratory(Observer):
         return chosen.model_name
 
     def settings(self, **values: object) -> PickerSettings:
-        return make_settings(**{"diameter_A": 40.0, "model": str(self.model)} | values)
+        return PickerSettings(**{"diameter_A": 40.0, "model": str(self.model)} | values)
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_a_model_of_the_users_own_in_the_folder_is_not_replaced(lab: Laboratory,
         with pytest.raises(StoreError, match="holds a model that the adapted model would replace"):
             lab.settle(tmp_path, settings)
     with pytest.raises(StoreError, match="would delete the model"):
-        refuse_to_delete_model(tmp_path, request_settings(diameter_A=40, model=str(own)))
+        refuse_to_delete_model(tmp_path, RequestedSettings(diameter_A=40, model=str(own)))
     assert {path.name: path.read_bytes() for path in own.iterdir()} == before
     assert lab.settle(tmp_path, lab.settings(model=str(own), adapt=False)) == str(own)
 

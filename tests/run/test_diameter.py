@@ -12,15 +12,16 @@ import pytest
 from cryoemmae_plugin.core.diameter import DiameterEstimate
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run import diameter as module
-from cryoemmae_plugin.run.diameter import SAMPLE, evenly_spread
+from cryoemmae_plugin.run.diameter import SAMPLE
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.preparation import EARLIER_NOTES, NOTE_FILE, Preparation, diameter_account, read_preparation
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
-from cryoemmae_plugin.settings import RequestedSettings, make_settings, request_settings
+from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
 
-AUTO = request_settings(diameter_A="auto")
+AUTO = RequestedSettings(diameter_A="auto")
 Reading = Callable[[Micrograph], Loaded]
 
 
@@ -81,7 +82,7 @@ def settle(
 
 
 def test_a_number_is_used_as_it_is_and_nothing_is_read(tmp_path: Path) -> None:
-    diameter, reader = settle(tmp_path, request_settings(diameter_A=143.5))
+    diameter, reader = settle(tmp_path, RequestedSettings(diameter_A=143.5))
     assert diameter == 143.5
     assert reader.read == []
     assert diameter_account(tmp_path, 143.5) == {"estimated": False}
@@ -123,7 +124,7 @@ def test_a_later_run_in_the_folder_keeps_the_number_also_when_other_micrographs_
 def test_the_number_that_results_were_made_with_goes_before_an_estimate(tmp_path: Path, answer: list[float]) -> None:
     picked_with(tmp_path, 160.0)
     assert settle(tmp_path)[0] == 160.0
-    other = request_settings(diameter_A="auto", contrast="bright")
+    other = RequestedSettings(diameter_A="auto", contrast="bright")
     assert settle(tmp_path, other)[0] == 160.0  # the store is going to refuse
     assert settle(tmp_path, other, existing=Existing.RENEW)[0] == 187.0  # it is going to throw the results away
     assert settle(tmp_path, existing=Existing.RENEW)[0] == 160.0
@@ -131,7 +132,7 @@ def test_the_number_that_results_were_made_with_goes_before_an_estimate(tmp_path
 
 def picked_with(folder: Path, diameter_A: float) -> None:
     """Leave a result of another run in a folder."""
-    record = RunRecord(version="0", model_name="m", model_sha256="0", settings=make_settings(diameter_A=diameter_A))
+    record = RunRecord(version="0", model_name="m", model_sha256="0", settings=PickerSettings(diameter_A=diameter_A))
     with ResultStore.create(folder, record) as store:
         store.path_of("m00").parent.mkdir()
         store.path_of("m00").touch()
@@ -154,12 +155,12 @@ def test_the_estimate_is_made_anew_on_request_or_when_contrast_or_pixel_size_are
 ) -> None:
     settle(tmp_path)
     answer.append(250.0)
-    assert settle(tmp_path, request_settings(diameter_A="auto", contrast="bright"))[0] == 250.0
+    assert settle(tmp_path, RequestedSettings(diameter_A="auto", contrast="bright"))[0] == 250.0
     answer.append(300.0)
-    assert settle(tmp_path, request_settings(diameter_A="auto", contrast="bright", pixel_size_A=3.0))[0] == 300.0
+    assert settle(tmp_path, RequestedSettings(diameter_A="auto", contrast="bright", pixel_size_A=3.0))[0] == 300.0
     answer.append(350.0)
     assert settle(tmp_path, existing=Existing.REPLACE)[0] == 350.0
-    settle(tmp_path, request_settings(diameter_A=99), existing=Existing.REPLACE)
+    settle(tmp_path, RequestedSettings(diameter_A=99), existing=Existing.REPLACE)
     assert not (tmp_path / NOTE_FILE).exists()
 
 
@@ -192,7 +193,7 @@ def test_notes_of_the_release_before_hold_and_are_replaced_by_the_one_note(tmp_p
     (tmp_path / NOTE_FILE).unlink()
     (tmp_path / EARLIER_NOTES[0]).write_text(json.dumps(note["diameter"] | {"diameter_A": 123.0}))
     assert settle(tmp_path)[0] == 123.0
-    assert settle(tmp_path, request_settings(diameter_A="auto", contrast="bright"))[0] == 187.0
+    assert settle(tmp_path, RequestedSettings(diameter_A="auto", contrast="bright"))[0] == 187.0
     assert [path.name for path in tmp_path.iterdir()] == [NOTE_FILE]
 
 

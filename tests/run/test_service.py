@@ -18,10 +18,10 @@ from cryoemmae_plugin.run.request import NO_OUTPUTS, Outputs, RunRequest
 from cryoemmae_plugin.run.service import Run, run_picking
 from cryoemmae_plugin.run.store import alone_in
 from cryoemmae_plugin.run.stream import MicrographResult
-from cryoemmae_plugin.settings import request_settings
+from cryoemmae_plugin.settings import RequestedSettings
 from cryoemmae_plugin.types import Micrograph
 
-SETTINGS = request_settings(diameter_A=20.0, adapt=False)
+SETTINGS = RequestedSettings(diameter_A=20.0, adapt=False)
 
 
 class Diary(Observer):

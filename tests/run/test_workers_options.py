@@ -15,7 +15,7 @@ from cryoemmae_plugin.errors import ClusterError, SettingsError, render
 from cryoemmae_plugin.run.workers import cluster, engine
 from cryoemmae_plugin.run.workers.batch_size import BATCH_S, MAX_BATCH, BatchSizer
 from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
-from cryoemmae_plugin.settings import ONE_PROCESS, ExecutorOptions, PickerSettings, make_settings
+from cryoemmae_plugin.settings import ONE_PROCESS, ExecutorOptions, PickerSettings
 from cryoemmae_plugin.terminal.options import OPTIONS
 
 
@@ -89,7 +89,7 @@ def test_devices_are_split_into_single_ones(monkeypatch: pytest.MonkeyPatch) -> 
 def eight_cores(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> PickerSettings:
     pytest.importorskip("distributed", reason="dask is not installed")
     monkeypatch.setattr(engine, "_cores", lambda: 8)
-    return make_settings(diameter_A=20.0, model=str(tiny_model))
+    return PickerSettings(diameter_A=20.0, model=str(tiny_model))
 
 
 def test_local_workers_share_the_cores_unless_asked_otherwise(eight_cores: PickerSettings) -> None:

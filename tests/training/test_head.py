@@ -13,9 +13,9 @@ from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.encoder import Encoder, EncoderConfig
 from cryoemmae_plugin.core.flattening import flatten_background
 from cryoemmae_plugin.core.head import CELL_PX, Head
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.errors import Interrupted
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
 from cryoemmae_plugin.training.examples import Example, cut_window, draw_target, make_examples
 from cryoemmae_plugin.training.head import (
@@ -208,7 +208,7 @@ def test_a_model_with_patches_two_cells_wide_picks(tmp_path: Path) -> None:
     save_model(tmp_path, card, Encoder(config).state_dict(), {"centroids": torch.randn(4, 16), **head})
     model, scene = load_model(tmp_path), SimulationSettings(shape=(300, 420), pixel_size_A=4.0, diameter_A=160.0)
     made = simulate(scene, 1)
-    picks = Picker(model, make_settings(diameter_A=160.0)).pick(made.image, 4.0)
+    picks = CandidatePicker(model, PickerSettings(diameter_A=160.0)).pick(made.image, 4.0)
     assert len(picks) > 0
     assert (picks.xy >= 0).all()
     assert (picks.xy <= [419, 299]).all()

@@ -14,10 +14,10 @@ import torch
 
 from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
 from cryoemmae_plugin.core.head import Head
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.errors import ImageError, Interrupted, OutputError, TrainingError
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
 from cryoemmae_plugin.training import examples
 from cryoemmae_plugin.training.clusters import find_particle_cluster, fit_clusters
@@ -87,7 +87,7 @@ def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph
     for picture in ("loss.png", "reconstructions.png"):
         assert (folder / "training" / picture).stat().st_size > 1000
     assert load_decoder_state(folder)
-    picks = Picker(model, make_settings(diameter_A=120.0)).pick(read_image(micrographs[0].path), 3.0)
+    picks = CandidatePicker(model, PickerSettings(diameter_A=120.0)).pick(read_image(micrographs[0].path), 3.0)
     assert len(picks) > 0
 
 
@@ -117,7 +117,8 @@ def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[Traini
     model = load_model(folder)
     assert model.card.modes == ("paper",)
     assert 0 < model.mean < 1
-    picks = Picker(model, make_settings(diameter_A=120.0, mode="paper")).pick(read_image(micrographs[0].path), 3.0)
+    picker = CandidatePicker(model, PickerSettings(diameter_A=120.0, mode="paper"))
+    picks = picker.pick(read_image(micrographs[0].path), 3.0)
     assert picks.shape == SCENE.shape
 
 

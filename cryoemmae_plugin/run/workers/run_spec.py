@@ -107,7 +107,7 @@ def build_picker(spec: RunSpec) -> ImagePicker:
     DeviceError, ModelError
         When device or model are not on this host, or when the model is not that of the run.
     """
-    from cryoemmae_plugin.core.picker import Picker
+    from cryoemmae_plugin.core.picker import CandidatePicker
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.weights import load_model
 
@@ -124,7 +124,7 @@ def build_picker(spec: RunSpec) -> ImagePicker:
             f"({spec.record.model_sha256[:12]})",
             remedy="give a folder that all workers see with $model",
         )
-    return Picker(model, spec.record.settings, device, spec.compute)
+    return CandidatePicker(model, spec.record.settings, device, spec.compute)
 
 
 def host_name() -> str:

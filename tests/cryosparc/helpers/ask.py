@@ -6,7 +6,7 @@ from typing import Any
 
 import stub
 
-from cryoemmae_plugin.settings import request_settings
+from cryoemmae_plugin.settings import RequestedSettings
 from cryosparc_job.create import begin
 from cryosparc_job.picking import JobReport
 from cryosparc_job.request import PickRequest, make_request
@@ -14,7 +14,7 @@ from cryosparc_job.request import PickRequest, make_request
 
 def request(**values: Any) -> PickRequest:
     """Pick J2.exposures into W1, particles of 30 Å."""
-    settings = request_settings(diameter_A=values.pop("diameter_A", 30.0), **values.pop("settings", {}))
+    settings = RequestedSettings(diameter_A=values.pop("diameter_A", 30.0), **values.pop("settings", {}))
     usual = {"project": "P3", "workspace": "W1", "exposures": "J2.exposures", "settings": settings}
     return make_request(**{**usual, **values})
 

@@ -15,10 +15,10 @@ from fake_engine import FakePicker
 
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import Loaded, pick_micrographs
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 
-RECORD = RunRecord(version="0.1", model_name="fake", model_sha256="f" * 64, settings=make_settings(diameter_A=20.0))
+RECORD = RunRecord(version="0.1", model_name="fake", model_sha256="f" * 64, settings=PickerSettings(diameter_A=20.0))
 
 
 def load(micrograph: Micrograph) -> Loaded:
