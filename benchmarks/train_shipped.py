@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from training_data import TrainingData, training_data
 
-from cryoemmae_plugin.report.training_pictures import draw_loss_curve
+from cryoemmae_plugin.training.pictures import draw_loss_curve
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.checkpoint import read_checkpoint
 from cryoemmae_plugin.training.complete import (

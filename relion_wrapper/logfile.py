@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.report.overlay import draw_overlay
+from cryoemmae_plugin.run.overlay_picture import draw_overlay
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 from relion_wrapper.publish import SCORE_BINS, Published, current_result

@@ -270,7 +270,7 @@ def test_doctor_finds_this_installation_sound(capsys: pytest.CaptureFixture[str]
 
 
 def test_doctor_says_what_a_model_that_picks_badly_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryoemmae_plugin.demo.EXPECTED_F1", 1.01)
+    monkeypatch.setattr("cryoemmae_plugin.cli.run_demo.EXPECTED_F1", 1.01)
     with pytest.raises(ModelError, match="install the package again"):
         list(importlib.import_module("cryoemmae_plugin.cli.doctor").check_picking())
 

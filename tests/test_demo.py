@@ -13,7 +13,7 @@ from cryoemmae_plugin.simulate import Scene, SimulationSettings
 from cryoemmae_plugin.types import Picks
 
 pytest.importorskip("cryoemmae_plugin.core.picker")
-demo = pytest.importorskip("cryoemmae_plugin.demo")
+demo = pytest.importorskip("cryoemmae_plugin.cli.run_demo")
 
 SCENES = [
     Scene("a", SimulationSettings(shape=(200, 240), pixel_size_A=4.0, diameter_A=120.0, n_particles=8, border=0.7)),

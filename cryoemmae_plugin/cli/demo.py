@@ -18,6 +18,6 @@ def demo(*, out: Path = Path("demo"), device: str = "auto") -> int:
         auto (a GPU where there is one), cpu, or cuda:N.
     """
     Reporter().say("Preparing the demo")  # before the imports, which take seconds
-    from cryoemmae_plugin.demo import run_demo
+    from cryoemmae_plugin.cli.run_demo import run_demo
 
     return run_demo(out, device)

@@ -89,8 +89,8 @@ def check_picking() -> Iterator[str]:
     """Pick a simulated micrograph, the demo's first."""
     import torch
 
+    from cryoemmae_plugin.cli.run_demo import EXPECTED_F1, FIRST_SEED
     from cryoemmae_plugin.core.picker import CandidatePicker
-    from cryoemmae_plugin.demo import EXPECTED_F1, FIRST_SEED
     from cryoemmae_plugin.errors import ModelError
     from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate
     from cryoemmae_plugin.settings import PickerSettings

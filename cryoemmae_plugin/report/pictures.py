@@ -13,7 +13,7 @@ from PIL import Image
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 from cryoemmae_plugin.core.geometry import MicrographFrame
-from cryoemmae_plugin.report.overlay import LOW_PASS_DIAMETERS, STRETCH_PERCENTILES
+from cryoemmae_plugin.run.overlay_picture import LOW_PASS_DIAMETERS, STRETCH_PERCENTILES
 
 LONG_SIDE_PX = 2048
 """Longest side of a picture."""

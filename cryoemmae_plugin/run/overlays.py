@@ -8,7 +8,7 @@ from PIL import Image
 
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.errors import TrainingError
-from cryoemmae_plugin.report.training_pictures import draw_reconstructions
+from cryoemmae_plugin.training.pictures import draw_reconstructions
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.clusters import encode_tiles, find_particle_cluster, fit_clusters
 from cryoemmae_plugin.training.fit import UNSEEN_STEP

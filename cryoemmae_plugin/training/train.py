@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cryoemmae_plugin.report.training_pictures import draw_loss_curve
+from cryoemmae_plugin.training.pictures import draw_loss_curve
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.complete import (
     Description,

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
+from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
 from cryoemmae_plugin.types import Picks
 
 

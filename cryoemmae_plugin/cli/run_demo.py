@@ -17,8 +17,8 @@ from cryoemmae_plugin.evaluation.metrics import Evaluation, evaluate
 from cryoemmae_plugin.evaluation.tables import read_picks, read_reference
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.report.overlay import draw_overlay, png_bytes
 from cryoemmae_plugin.run.outputs import write_outputs
+from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import pick_micrographs
