@@ -29,6 +29,7 @@ from cryoemmae_plugin.run.store import Existing, stored_source
 from cryoemmae_plugin.settings import (
     Auto,
     ComputeOptions,
+    DeviceOptions,
     ExecutorOptions,
     PickerSettings,
     RequestedSettings,
@@ -269,8 +270,7 @@ def pick_files(
     """
     given = settings if diameter_A is None else {"diameter_A": diameter_A, **settings}
     asked, compute, workers = make_options(given, RequestedSettings, ComputeOptions, ExecutorOptions)
-    if threads < 0:
-        raise SettingsError(setting="threads", value=threads, remedy="give 0 or more")
+    computer = DeviceOptions(device=device, threads=threads)
     with nullcontext(out) if out is not None else TemporaryDirectory(prefix="cryoemmae-") as folder:
         folder = Path(folder)
         micrographs = find_micrographs(
@@ -284,8 +284,8 @@ def pick_files(
             asked,
             folder,
             existing=Existing.REPLACE if overwrite else Existing.CONTINUE,
-            devices=(device,),
-            threads=threads,
+            devices=(computer.device,),
+            threads=computer.threads or 0,
             compute=compute,
             workers=workers,
             outputs=NO_OUTPUTS if out is None else Outputs(formats=_boxes(boxes), overlays=overlays),

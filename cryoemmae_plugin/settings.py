@@ -66,7 +66,7 @@ class Options(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # files are validated without it
 
 
-def _form(pattern: str, example: str) -> AfterValidator:
+def form(pattern: str, example: str) -> AfterValidator:
     """Take only text of a form; other text is answered with an example."""
 
     def check(text: str) -> str:
@@ -203,6 +203,46 @@ class PickerSettings(RequestedSettings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+TrainOn = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        title="Train on",
+        description="First train a model on this many of the micrographs, without labels: minutes on a GPU, hours "
+        "without one. [default: 0, use the model as it is]",
+    ),
+]
+TrainEpochs = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        title="Training epochs",
+        description="Passes over the training tiles. [default: the recipe's own]",
+    ),
+]
+
+
+class DeviceOptions(Options):
+    """On what to compute, without influence on what is picked but for the last digits. Frozen."""
+
+    device: str = Field(
+        default="auto",
+        title="Device",
+        description="auto (a GPU where there is one), cpu, cuda:N, or cuda:N,M and cuda (all) for a worker on each of "
+        "them.",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=0,
+        title="Threads",
+        description="CPU threads of each worker to compute with. [default: the cores, shared among the workers]",
+    )
+
+
+ON_ANY_DEVICE = DeviceOptions()
+"""Nothing chosen."""
+
+
 class ComputeOptions(Options):
     """How a run computes, without influence on what is picked but for the last digits. Frozen."""
 
@@ -239,7 +279,7 @@ class ExecutorOptions(Options):
         title="Executor",
         description="'local' picks on this machine, 'dask' on the workers of a Dask scheduler.",
     )
-    scheduler: Annotated[str, _form(r"^(slurm|(tcp|tls)://\S+|[\w.-]+:\d+)$", "tcp://HOST:8786, or slurm")] | None = (
+    scheduler: Annotated[str, form(r"^(slurm|(tcp|tls)://\S+|[\w.-]+:\d+)$", "tcp://HOST:8786, or slurm")] | None = (
         Field(
             default=None,
             title="Dask scheduler",
@@ -254,7 +294,7 @@ class ExecutorOptions(Options):
         description="Number of processes that pick side by side. "
         "[default: 1; one for each GPU of the device; all workers of the scheduler]",
     )
-    worker_memory: Annotated[str, _form(r"^\d+(\.\d+)? ?[MGT]i?B$", "16GB")] | None = Field(
+    worker_memory: Annotated[str, form(r"^\d+(\.\d+)? ?[MGT]i?B$", "16GB")] | None = Field(
         default=None,
         title="Memory of a worker",
         description="Memory of a worker, such as 16GB; one that takes more ends. [default: no limit; 16GB on SLURM]",
@@ -272,7 +312,7 @@ class ExecutorOptions(Options):
     slurm_account: str | None = Field(
         default=None, title="SLURM account", pattern=r"^\S+$", description="Account of the workers' jobs."
     )
-    slurm_time: Annotated[str, _form(r"^[\d:-]+$", "08:00:00")] | None = Field(
+    slurm_time: Annotated[str, form(r"^[\d:-]+$", "08:00:00")] | None = Field(
         default=None, title="SLURM time limit", description="Time limit of each worker's job, such as 08:00:00."
     )
     slurm_options: str | None = Field(

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cryoemmae_plugin.run.engine import EngineFactory
-from cryoemmae_plugin.settings import Auto, ComputeOptions, ExecutorOptions, RequestedSettings, make_options
+from cryoemmae_plugin.settings import Auto
 from cryosparc_job.create import begin
 from cryosparc_job.instance import Instance
 from cryosparc_job.picking import JobReport
-from cryosparc_job.request import make_request
+from cryosparc_job.request import PickRequest
 from cryosparc_job.resuming import resume_job
-
-_REQUEST_NAMES = ("title", "output", "limit", "train_on", "gpu", "flip_y", "overlays")
 
 
 def pick(
@@ -48,7 +46,7 @@ def pick(
     tell : callable
         Takes lines of progress.
     **options
-        Fields of :class:`cryosparc_job.request.PickRequest` (title, limit, gpu …), of
+        Fields of :class:`cryosparc_job.options.JobOptions` (title, limit, gpu …), of
         :class:`cryoemmae_plugin.settings.ComputeOptions` (precision …) and of
         :class:`cryoemmae_plugin.settings.PickerSettings` (threshold, mode, model …).
 
@@ -62,11 +60,9 @@ def pick(
     CryoemmaeError
         When something is wrong; before there is a job wherever that can be.
     """
-    ours = {name: options.pop(name) for name in _REQUEST_NAMES if name in options}
-    given = {"diameter_A": diameter_A, **options}
-    settings, compute, workers = make_options(given, RequestedSettings, ComputeOptions, ExecutorOptions)
-    where = {"project": project, "workspace": workspace, "exposures": exposures}
-    request = make_request(**where, settings=settings, compute=compute, workers=workers, **ours)
+    request = PickRequest.from_values(
+        {"diameter_A": diameter_A, **options}, project=project, workspace=workspace, exposures=exposures
+    )
     return begin(instance, request, engine_factory, work=work, tell=tell).run()
 
 

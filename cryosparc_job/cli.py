@@ -9,14 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.app import run_app
 from cryoemmae_plugin.terminal.console import Reporter
-from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions
+from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions, option_name
+from cryosparc_job.options import AS_USUAL, JobOptions
 from cryosparc_job.terminal import NAMES, PROGRAM, Teller, finish
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ class Connection:
     Attributes
     ----------
     url : str
-        Address of the interface, such as http://localhost:39000.
+        Address of the CryoSPARC web interface, such as http://localhost:39000.
     email : str
-        Credentials to log in with.
+        E-mail of the account to log in with.
     profile : str
         Table of the profile file to take address and account from.
     wait : float
@@ -62,44 +63,10 @@ class Connection:
         return connect(find_credentials(self.url, self.email, self.profile), Caller(patience_s=60 * self.wait))
 
 
-ConnectionOptions = Annotated[Connection, Parameter(name="*")]
+ConnectionOptions = Annotated[Connection, Parameter(name="*", group=Group("Connection", sort_key=6))]
 
 
-@dataclass(frozen=True)
-class Making:
-    """How a job is made, beside what decides the picks.
-
-    Attributes
-    ----------
-    title : str
-        Title of the job.
-    output : str
-        Name of its particles output.
-    limit : int
-        Pick the first N exposures only.
-    train_on : int
-        First train a model on N of the exposures, without labels; it takes minutes on a GPU, hours without one.
-    gpu : str
-        auto (a GPU where there is one), none, the number of one, or several such as 0,1, for a worker on each.
-    overlays : int
-        Micrographs to show with their picks in the job's log.
-    flip_y : bool
-        Turn the vertical axis of the picks round, for exposures whose rows were imported the other way.
-    work : Path
-        Folder for results in the making. [default: inside the job's own folder]
-    """
-
-    title: str = "cryoemmae picks"
-    output: str = "particles"
-    limit: int | None = None
-    train_on: int | None = None
-    gpu: str = "auto"
-    overlays: int = 4
-    flip_y: Annotated[bool, Parameter(negative="", show_default=False)] = False
-    work: Path | None = None
-
-
-MakingOptions = Annotated[Making, Parameter(name="*")]
+JobChoice = Annotated[JobOptions, Parameter(name="*", name_transform=option_name)]
 
 
 def pick(
@@ -108,7 +75,8 @@ def pick(
     workspace: str,
     exposures: str,
     settings: SettingsOptions,
-    making: MakingOptions = Making(),
+    job: JobChoice = AS_USUAL,
+    work: Path | None = None,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
     connection: ConnectionOptions = Connection(),
@@ -124,19 +92,24 @@ def pick(
     project
         Project, such as P3.
     workspace
-        Workspace of it to make the job in, such as W1.
+        Workspace to make the job in, such as W1.
     exposures
         Job and output to pick, such as J12.exposures.
+    work
+        Folder for intermediate results. [default: inside the job's own folder]
     """
-    from dataclasses import asdict
-
     from cryosparc_job.create import begin
-    from cryosparc_job.request import make_request
+    from cryosparc_job.request import PickRequest
 
-    values = asdict(making)
-    work = values.pop("work")
-    where = {"project": project, "workspace": workspace, "exposures": exposures}
-    request = make_request(**where, settings=settings, compute=compute, workers=workers, **values)
+    request = PickRequest(
+        project=project,
+        workspace=workspace,
+        exposures=exposures,
+        settings=settings,
+        compute=compute,
+        workers=workers,
+        **job.model_dump(),
+    )
     teller = Teller()
     teller(f"Connecting to CryoSPARC for {project} {exposures}")
     return finish(teller, begin(connection.open(), request, work=work, tell=teller).run())

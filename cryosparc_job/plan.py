@@ -5,29 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
 from cryoemmae_plugin.files import read_bytes
 from cryoemmae_plugin.settings import (
-    ComputeOptions,
-    ExecutorOptions,
     PickerSettings,
-    RequestedSettings,
-    make_options,
     settings_error,
 )
 from cryosparc_job.instance import Instance, JobInfo
-from cryosparc_job.request import PickRequest, make_request
+from cryosparc_job.request import PickRequest
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-_SHARED = ("title", "output", "limit", "train_on", "gpu", "flip_y", "overlays", "workspace")
 
 
 class PlanEntry(BaseModel):
@@ -66,11 +59,9 @@ class PlanEntry(BaseModel):
             raise SettingsError(
                 f"{self.project} {self.exposures}: no diameter", remedy=("give one in the plan", "give $diameter_A")
             )
-        ours: dict[str, Any] = {name: values.pop(name) for name in _SHARED if name in values}
-        settings, compute, workers = make_options(values, RequestedSettings, ComputeOptions, ExecutorOptions)
-        workspace = self.workspace or ours.pop("workspace", None) or self._workspace(instance)
-        where = {"project": self.project, "workspace": workspace, "exposures": self.exposures}
-        return make_request(**where, settings=settings, compute=compute, workers=workers, **ours)
+        workspace = values.pop("workspace", None)
+        workspace = self.workspace or (str(workspace) if workspace else self._workspace(instance))
+        return PickRequest.from_values(values, project=self.project, workspace=workspace, exposures=self.exposures)
 
     def _workspace(self, instance: Instance) -> str:
         return instance.job(self.project, self.exposures.partition(".")[0]).workspaces[0]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from cryoemmae_plugin.errors import InputError, SettingsError
+from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.files import read_bytes, write_note
 from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.settings import (
@@ -19,24 +20,18 @@ from cryoemmae_plugin.settings import (
     ComputeOptions,
     ExecutorOptions,
     RequestedSettings,
-    settings_error,
+    form,
+    make_options,
 )
 from cryosparc_job.credentials import Credentials
+from cryosparc_job.options import JobOptions
 
 REQUEST_FILE = "job.json"
 FOLDER_IN_JOB = "cryoemmae"
-DEFAULT_TITLE = "cryoemmae picks"
-
-_NAMES = {
-    "project": (r"P\d+", "P3"),
-    "workspace": (r"W\d+", "W1"),
-    "exposures": (r"J\d+\.[A-Za-z][0-9A-Za-z_]*", "J12.exposures"),
-    "output": (r"[A-Za-z][0-9A-Za-z_]*", "particles (letters, digits and underscores, a letter first)"),
-}
 
 
-class PickRequest(BaseModel):
-    """Everything that a job is made from.
+class PickRequest(JobOptions):
+    """Everything that a job is made from; a wrong value is a :class:`SettingsError`. Frozen.
 
     Attributes
     ----------
@@ -46,41 +41,33 @@ class PickRequest(BaseModel):
         Job and output to pick, such as "J12.exposures".
     settings : RequestedSettings
         What decides which particles are found; the diameter may be "auto".
-    title : str
-        The job's title.
-    output : str
-        Name of its particles output.
-    limit : int or None
-        Pick only so many exposures, the first ones.
-    train_on : int or None
-        First train a model on so many of the exposures.
-    gpu : str
-        "auto", "none", or the number of a GPU, or several with commas.
-    flip_y : bool
-        Turn the picks' vertical axis round.
-    overlays : int
-        Micrographs to show with their picks.
     compute : ComputeOptions
         How to compute.
     workers : ExecutorOptions
         Where and by how many processes to pick.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    project: str
-    workspace: str
-    exposures: str
+    project: Annotated[str, form(r"\AP\d+\Z", "P3")]
+    workspace: Annotated[str, form(r"\AW\d+\Z", "W1")]
+    exposures: Annotated[str, form(r"\AJ\d+\.[A-Za-z][0-9A-Za-z_]*\Z", "J12.exposures")]
     settings: RequestedSettings
-    title: str = DEFAULT_TITLE
-    output: str = "particles"
-    limit: int | None = None
-    train_on: int | None = None
-    gpu: str = "auto"
-    flip_y: bool = False
-    overlays: int = 4
     compute: ComputeOptions = AS_SUITS
     workers: ExecutorOptions = ONE_PROCESS
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], *, project: str, workspace: str, exposures: str) -> PickRequest:
+        """Make a request from values by name: each group of settings takes its own.
+
+        Raises
+        ------
+        SettingsError
+            A name is unknown, or a value is wrong.
+        """
+        job, settings, compute, workers = make_options(
+            values, JobOptions, RequestedSettings, ComputeOptions, ExecutorOptions
+        )
+        groups = {"settings": settings, "compute": compute, "workers": workers}
+        return cls(project=project, workspace=workspace, exposures=exposures, **job.model_dump(), **groups)
 
     @model_validator(mode="before")
     @classmethod
@@ -115,31 +102,6 @@ class PickRequest(BaseModel):
             own_model=own_model,
             outputs=NO_OUTPUTS,
         )
-
-
-def check_request(request: PickRequest) -> PickRequest:
-    """`request`, if its names and numbers can be right.
-
-    Raises
-    ------
-    SettingsError
-        When one cannot.
-    """
-    for name, (pattern, example) in _NAMES.items():
-        value = getattr(request, name)
-        if not re.fullmatch(pattern, value):
-            raise SettingsError(setting=name, value=value, remedy=f"give something like {example}")
-    for name in ("limit", "train_on"):
-        value = getattr(request, name)
-        if value is not None and value < 1:
-            raise SettingsError(setting=name, value=value, remedy="give 1 or more")
-    if request.overlays < 0:
-        raise SettingsError(setting="overlays", value=request.overlays, remedy="give 0 or more")
-    if not re.fullmatch(r"auto|none|cpu|(cuda:)?\d{1,3}(,\d{1,3})*", request.gpu):
-        raise SettingsError(
-            setting="gpu", value=request.gpu, remedy="give auto, none, or numbers of GPUs, such as 0 or 0,1"
-        )
-    return request
 
 
 def local_folder(credentials: Credentials, project: str, job: str) -> Path:
@@ -196,11 +158,3 @@ def load_request(folder: Path) -> PickRequest:
         return PickRequest.model_validate_json(read_bytes(path))
     except (OSError, UnicodeError, ValidationError) as err:
         raise InputError(f"{path}: cannot be read ({str(err).splitlines()[0]}); begin a new job with pick") from err
-
-
-def make_request(**values: Any) -> PickRequest:
-    """A checked request; raises SettingsError as :func:`check_request` does."""
-    try:
-        return check_request(PickRequest(**values))
-    except ValidationError as err:
-        raise settings_error(err) from err

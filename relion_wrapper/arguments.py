@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
+
+from pydantic import Field
 
 from cryoemmae_plugin.errors import ParameterNames, SettingsError
 from cryoemmae_plugin.settings import (
@@ -14,20 +16,36 @@ from cryoemmae_plugin.settings import (
     ONE_PROCESS,
     ComputeOptions,
     ExecutorOptions,
+    Options,
     RequestedSettings,
+    TrainEpochs,
+    TrainOn,
 )
 from relion_wrapper.dialect import DIALECTS
 
 SETTINGS = {name.removesuffix("_A"): name for name in RequestedSettings.model_fields}
 """Parameter label of each setting: ``diameter`` for ``diameter_A``."""
 
-OWN = {
-    "gpu": "GPUs as RELION writes them: 0, or 0,1, or 0:1; empty for the CPU. [default: the first GPU, if any]",
-    "train_on": "First train on so many micrographs of this project; 0 uses the model as it is. [default: 0]",
-    "train_epochs": "Passes over the training tiles. [default: the recipe's own]",
-    "relion_version": "3.1, 4 or 5; says how the output is written. [default: auto, as the project says]",
-}
-"""What else can be asked for, and its help."""
+
+class JobOptions(Options):
+    """What else a job can be asked for. Frozen."""
+
+    gpu: str | None = Field(
+        default=None,
+        title="GPU",
+        description="GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none. [default: the first GPU, if any]",
+    )
+    train_on: TrainOn = None
+    train_epochs: TrainEpochs = None
+    relion_version: Literal["auto", "3.1", "4", "5"] = Field(
+        default="auto",
+        title="RELION version",
+        description="Says how the output is written; auto looks at the project.",
+    )
+
+
+OWN = tuple(JobOptions.model_fields)
+"""Parameter labels of the job itself."""
 
 WORKERS = tuple(ExecutorOptions.model_fields)
 """Parameter labels about workers."""

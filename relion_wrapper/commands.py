@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from pydantic import BaseModel, Field
 
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.files import atomic_write_bytes
-from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto, Options
+from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto, Options, RequestedSettings, TrainEpochs, TrainOn
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import columns
 from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, WorkerOptions, option_name
 from cryoemmae_plugin.version import package_version
-from relion_wrapper.arguments import accepted_labels
+from relion_wrapper.arguments import JobOptions, accepted_labels
 from relion_wrapper.dialect import detect_version
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.project import PIPELINE
@@ -38,34 +38,34 @@ By hand, in the project folder:
 Version = Literal["auto", "3.1", "4", "5"]
 
 
+def _same(field: str, group: type[Options] = RequestedSettings) -> Any:
+    """Take a field's label and help; it need not be given."""
+    known = group.model_fields[field]
+    return Field(default=None, title=known.title, description=known.description)
+
+
 class JobChoices(Options):
     """What a picking job is told besides the particle's size; only what is given is passed on to it. Frozen."""
 
-    model: str | None = Field(default=None, description="Name of an installed model, or a model folder.")
-    mode: str | None = Field(default=None, description="default or paper.")
-    threshold: float | None = Field(default=None, description="Figure of merit from which a candidate is a pick.")
-    contrast: str | None = Field(default=None, description="dark, or bright for inverted micrographs.")
-    gpu: str | None = Field(
-        default=None, description="GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none. [default: the first]"
-    )
-    edge_distance: float | None = Field(
-        default=None, description="Leave out picks closer to the edge than this many diameters; 0 keeps all."
-    )
-    min_distance: float | None = Field(
-        default=None, description="Of two picks closer than this many diameters, keep only the better one."
-    )
-    adapt: bool = Field(default=True, description="Adapt the model to the micrographs first.")
+    model: str | None = _same("model")
+    mode: str | None = _same("mode")
+    threshold: float | None = _same("threshold")
+    contrast: str | None = _same("contrast")
+    gpu: str | None = _same("gpu", JobOptions)
+    edge_distance: float | None = _same("edge_distance")
+    min_distance: float | None = _same("min_distance")
+    adapt: bool = Field(default=True, description=RequestedSettings.model_fields["adapt"].description)
 
 
 class TrainingChoices(JobChoices):
     """The same for a job that may train first. Frozen."""
 
-    train_on: int = Field(default=0, ge=0, description="First train on so many micrographs; the model stays the same.")
-    train_epochs: int | None = Field(default=None, ge=1, description="Passes over the training tiles.")
+    train_on: TrainOn = None
+    train_epochs: TrainEpochs = None
 
 
-JobOptions = Annotated[JobChoices, Parameter(name="*", name_transform=option_name)]
-TrainingJobOptions = Annotated[TrainingChoices, Parameter(name="*", name_transform=option_name)]
+JobChoice = Annotated[JobChoices, Parameter(name="*", name_transform=option_name)]
+TrainingChoice = Annotated[TrainingChoices, Parameter(name="*", name_transform=option_name)]
 
 
 AS_USUAL = JobChoices()
@@ -91,7 +91,7 @@ def make_job(
     relion_version: Version = "auto",
     threads: int = 4,
     executable: str | None = None,
-    choices: TrainingJobOptions = UNTRAINED,
+    choices: TrainingChoice = UNTRAINED,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
@@ -152,7 +152,7 @@ def install(
     threads: int = 4,
     executable: str | None = None,
     overwrite: Flag = False,
-    choices: TrainingJobOptions = UNTRAINED,
+    choices: TrainingChoice = UNTRAINED,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
@@ -239,7 +239,7 @@ def repick(
     threads: int = 4,
     executable: str | None = None,
     dry_run: Flag = False,
-    choices: JobOptions = AS_USUAL,
+    choices: JobChoice = AS_USUAL,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> int:

@@ -10,13 +10,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, REPORT_PICTURES
+from cryoemmae_plugin.settings import AS_SUITS, ON_ANY_DEVICE, ONE_PROCESS, REPORT_PICTURES
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import (
-    DEVICE,
     INPUT_OUTPUT,
     ComputeChoice,
+    DeviceChoice,
     Flag,
     SettingsOptions,
     WorkerOptions,
@@ -36,8 +36,7 @@ def pick(
     formats: Annotated[str, Parameter(group=INPUT_OUTPUT, show_default=False)] = "",
     box: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
     report: Annotated[str, Parameter(group=INPUT_OUTPUT)] = str(REPORT_PICTURES),
-    device: Annotated[str, Parameter(group=DEVICE)] = "auto",
-    threads: Annotated[int, Parameter(group=DEVICE, show_default=False)] = 0,
+    device: DeviceChoice = ON_ANY_DEVICE,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> int:
@@ -66,13 +65,7 @@ def pick(
         Write EMAN .box files as well; the same as --formats eman.
     report
         Of how many micrographs the report shows pictures: N evenly spread, all, or none for no report.
-    device
-        auto (a GPU where there is one), cpu, cuda:N, or cuda:N,M and cuda (all) for a worker on each of them.
-    threads
-        CPU threads of each worker to compute with. [default: the cores, shared among the workers]
     """
-    if threads < 0:
-        raise SettingsError(f"--threads is {threads}: give 1 or more")
     drawn, pictures = count_of("overlays", overlays), count_of("report", report)
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: looking for micrographs")  # before the imports, which take seconds
@@ -97,8 +90,8 @@ def pick(
         settings,
         out,
         existing=Existing.REPLACE if overwrite else Existing.CONTINUE,
-        devices=(device,),
-        threads=threads,
+        devices=(device.device,),
+        threads=device.threads or 0,
         compute=compute,
         workers=workers,
         outputs=Outputs(formats=wanted, overlays=drawn, report=pictures or None),

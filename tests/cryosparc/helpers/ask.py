@@ -9,14 +9,14 @@ import stub
 from cryoemmae_plugin.settings import RequestedSettings
 from cryosparc_job.create import begin
 from cryosparc_job.picking import JobReport
-from cryosparc_job.request import PickRequest, make_request
+from cryosparc_job.request import PickRequest
 
 
 def request(**values: Any) -> PickRequest:
     """Pick J2.exposures into W1, particles of 30 Å."""
     settings = RequestedSettings(diameter_A=values.pop("diameter_A", 30.0), **values.pop("settings", {}))
     usual = {"project": "P3", "workspace": "W1", "exposures": "J2.exposures", "settings": settings}
-    return make_request(**{**usual, **values})
+    return PickRequest(**{**usual, **values})
 
 
 def pick(world: Any, *, engines: Any = None, work: Any = None, **values: Any) -> tuple[JobReport, Any]:

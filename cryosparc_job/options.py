@@ -1,0 +1,41 @@
+"""What a user may choose about a job in CryoSPARC, beside what decides the picks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cryoemmae_plugin.settings import Options, TrainOn, form
+
+
+class JobOptions(Options):
+    """How a job is made; without influence on what is picked, but for `limit`, `train_on` and `flip_y`. Frozen."""
+
+    title: str = Field(default="cryoemmae picks", title="Title", description="Title of the job.")
+    output: Annotated[
+        str, form(r"\A[A-Za-z][0-9A-Za-z_]*\Z", "particles (letters, digits and underscores, a letter first)")
+    ] = Field(default="particles", title="Output", description="Name of its particles output.")
+    limit: int | None = Field(default=None, ge=1, title="Limit", description="Pick the first N exposures only.")
+    train_on: TrainOn = None
+    gpu: Annotated[str, form(r"\A(auto|none|cpu|(cuda:)?\d{1,3}(,\d{1,3})*)\Z", "auto, none, 0, or 0,1")] = Field(
+        default="auto",
+        title="GPU",
+        description="auto (a GPU where there is one), none, the number of one, or several such as 0,1, for a worker "
+        "on each.",
+    )
+    overlays: int = Field(
+        default=4,
+        ge=0,
+        title="Overlays",
+        description="Number of micrographs to show with their picks in the job's log.",
+    )
+    flip_y: bool = Field(
+        default=False,
+        title="Flip y",
+        description="Flip the vertical axis of the picks, for exposures that were imported upside down.",
+    )
+
+
+AS_USUAL = JobOptions()
+"""Nothing chosen."""
