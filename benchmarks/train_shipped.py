@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from training_data import TrainingData, training_data
 
-from cryoemmae_plugin.training.pictures import draw_loss_curve
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.checkpoint import read_checkpoint
 from cryoemmae_plugin.training.complete import (
@@ -38,6 +37,7 @@ from cryoemmae_plugin.training.curve import LearningCurve, Point
 from cryoemmae_plugin.training.fit import CURVE_FILE, Fitted
 from cryoemmae_plugin.training.mae import MaskedAutoencoder, new_autoencoder
 from cryoemmae_plugin.training.make_head import NEW_HEAD, HeadPlan
+from cryoemmae_plugin.training.pictures import draw_loss_curve
 from cryoemmae_plugin.training.prepare import prepare, tile_source
 from cryoemmae_plugin.training.recipe import FitSettings
 from cryoemmae_plugin.training.start import Start

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from training_data import training_data
 
-from cryoemmae_plugin.core.picker import Picker
+from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.errors import Interrupted, TrainingError
 from cryoemmae_plugin.evaluation.speed import Ours, measure, median_seconds
 from cryoemmae_plugin.run.prefetch import load
-from cryoemmae_plugin.settings import Mode, make_settings
+from cryoemmae_plugin.settings import Mode, PickerSettings
 from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
 from cryoemmae_plugin.training.checkpoint import read_checkpoint
 from cryoemmae_plugin.training.complete import show_reconstructions
@@ -118,17 +118,17 @@ def measure_speed(session: Session) -> dict[str, Any]:
     micrograph = Micrograph(path, settings.pixel_size_A, "speed")
     modes: dict[str, Any] = {}
     for mode, name in (("default", "emmae-base"), ("paper", "emmae-paper")):
-        chosen = make_settings(diameter_A=settings.diameter_A, mode=mode)
+        chosen = PickerSettings(diameter_A=settings.diameter_A, mode=mode)
         model = load_model(name)
         ours = Ours(model, chosen, session.device, folder / mode)
         measure([ours], [micrograph], 1, session.device)  # kernels are chosen, memory is claimed
         runs = measure([ours], [micrograph], 3, session.device)
-        rate = _rate(Picker(model, chosen, session.device), micrograph, deadline)
+        rate = _rate(CandidatePicker(model, chosen, session.device), micrograph, deadline)
         modes[mode] = {"seconds": median_seconds(runs, mode, "wall"), "micrographs_per_s": rate}
     return {"size": session.size, "modes": modes}
 
 
-def _rate(picker: Picker, micrograph: Micrograph, deadline: float, most: int = 100) -> float:
+def _rate(picker: CandidatePicker, micrograph: Micrograph, deadline: float, most: int = 100) -> float:
     """Micrographs per second from file to picks, with threads that read ahead."""
     done, began = 0, time.monotonic()
     with ThreadPoolExecutor(READERS) as pool:

@@ -14,12 +14,12 @@ from torch import Tensor
 from cryoemmae_plugin.core.encoder import Encoder
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.errors import TrainingError
-from cryoemmae_plugin.training.pictures import draw_reconstructions
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.clusters import encode_tiles, find_particle_cluster, fit_clusters
 from cryoemmae_plugin.training.fit import UNSEEN_STEP
 from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder
 from cryoemmae_plugin.training.make_head import HeadPlan, make_head
+from cryoemmae_plugin.training.pictures import draw_reconstructions
 from cryoemmae_plugin.training.prepare import TRAINED_DIAMETERS_PX, Stage, silent
 from cryoemmae_plugin.training.tiles import TileSource
 from cryoemmae_plugin.weights import ModelCard, TrainingSummary, save_model

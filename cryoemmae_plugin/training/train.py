@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from cryoemmae_plugin.training.pictures import draw_loss_curve
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.complete import (
     Description,
@@ -22,6 +21,7 @@ from cryoemmae_plugin.training.fit import CURVE_FILE, Fitted, Progress, fit, mea
 from cryoemmae_plugin.training.mae import ARCHITECTURES, MASK_RATIO, new_autoencoder
 from cryoemmae_plugin.training.make_head import NEW_HEAD, TUNED_HEAD, HeadPlan
 from cryoemmae_plugin.training.manifest import TrainingManifest, check_manifest, digits_of, size_of
+from cryoemmae_plugin.training.pictures import draw_loss_curve
 from cryoemmae_plugin.training.prepare import Stage, TrainingMicrograph, prepare, silent, tile_source
 from cryoemmae_plugin.training.recipe import FitSettings
 from cryoemmae_plugin.training.start import Start

@@ -10,9 +10,9 @@ import torch
 
 from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
-from cryoemmae_plugin.core.picker import Picker, load_head
+from cryoemmae_plugin.core.picker import CandidatePicker, load_head
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.settings import make_settings
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.simulate import Scene, SimulationSettings, write_micrographs
 from cryoemmae_plugin.training import adapt, examples
 from cryoemmae_plugin.training.adapt import adapt_head
@@ -58,7 +58,7 @@ def test_its_card_says_both_dimensions(trained: Path) -> None:
 def test_it_picks(trained: Path, micrograph: TrainingMicrograph) -> None:
     model = load_model(trained)
     assert load_head(model).embed_dim == ENCODER.embed_dim
-    picks = Picker(model, make_settings(diameter_A=120.0)).pick(read_image(micrograph.path), 3.0)
+    picks = CandidatePicker(model, PickerSettings(diameter_A=120.0)).pick(read_image(micrograph.path), 3.0)
     assert picks.shape == SCENE.shape
     assert len(picks) > 0
 
