@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cryoemmae_plugin import Picker, PickerSettings
-from cryoemmae_plugin.report.overlay import LOW_PASS_DIAMETERS, draw_overlay
+from cryoemmae_plugin.run.overlay_picture import LOW_PASS_DIAMETERS, draw_overlay
 from cryoemmae_plugin.simulate import Scene, SimulationSettings, simulate
 
 PIXEL_A = 3.0

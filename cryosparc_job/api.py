@@ -40,9 +40,9 @@ def pick(
     diameter_A : float or "auto"
         Longest extent of the particle in Å; "auto" estimates it from the micrographs.
     work : Path, optional
-        Folder for results in the making; by default inside the job's own.
+        Folder for intermediate results; by default inside the job's own folder.
     engine_factory : callable, optional
-        Makes what picks; by default the network.
+        Makes the picking engine; by default the network.
     tell : callable
         Takes lines of progress.
     **options
@@ -75,5 +75,5 @@ def resume(
     engine_factory: EngineFactory | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> JobReport:
-    """Go on with a job that ended early, see :func:`cryosparc_job.resuming.resume_job`."""
+    """Resume a job that ended early, see :func:`cryosparc_job.resuming.resume_job`."""
     return resume_job(instance, project, job, engine_factory, work=work, tell=tell)

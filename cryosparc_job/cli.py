@@ -83,7 +83,7 @@ def pick(
 ) -> int:
     """Pick an exposures output in a new external job.
 
-    Stop it with Ctrl-C: the picks so far are kept, and `resume` goes on.
+    To stop, press Ctrl-C: the picks so far are kept. To resume, use the command `resume`.
 
     Exit status: 0 all done, 1 nothing done, 2 wrong usage, 3 some micrographs failed, 128 + N stopped by signal N.
 
@@ -133,7 +133,7 @@ def resume(
     job
         The job, such as J45.
     work
-        Folder that was given with --work when it was begun.
+        Folder that was given with --work when the job started.
     """
     from cryosparc_job.resuming import resume_job
 
@@ -152,7 +152,7 @@ def repick(
     work: Path | None = None,
     connection: ConnectionOptions = Connection(),
 ) -> int:
-    """Pick many exposures outputs, a job each; nothing that is there is changed or deleted.
+    """Pick many exposures outputs, one job each; existing jobs are not changed or deleted.
 
     To resume, run the same command again: what has completed is not picked again. Exit status as of pick; 3 where some
     entries failed.
@@ -172,7 +172,7 @@ def repick(
     dry_run
         Only say what would be picked.
     work
-        Folder for results in the making, and for the note of what is done. [default: the jobs' own, beside the plan]
+        Folder for intermediate results and for the list of finished jobs. [default: the job folders; beside the plan]
     """
     from cryosparc_job.plan import all_exposures as find_all
     from cryosparc_job.plan import read_plan

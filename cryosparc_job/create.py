@@ -1,4 +1,4 @@
-"""From a request to a job in CryoSPARC that is ready to run: a new one, or one of before."""
+"""Make a job in CryoSPARC from a request, or reopen an existing one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
 
 
 def _give_up(job: ExternalJob, why: str) -> None:
-    """End a job that could not even be put together."""
+    """Mark a job as failed that could not be set up."""
     try:
         job.start()
         job.fail(why)
@@ -86,7 +86,7 @@ def reopen(
     engine_factory: EngineFactory | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> PickJob:
-    """Take up a job that was begun before; raises Refused where this version of CryoSPARC does not allow that."""
+    """Reopen an existing job; raises Refused if this version of CryoSPARC does not allow that."""
     prepared = prepare(instance, request)
     job = ExternalJob.open(instance, request.project, uid)
     rows = ParticleRows(job.template(request.output), flip_y=request.flip_y)

@@ -15,7 +15,7 @@ from cryosparc_job.server_info import check_client, client_version, probe
 
 TIMEOUT_S = 300
 _LAST_GAP = 30
-"""So many numbers in a row without a job mean that there are no more jobs (4.x cannot list them)."""
+"""After this many numbers in a row without a job, there are no more jobs (4.x cannot list them)."""
 
 
 @dataclass(frozen=True)

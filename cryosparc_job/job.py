@@ -78,7 +78,7 @@ class ExternalJob:
 
     @classmethod
     def open(cls, instance: Instance, project: str, uid: str) -> ExternalJob:
-        """Take up a job that is there.
+        """Open an existing job.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a job says in its log, for a user who looks at it in the interface."""
+"""Lines in the log of a job, for the user in the CryoSPARC interface."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BAR = 24
 
 
 def table(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """A title, and names and values below each other."""
+    """A title, then one line for each name and value."""
     width = max(len(name) for name, _ in rows)
     return "\n".join([title, *(f"  {name.ljust(width)}   {value}" for name, value in rows)])
 
@@ -40,7 +40,7 @@ def greeting(exposures: Sequence[Exposure], request: PickRequest, folder: Path) 
     if request.limit:
         rows.insert(1, ("limit", f"the first {request.limit}"))
     if request.flip_y:
-        rows.append(("flip-y", "the vertical axis of the picks is turned round"))
+        rows.append(("flip-y", "the vertical axis of the picks is flipped"))
     if not any(exposure.exp_group_id for exposure in exposures):
         rows.append(("note", "the exposures have no exposure groups (mscope_params, ctf); 0 is written"))
     return table(f"cryoemmae {package_version()}: particle picking without a single label", rows)
@@ -64,7 +64,7 @@ def engine(engine: AnyEngine) -> str:
 
 
 def summary(counts: RunCounts, picks: int, median: float) -> str:
-    """How it went, and what comes next."""
+    """The results, and what to do next."""
     done = counts.skipped + counts.picked + counts.empty
     rows = [
         ("micrographs", f"{done} picked" + (f", {counts.failed} left out" if counts.failed else "")),

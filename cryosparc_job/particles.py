@@ -15,7 +15,7 @@ from cryosparc_job.preflight import Prepared
 from cryosparc_job.slots import Exposure, ParticleRows
 
 FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
-"""Seconds to the first save of what is there so far; each next one after twice the time, up to the longest."""
+"""Seconds until the first save of the picks so far; each later pause is twice as long, up to the longest."""
 
 
 class ParticlesOutput:
@@ -48,7 +48,7 @@ class ParticlesOutput:
 
     @property
     def done(self) -> int:
-        """Micrographs that the run has told of as done."""
+        """Number of micrographs that the run has finished."""
         counts = None if self._run is None else self._run.counts
         return 0 if counts is None else counts.skipped + counts.picked + counts.empty
 
@@ -96,7 +96,7 @@ class ParticlesOutput:
         return len(self.counts)
 
     def catch_up(self) -> None:
-        """Count what was stored, but not told of, when the run broke off."""
+        """Count micrographs that were stored but not yet counted when the run stopped."""
         if self._run is None:
             return
         for micrograph in self._run.micrographs:

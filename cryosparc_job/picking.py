@@ -59,7 +59,7 @@ class PickJob:
     folder : Path
         Where results are kept.
     engine_factory : callable or None
-        Makes what picks; None for the network.
+        Makes the picking engine; None for the network.
     rows : ParticleRows
         Makes the output.
     """
@@ -78,7 +78,7 @@ class PickJob:
         self._particles = ParticlesOutput(self.prepared, self.job, self.rows)
 
     def run(self) -> JobReport:
-        """Do it all; every end but the good one is in the report too.
+        """Run the job; the report says how it ended.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class PickJob:
         )
 
     def _finish(self, run: Run) -> None:
-        """Save it all, and say how it went."""
+        """Save all picks, and report the results."""
         self.job.checkpoint()
         particles = self._particles
         done = particles.save()
@@ -157,7 +157,7 @@ class PickJob:
             self.job.log(run.log.profile.line())
 
     def _rescue(self, reason: str) -> str:
-        """Save what is there when a run ends early; what to tell the user about it."""
+        """Save the picks so far when a run ends early; return a message for the user."""
         again = f"cryoemmae-cryosparc resume --project {self.job.project} --job {self.job.uid}"
         total = len(self.prepared.exposures)
         saved = ""

@@ -1,4 +1,4 @@
-"""Pick many exposures outputs, one job each; nothing that is there is changed or deleted."""
+"""Pick many exposures outputs, one job each; existing jobs are not changed or deleted."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Row:
 
 
 class Repicking:
-    """Goes through a plan.
+    """Carries out a plan.
 
     Parameters
     ----------
     state : Path
-        File that notes which entry has which job, so that the same plan can go on later.
+        File that notes which entry has which job, so that the plan can be resumed.
     engine_factory : callable, optional
         Makes what picks.
     """
@@ -98,12 +98,12 @@ class Repicking:
         return rows
 
     def run(self) -> list[Row]:
-        """Pick all that is not done; an entry that goes wrong does not keep the others from theirs.
+        """Pick all unfinished entries; an entry that fails does not stop the others.
 
         Raises
         ------
         Interrupted
-            When it was stopped by a signal, or CryoSPARC does not answer any more.
+            When a signal stops it, or CryoSPARC no longer answers.
         """
         return [self._one(number, entry) for number, entry in enumerate(self._entries, 1)]
 
@@ -124,7 +124,7 @@ class Repicking:
             return Row(entry, status="wrong", note=str(err))
 
     def _pick(self, entry: PlanEntry, request: PickRequest) -> JobReport:
-        """Pick an entry, or go on with it, or report what is done already."""
+        """Pick an entry, resume it, or report its finished job."""
         known = self._known().get(_key(request))
         if known is not None:
             status = self._status(entry, known["job"])
@@ -196,7 +196,7 @@ def share_found(
 
 
 def _key(request: PickRequest) -> str:
-    """What makes two entries the same: all but how it is run."""
+    """Identity of an entry: everything but how it is run."""
     kept = request.model_dump(exclude={"gpu", "compute", "overlays", "title"})
     return json.dumps(kept, sort_keys=True)
 

@@ -1,4 +1,4 @@
-"""What a user wants picked, and where its results are kept so that the job can be resumed."""
+"""What to pick, and where the results are kept so that the job can be resumed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PickRequest(JobOptions):
     @model_validator(mode="before")
     @classmethod
     def _of_release_before(cls, values: Any) -> Any:
-        """Take jobs that were begun when `jobs` was a field of its own."""
+        """Accept requests of older releases, where `jobs` was a field of its own."""
         if isinstance(values, dict) and "jobs" in values:
             values = dict(values)
             values["compute"] = {"jobs": values.pop("jobs")}
@@ -111,7 +111,7 @@ def local_folder(credentials: Credentials, project: str, job: str) -> Path:
 
 
 def work_folder(credentials: Credentials, project: str, job: str, job_dir: Path, chosen: Path | None = None) -> Path:
-    """The folder of a new job's results: inside the job's own where that is possible."""
+    """The folder for the results of a new job: inside the job's own folder if possible."""
     if chosen is not None:
         return chosen / project / job
     if job_dir.is_dir() and os.access(job_dir, os.W_OK | os.X_OK):
@@ -136,7 +136,7 @@ def find_work_folder(
             return place
     raise InputError(
         f"{project} {job}: no results here (looked into {' and '.join(map(str, places))})",
-        remedy=("run it where the job was begun", "name its folder with $work"),
+        remedy=("run it on the machine where the job started", "name its folder with $work"),
     )
 
 

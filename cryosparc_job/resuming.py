@@ -1,4 +1,4 @@
-"""Go on with a job that ended early: in itself where this version of CryoSPARC lets it run again, else in a new one."""
+"""Resume a job that ended early: in the same job if this version of CryoSPARC allows it, else in a new one."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def resume_job(
     work: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> JobReport:
-    """Pick what is left of a job's exposures; nothing that is done is done again.
+    """Pick the remaining exposures of a job; finished ones are not picked again.
 
     Raises
     ------
     InputError
-        When nothing is kept of the job here.
+        When this machine has no results of the job.
     Refused
         When the job has completed.
     """

@@ -280,7 +280,7 @@ def repick(
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    """One line a project, however long: for eyes and for scripts."""
+    """One line for each project."""
     titles = ("project", "job", "status", "micrographs", "before", "after", "found_again", "note")
     cells: list[tuple[str, ...]] = [titles]
     for row in rows:

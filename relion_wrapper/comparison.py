@@ -20,7 +20,7 @@ SUFFIX_LIST = "coords_suffix"
 def compare_picks(
     project: Project, old: Job | None, new: Job, micrographs: Sequence[tuple[str, float | None]], diameter_A: float
 ) -> Comparison:
-    """Compare old picks with new ones, one to one; those of one micrograph are in memory at a time.
+    """Compare old picks with new ones, one to one. Only one micrograph's picks are in memory at a time.
 
     Parameters
     ----------

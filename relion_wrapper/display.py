@@ -84,7 +84,7 @@ def write_display_settings(project: Path, diameter_A: float, pixel_sizes_A: Sequ
 
 
 def _head(saved: Table | None) -> str:
-    """The block about the job's type: the one that is there, since versions write it differently."""
+    """The block about the job's type, as the file has it: RELION versions write it differently."""
     if not saved:
         return _HEAD
     return "\n# version 30001\n\n" + format_pairs("job", saved.records()[0]) + "\n# version 30001\n\n"

@@ -80,7 +80,7 @@ class PickJob:
         )
 
     def _worker_threads(self) -> int:
-        """RELION's number of threads is that of the whole job on this machine, and of each worker elsewhere."""
+        """RELION's number of threads counts for the whole job on this machine, but for each worker on a cluster."""
         asked = self._arguments
         if not asked.threads or asked.workers.scheduler is not None or not needs_workers(asked.workers, asked.devices):
             return asked.threads

@@ -28,7 +28,7 @@ _STAMP = "cryoemmae "
 
 
 def write_logfile(path: Path, published: Published, store: ResultStore, selection: Selection) -> None:
-    """Write the PDF, unless the one that is there shows the same; the same picks give the same bytes.
+    """Write the PDF, unless the existing one shows the same; the same picks give the same bytes.
 
     Raises
     ------

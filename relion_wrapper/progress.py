@@ -44,7 +44,7 @@ class ProgressBar:
         self.show(0)
 
     def show(self, done: int) -> None:
-        """Say that `done` steps are behind; writes only when that can be seen."""
+        """Show that `done` steps are done; writes only when the bar changes."""
         place = min(done, self._total) * _WIDTH // self._total
         if place == self._drawn:
             return
@@ -55,7 +55,7 @@ class ProgressBar:
         sys.stdout.flush()
 
     def _clock(self, done: int) -> str:
-        """Time spent, and time in all as far as it is known."""
+        """Time spent, and the expected total time if it is known."""
         spent = time.monotonic() - self._start
         whole = spent * self._total / done if done else None
         for unit, seconds in (("hrs", 3600.0), ("min", 60.0)):
@@ -65,13 +65,13 @@ class ProgressBar:
 
 
 class StageBars:
-    """A bar for each stage of something long, begun when the stage is first heard of."""
+    """One bar for each stage of a long task, drawn when the stage starts."""
 
     def __init__(self) -> None:
         self._bars: dict[str, ProgressBar] = {}
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """Say that `done` of `total` steps of a stage are behind."""
+        """Show that `done` of `total` steps of a stage are done."""
         if stage not in self._bars:
             self._bars[stage] = ProgressBar(stage, total)
         self._bars[stage].show(done)

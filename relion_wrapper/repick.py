@@ -1,4 +1,4 @@
-"""Pick whole projects again: one more External job in each, by RELION's own pipeliner; all else stays as it is."""
+"""Pick whole projects again: RELION's pipeliner runs one more External job in each; nothing else changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.project import Job, Project, options_in
 
 MICROGRAPH_JOBS = ("Select", "CtfFind", "MotionCorr", "Import")
-"""Whose micrographs to take, the first that there is."""
+"""Jobs to take micrographs from; the first kind found is used."""
 
 JOB_STAR = ".cryoemmae_repick_job.star"
 
@@ -81,12 +81,12 @@ def make_plan(
     job_name : str or None
         Job whose micrographs to take; by default the latest Select, else CtfFind, MotionCorr, Import.
     diameter_A : float or None
-        Particle diameter; by default that of the project's own settings for display.
+        Particle diameter; by default the one in the project's display settings.
 
     Raises
     ------
     InputError
-        When it is no project, or micrographs or diameter are not to be found in it.
+        When it is not a project, or has no micrographs or no diameter.
     """
     project = Project(folder)
     in_mics = _micrographs_star(project, job_name)
@@ -104,7 +104,7 @@ def make_plan(
 
 
 def carry_out(plan: Plan, tell: Callable[[str], None]) -> Row:
-    """Add and run the job of a plan; one that has run through is left alone, one that has stopped goes on.
+    """Add and run the job of a plan; a finished job is left alone, a stopped one resumes.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _row(plan: Plan, job: Job) -> Row:
 
 
 def repick_all(plans: list[Plan | Row], tell: Callable[[str], None], *, dry_run: bool) -> list[Row]:
-    """Carry out plans one after the other; what fails becomes a row, and the next one follows."""
+    """Carry out plans one after the other; a plan that fails becomes a row, and the next one starts."""
     rows = []
     for plan in plans:
         if isinstance(plan, Row):

@@ -42,8 +42,8 @@ def pick(
 ) -> int:
     """Find the particles in micrographs.
 
-    To resume, run the same command again: micrographs that are done are skipped, those that failed are tried once
-    more.
+    To resume, run the same command again: finished micrographs are skipped, failed ones are tried
+    again.
 
     Exit status: 0 all done, 1 nothing done, 2 wrong usage, 3 some micrographs failed, 128 + N stopped by signal N.
 
@@ -56,9 +56,9 @@ def pick(
     overlays
         Draw the picks on the first N micrographs, or on all, or none.
     overwrite
-        Throw away what earlier runs have left in the folder.
+        Delete the results of earlier runs in the folder.
     recursive
-        Search the folders inside a folder too.
+        Search subfolders too.
     formats
         Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
     box

@@ -1,4 +1,4 @@
-"""Adapt a model to the micrographs at hand, from its most confident picks in some of them.
+"""Adapt a model to the micrographs, from its most confident picks in a sample of them.
 
 All of it happens on the CPU, so that the weights do not depend on which device picks.
 """
@@ -31,16 +31,16 @@ from cryoemmae_plugin.weights.model import CENTROIDS
 logger = logging.getLogger(__name__)
 
 SAMPLE = 5
-"""Micrographs that are looked at, evenly spread over the list; of fewer there is too little to learn."""
+"""Number of micrographs to learn from, evenly spread over the list; fewer are not enough."""
 SPARE = 3
-"""Where some of them cannot be looked at, others are, up to so many times as many in all."""
+"""Unreadable micrographs are replaced; the search stops after SPARE times the sample."""
 SUFFIX = "-adapted"
 TASK = "Adapting to the micrographs"
-"""What an observer is told of."""
+"""Name of the task for observers."""
 
 
 class AdaptationNote(BaseModel):
-    """Whether a folder's results are picked by an adapted head, and what that depends on.
+    """Whether the results in a folder come from an adapted head, and what that depends on.
 
     Attributes
     ----------
@@ -154,7 +154,7 @@ def _look(
     loader: Callable[[Micrograph], Loaded],
     should_stop: Callable[[], bool],
 ) -> list[CropDetections]:
-    """See a sample of the micrographs, others for those that cannot be seen: these, picking is going to report."""
+    """Find particles in a sample of the micrographs. Others replace unreadable ones; picking reports those."""
     detections: list[CropDetections] = []
     for micrograph in dict.fromkeys([*evenly_spread(micrographs, SAMPLE), *evenly_spread(micrographs, SPARE * SAMPLE)]):
         if len(detections) == SAMPLE:

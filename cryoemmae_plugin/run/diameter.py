@@ -1,4 +1,4 @@
-"""Estimate a diameter that nobody gave, from some of the micrographs."""
+"""Estimate the particle diameter from a sample of the micrographs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
 
 SAMPLE = 8
-"""Micrographs that are looked at, evenly spread over the list."""
+"""Number of micrographs to estimate from, evenly spread over the list."""
 
 
 class DiameterNote(BaseModel):
@@ -60,11 +60,11 @@ class DiameterNote(BaseModel):
     pixel_size_A: float | None = None
 
     def holds_for(self, asked: RequestedSettings) -> bool:
-        """Whether images were looked at as `asked` wants them."""
+        """Whether the estimate used the contrast and pixel size that `asked` has."""
         return (self.contrast, self.pixel_size_A) == (asked.contrast, asked.pixel_size_A)
 
     def describe(self) -> str:
-        """What was found and why, for the user."""
+        """The estimate and its reasons, for the user."""
         near = [float(size) for size, confidence in self.curve.items() if confidence >= 0.5]
         count = len(self.micrographs)
         averages = "" if self.extent_A is None else f" Averages of them are {self.extent_A:g} Å long."
@@ -108,7 +108,7 @@ def estimate_from(
 def _readable(
     micrographs: Sequence[Micrograph], loader: Callable[[Micrograph], Loaded], left_out: list[str]
 ) -> Iterator[tuple[Micrograph, Loaded]]:
-    """Load those micrographs that can be, one at a time; `left_out` receives why others cannot be."""
+    """Load the readable micrographs, one at a time; `left_out` receives the errors of the others."""
     for micrograph in micrographs:
         try:
             yield micrograph, loader(micrograph)

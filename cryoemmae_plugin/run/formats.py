@@ -79,7 +79,7 @@ def parse_formats(text: str) -> frozenset[Format]:
 
 
 def existing_formats(folder: Path) -> frozenset[Format]:
-    """The programs that there are files for in a result folder."""
+    """The programs for which a result folder has files."""
     places = {
         Format.RELION: folder / RELION_FOLDER / RELION_LIST,
         Format.CRYOSPARC: folder / CRYOSPARC_FILE,
@@ -217,7 +217,7 @@ def _claim(folder: Path, names: list[str]) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Delete the coordinate files of earlier runs, which their first line tells from those of others."""
+    """Delete the coordinate files of earlier runs; their first line identifies them."""
     try:
         for path in folder.glob(f"**/*{COORDINATES_SUFFIX}"):
             if _is_own(path):

@@ -1,4 +1,4 @@
-"""A model of the run's own, trained once on its micrographs and then left as it is."""
+"""A model that the run trains once on its own micrographs and then keeps."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from cryoemmae_plugin.training.start import Start
 
 MANIFEST_FILE = "training.json"
-"""Beside the model's folder."""
+"""Name of the note beside the model's folder."""
 
 
 class TrainingManifest(BaseModel):
-    """What a model is trained on: chosen once, so that a training that was stopped goes on with the same."""
+    """What a model is trained on; noted once, so that a resumed training uses the same micrographs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +46,7 @@ def train_own_model(
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> PickerSettings:
-    """Train the model, or go on with a training that was stopped; a model that is there is used unchanged.
+    """Train the model, or resume a stopped training; an existing model is used unchanged.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def train_own_model(
     Raises
     ------
     ModelError
-        When the model that is there was trained for another mode.
+        When the existing model was trained for another mode.
     Interrupted
         When `should_stop` says True.
     CryoemmaeError
@@ -126,7 +126,7 @@ def _train(
 
 
 def _sample(wanted: OwnModel, manifest: TrainingManifest, files: ExitStack) -> list[TrainingMicrograph]:
-    """The micrographs of a manifest, their files at hand until `files` is closed."""
+    """The micrographs of a manifest; their files exist until `files` is closed."""
     from cryoemmae_plugin.training.prepare import TrainingMicrograph
 
     known = {str(micrograph.path): micrograph for micrograph in wanted.micrographs}
@@ -140,7 +140,7 @@ def _sample(wanted: OwnModel, manifest: TrainingManifest, files: ExitStack) -> l
 
 
 def _start(name: str, observer: Observer) -> Start | None:
-    """The model to train further; None, so a new one, where it is not there or has no decoder to train with."""
+    """The model to train further; None if it is missing or has no decoder, so that a new one is trained."""
     from cryoemmae_plugin.training.start import load_start
 
     try:

@@ -1,4 +1,4 @@
-"""What a run settles before its first micrograph: the diameter, and the model that is adapted to the micrographs.
+"""What a run settles before its first micrograph: the diameter and the adapted model.
 
 Both are kept in one note in the result folder, and one rule says when the note holds: an answer of before is used as
 long as it depends on the same settings (and, for the model, on the same base model). Otherwise the run settles it
@@ -40,7 +40,7 @@ _REMEDY = ("choose another $out", "start over with $overwrite=yes")
 
 
 class PreparationNote(BaseModel):
-    """What was settled in a result folder; None where a question has not come up."""
+    """What was settled in a result folder; None for what is still open."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,7 +49,7 @@ class PreparationNote(BaseModel):
 
 
 def read_preparation(folder: Path) -> PreparationNote:
-    """Read what was settled in a result folder; empty where nothing was.
+    """Read what was settled in a result folder; empty if nothing was.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def diameter_account(folder: Path, diameter_A: float) -> dict[str, object]:
 
 
 def forget_preparation(folder: Path) -> None:
-    """Delete the notes and the adapted model that they tell of, and nothing else."""
+    """Delete the notes and the adapted model that they name, and nothing else."""
     with suppress(StoreError):  # a note that cannot be read tells of nothing
         note = read_preparation(folder)
         if note.adaptation is not None and note.adaptation.adapted:
@@ -107,7 +107,7 @@ def refuse_to_delete_model(folder: Path, settings: RequestedSettings) -> None:
 
 
 def _refuse_foreign_model(home: Path, settings: PickerSettings, note: AdaptationNote | None) -> None:
-    """Refuse to write an adapted model over one that this folder's runs have not made.
+    """Refuse to overwrite a model that no run in this folder has made.
 
     A run that was killed may have left its adapted model without a note; such a model's name says that it is one.
     """
@@ -228,7 +228,7 @@ class Preparation:
         return self._existing is Existing.CONTINUE and has_results(self._folder)
 
     def _keep(self, **answer: BaseModel) -> None:
-        """Write an answer into the note, beside the other one."""
+        """Add an answer to the note; the other answer stays."""
         write_note(self._folder / NOTE_FILE, read_preparation(self._folder).model_copy(update=answer))
         _unlink(self._folder, *EARLIER_NOTES)
 

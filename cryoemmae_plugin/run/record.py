@@ -11,7 +11,7 @@ from cryoemmae_plugin.star import quote, unquote
 from cryoemmae_plugin.types import Picks
 
 FORMAT = 1
-"""Raised whenever result files of before can no longer be read."""
+"""Increased whenever older result files can no longer be read."""
 
 MAGIC = "# cryoemmae result"
 _COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "cryoemmaePower")

@@ -1,4 +1,4 @@
-"""One picking run, from the lock on its folder to its summary: what every front end does, done here once.
+"""One picking run, from the lock on its folder to its summary. Every front end calls it.
 
 A front end reads what is asked for into a :class:`RunRequest`, calls :func:`run_picking` with an observer of its own,
 and publishes the results in its own form.
@@ -88,7 +88,7 @@ class Run:
 
 
 Finisher = Callable[[Run], None]
-"""Makes something of the results of a run that is complete, such as the files of another program."""
+"""Uses the results of a complete run, for example to write files for another program."""
 
 
 def run_picking(
@@ -101,7 +101,7 @@ def run_picking(
     engine_factory: EngineFactory | None = None,
     finishers: Iterable[Finisher] = (),
 ) -> Run:
-    """Pick micrographs into a result folder; what an earlier run has done there is not done again.
+    """Pick micrographs into a result folder; finished micrographs are not picked again.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ class _Session:
         self._finishers = finishers
 
     def complete(self) -> None:
-        """Pick what is pending, write the outputs, and say how it went, whatever the end is."""
+        """Pick the pending micrographs, write the outputs, and report how the run ended, also after an error."""
         try:
             self._summarise("running")
             self._observer.ready(self._run)
@@ -249,7 +249,7 @@ class _Session:
 
 
 def _check_in_sight(micrographs: Sequence[Micrograph]) -> None:
-    """Workers read files themselves: a loader that brings them from elsewhere does not help them."""
+    """Refuse files that are not on this host: workers read files themselves, without the loader."""
     unseen = [micrograph.path for micrograph in micrographs if not micrograph.path.is_file()]
     if unseen:
         raise InputError(

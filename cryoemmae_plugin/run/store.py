@@ -225,7 +225,7 @@ class ResultStore:
             return parse_result(uid, read_text(path))
         except (OSError, ValueError, OverflowError) as err:
             raise StoreError(
-                f"{path}: not a whole result ({err}); run the same pick command again to make it anew"
+                f"{path}: not a whole result ({err}); run the same pick command again to replace it"
             ) from err
 
     def uids(self) -> list[str]:

@@ -33,7 +33,7 @@ from cryoemmae_plugin.types import Micrograph, Picks
 logger = logging.getLogger(__name__)
 
 UNWRITTEN = 8
-"""At most so many results wait to be written; then picking waits for the disk."""
+"""Most results that wait to be written; then picking waits for the disk."""
 PATIENCE = 0.01
 """Share of its own time that picking waits for its result to be on the disk, so that slow runs report at once."""
 
@@ -59,7 +59,7 @@ class MicrographResult:
     result : Result or None
         All candidates, as stored; None if it failed.
     reason : str or None
-        Why it failed, with the file's name and the way out; None if it did not.
+        Why it failed, with the file's name and a remedy; None if it did not fail.
     seconds : dict
         Seconds by step: "read" and "write", which happen beside the picking, the picker's own, and "wait", for which
         the picker stood still: for its image, or for results before to be written.

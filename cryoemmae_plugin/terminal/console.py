@@ -74,7 +74,7 @@ class Reporter:
         self.advance_to(self._done + 1, self._total, note)
 
     def advance_to(self, done: int, total: int, note: str) -> None:
-        """Say that `done` of `total` steps are behind."""
+        """Show that `done` of `total` steps are done."""
         if self._done == 0 and done > 1:
             self._before = done - 1  # a resumed task: its time began here
         self._done, self._total = done, total
@@ -112,7 +112,7 @@ class Stages:
         self._bar.close()
 
     def show(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Say that `done` of `total` steps of a stage are behind."""
+        """Show that `done` of `total` steps of a stage are done."""
         if stage != self._stage:
             self._bar.close()
             self._stage = stage
@@ -124,6 +124,6 @@ class Stages:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, one for each row however long, with aligned columns: for eyes and for scripts."""
+    """Lines of a table, one for each row, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
