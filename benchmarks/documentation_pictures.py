@@ -74,7 +74,8 @@ def draw(scene: Scene, model: str | None) -> Image.Image:
     micrograph = simulate(scene.settings, SEED)
     picks = Picker(settings, device="cpu").pick(micrograph.image, PIXEL_A)
     shown = clip_greys(micrograph.image, LOW_PASS_DIAMETERS * scene.settings.diameter_px)
-    return draw_overlay(shown, picks, scene.settings.diameter_px, settings.pick_threshold, scene.name)
+    threshold, pixel_size_A = settings.pick_threshold, scene.settings.pixel_size_A
+    return draw_overlay(shown, picks, scene.settings.diameter_px, threshold, scene.name, pixel_size_A=pixel_size_A)
 
 
 def clip_greys(image: NDArray[np.float32], blur_px: float) -> NDArray[np.float32]:

@@ -107,6 +107,7 @@ class CryosparcObserver(Observer):
             return
         picks, diameter_px = run.selection.picks(result), run.settings.diameter_A / result.pixel_size_A
         name = outcome.micrograph.path.name
-        picture = png_bytes(draw_overlay(loaded.image, picks, diameter_px, threshold, name))
+        overlay = draw_overlay(loaded.image, picks, diameter_px, threshold, name, pixel_size_A=result.pixel_size_A)
+        picture = png_bytes(overlay)
         self._job.plot(picture, f"{len(picks)} picks in {name[-80:]}")
         self._job.show(self._output, picture)

@@ -102,7 +102,8 @@ def _page_of_overlays(published: Published, store: ResultStore, selection: Selec
             continue
         if result is not None:
             picks, diameter_px = selection.picks(result), diameter_A / result.pixel_size_A
-            pictures.append(draw_overlay(image, picks, diameter_px, selection.threshold, Path(micrograph.name).name))
+            name, threshold, pixel_size_A = Path(micrograph.name).name, selection.threshold, result.pixel_size_A
+            pictures.append(draw_overlay(image, picks, diameter_px, threshold, name, pixel_size_A=pixel_size_A))
     if not pictures:
         return None
     figure = Figure(figsize=A4_LANDSCAPE_in, layout="constrained")

@@ -57,7 +57,9 @@ class RelionObserver(Observer):
         warn(PARAMETERS(f"WARNING: {text}"))
 
     def done(self, run: Run) -> None:
-        """Say where the time went."""
+        """Say what does not fit the settings, and where the time went."""
+        for text in run.log.warnings:
+            say_in_ascii(PARAMETERS(f"WARNING: {text}"))
         if run.log.profile.micrographs:
             say(run.log.profile.line())
         if run.report is not None:

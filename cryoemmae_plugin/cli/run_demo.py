@@ -102,7 +102,14 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
             raise ImageError(outcome.reason or f"{path}: cannot be picked")
         write_outputs(store, Selection.of(settings))
     picks = Selection.of(settings).picks(outcome.result)
-    picture = draw_overlay(read_image(path), picks, scene.settings.diameter_px, settings.pick_threshold, scene.name)
+    picture = draw_overlay(
+        read_image(path),
+        picks,
+        scene.settings.diameter_px,
+        settings.pick_threshold,
+        scene.name,
+        pixel_size_A=scene.settings.pixel_size_A,
+    )
     overlay = out / "overlays" / f"{scene.name}.png"
     atomic_write_bytes(overlay, png_bytes(picture))
     return seconds

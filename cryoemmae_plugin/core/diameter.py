@@ -114,7 +114,7 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     for at, diameter_px in enumerate(SIZES_A / pixel_size_A):
         if is_detectable(diameter_px, image.shape):
             piece = central_crop(pixels, round(FIELD_DIAMETERS * diameter_px))
-            log_odds = _score_without_embedding(piece, float(diameter_px), head)
+            log_odds = score_without_embedding(piece, float(diameter_px), head)
             confidence[at], particles[at], area[at] = (
                 (log_odds**2).sum(),
                 len(log_odds),
@@ -123,7 +123,7 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     return SizeScan(confidence, particles, area)
 
 
-def _score_without_embedding(pixels: torch.Tensor, diameter_px: float, head: Head) -> NDArray[np.float64]:
+def score_without_embedding(pixels: torch.Tensor, diameter_px: float, head: Head) -> NDArray[np.float64]:
     """Log-odds of the picks better than even, without the embedding, which takes most of the time."""
     with torch.inference_mode():
         seen = flatten_background(pixels, diameter_px, GRID_DIAMETER_PX)

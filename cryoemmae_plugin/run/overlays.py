@@ -31,7 +31,9 @@ def write_overlay(store: ResultStore, uid: str, selection: Selection) -> Path:
     picks = selection.picks(result)
     image = read_image(Path(result.source))
     title = f"{Path(result.micrograph).name}   {settings.diameter_A:g} Å"
-    picture = draw_overlay(image, picks, settings.diameter_A / result.pixel_size_A, selection.threshold, title)
+    pixel_size_A = result.pixel_size_A
+    diameter_px = settings.diameter_A / pixel_size_A
+    picture = draw_overlay(image, picks, diameter_px, selection.threshold, title, pixel_size_A=pixel_size_A)
     path = overlay_path(store, uid)
     atomic_write_bytes(path, png_bytes(picture, {_NOTE: _note(store, selection)}))
     return path

@@ -20,6 +20,7 @@ from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.outputs import Totals, write_outputs
 from cryoemmae_plugin.run.overlays import overlay_is_current, write_overlay
 from cryoemmae_plugin.run.own_model import train_own_model
+from cryoemmae_plugin.run.plausibility import Plausibility
 from cryoemmae_plugin.run.prefetch import load
 from cryoemmae_plugin.run.preparation import Preparation, refuse_to_delete_model
 from cryoemmae_plugin.run.request import RunRequest
@@ -181,6 +182,7 @@ class _Session:
     ) -> None:
         self._run, self._observer, self._loader, self._stop = run, observer, loader, stop
         self._finishers = finishers
+        self._plausibility = Plausibility(run.settings, run.selection, len(run.pending), loader)
 
     def complete(self) -> None:
         """Pick the pending micrographs, write the outputs, and report how the run ended, also after an error."""
@@ -213,6 +215,14 @@ class _Session:
             if outcome.result is not None and outcome.micrograph.uid in illustrated:
                 self._draw(outcome.micrograph)
             self._observer.micrograph(run, outcome, picks)
+            self._warn(self._plausibility.add(outcome))
+        self._warn(self._plausibility.conclude())
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        """Tell the user that results do not fit the settings, now and in the summary."""
+        for text in texts:
+            self._run.log.warnings.append(text)
+            self._observer.warning(text)
 
     def _outcomes(self) -> Iterator[MicrographResult]:
         """What becomes of each micrograph: read by this process, or by workers."""

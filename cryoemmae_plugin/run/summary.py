@@ -61,6 +61,8 @@ class RunLog:
         Where the time of those that were picked went.
     seconds : dict
         Seconds that picking took, by the path of the micrograph.
+    warnings : list of str
+        What does not fit the settings; settings are named as ``$field``.
     """
 
     selection: Selection
@@ -68,6 +70,7 @@ class RunLog:
     failures: list[dict[str, str]] = field(default_factory=list)
     profile: Profile = field(default_factory=Profile)
     seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def threshold(self) -> float:
@@ -114,12 +117,14 @@ def write_summary(
     device : str
         Where the run computes.
 
-    A run that has picked nothing leaves the timings of the run before it.
+    A run that has picked nothing leaves the timings and the warnings of the run before it.
     """
     hardware = hardware_name(device)
     timings = log.timings() | {"hardware": hardware}
+    warnings: object = [PYTHON(text) for text in log.warnings]
     if not log.profile.micrographs:
-        timings = read_summary(folder).get("timings") or timings
+        before = read_summary(folder)
+        timings, warnings = before.get("timings") or timings, before.get("warnings") or warnings
     summary = {
         "status": status,
         "written": _now(),
@@ -132,6 +137,7 @@ def write_summary(
         "versions": versions(),
         "run": asdict(log.counts) | {"remaining": log.counts.remaining},
         "failed": [failure | {"reason": PYTHON(failure["reason"])} for failure in log.failures],
+        "warnings": warnings,
         "total": asdict(totals) if totals else None,
         "timings": timings,
         "peak_memory_MB": peak_memory(),

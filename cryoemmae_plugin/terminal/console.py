@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 
 from rich.console import Console
@@ -27,7 +28,7 @@ class Reporter:
     """
 
     def __init__(self, interactive: bool | None = None, *, dated: bool = False) -> None:
-        self._out, self._err = Console(highlight=False), Console(highlight=False, stderr=True)
+        self._out, self._err = _LastingConsole(highlight=False), _LastingConsole(highlight=False, stderr=True)
         self.interactive = self._out.is_terminal if interactive is None else interactive
         self._dated = dated and not self.interactive
         self._bar: Progress | None = None
@@ -44,7 +45,7 @@ class Reporter:
 
     def error(self, text: str) -> None:
         """The reason why a command ends, to standard error."""
-        self._err.print(f"Error: {text}", style="red", markup=False, soft_wrap=True)
+        self._print(self._err, Text(printable(f"Error: {text}"), "red"))
 
     @contextmanager
     def progress(self, total: int, label: str) -> Iterator[None]:
@@ -91,7 +92,43 @@ class Reporter:
         if self._dated:
             text = f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}"
         target = self._bar.console if self._bar is not None else console
-        target.print(Text(text, style), soft_wrap=True)
+        self._print(target, Text(printable(text), style))
+
+    @staticmethod
+    def _print(target: Console, text: Text) -> None:
+        try:
+            target.print(text, soft_wrap=True)
+        except OSError:  # such as a full disk: what is written counts more than what is said
+            target.quiet = True
+            _discard(target)
+
+
+class _LastingConsole(Console):
+    """A console that falls silent when nobody reads it any more; the command goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Send everything else nowhere."""
+        self.quiet = True
+        _discard(self)
+
+
+def _discard(console: Console) -> None:
+    """Send what is left in the stream's buffer nowhere, so that the end of Python does not fail."""
+    with suppress(OSError, ValueError):
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, console.file.fileno())
+        os.close(sink)
+
+
+def printable(text: str) -> str:
+    r"""A text without the half characters that stand for bytes of a file name that are not UTF-8.
+
+    Examples
+    --------
+    >>> printable("mic\udcff.mrc")
+    'mic?.mrc'
+    """
+    return text.encode("utf-8", "replace").decode()
 
 
 class Stages:

@@ -1,0 +1,91 @@
+"""Whether a micrograph's particles look as large, and as dark, as was said: a few looks at the middle of it.
+
+The head knows particles at the right diameter, give or take a third. At half or twice the diameter, and with the
+contrast inverted, it is far less sure of what it sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoemmae_plugin.core.crop_detection import central_crop, is_detectable, with_dark_particles
+from cryoemmae_plugin.core.diameter import LEAST_CONFIDENCE, score_without_embedding
+from cryoemmae_plugin.core.head import Head
+
+FIELD_DIAMETERS = 12
+"""Side of the piece that is looked at, in the diameter of each look."""
+COARSE, FINE = (0.5, 2.0), (0.71, 0.84, 1.19, 1.41)
+"""Other diameters that are looked at, over the one given; and, where one of them fits better, over that one."""
+LEAST_PARTICLES = 12
+"""Fewer particles in a look say nothing."""
+CLEARLY_BETTER = 2.5
+"""How many times surer the head must be of another look than of the one that was asked for."""
+
+
+@dataclass(frozen=True)
+class BetterFit:
+    """A look that fits a micrograph much better than the one that was asked for.
+
+    Attributes
+    ----------
+    factor : float
+        The diameter that fits, over the given one.
+    inverted : bool
+        Whether the particles have the other contrast.
+    """
+
+    factor: float
+    inverted: bool
+
+
+def find_better_fit(
+    image: NDArray[np.float32], diameter_px: float, head: Head, *, bright: bool = False
+) -> BetterFit | None:
+    """Look at the middle of a micrograph at other diameters, and with the other contrast.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx), float32
+        Stored pixels.
+    diameter_px : float
+        The diameter that was asked for, in pixels.
+    head : Head
+        On the CPU.
+    bright : bool
+        Whether particles are said to be lighter than the ice.
+
+    Returns
+    -------
+    BetterFit or None
+        None where what was asked for fits, or nothing does.
+    """
+    asked, other = with_dark_particles(image, bright), with_dark_particles(image, not bright)
+    least = CLEARLY_BETTER * _confidence(asked, diameter_px, head, least_particles=1)
+    looks = {BetterFit(1.0, inverted=True): _confidence(other, diameter_px, head)}
+    for factor in COARSE:
+        looks[BetterFit(factor, inverted=False)] = _confidence(asked, factor * diameter_px, head)
+    best = max(looks, key=lambda look: looks[look])
+    if looks[best] <= least or not looks[best]:
+        return None
+    if best.inverted:
+        return best
+    for step in FINE:
+        look = BetterFit(best.factor * step, inverted=False)
+        looks[look] = _confidence(asked, look.factor * diameter_px, head)
+    return max(looks, key=lambda look: looks[look])
+
+
+def _confidence(pixels: Tensor, diameter_px: float, head: Head, least_particles: int = LEAST_PARTICLES) -> float:
+    """Sum of the squared log-odds of the likely particles per pixel; 0 where they are few or may be noise."""
+    if not is_detectable(diameter_px, pixels.shape):
+        return 0.0
+    piece = central_crop(pixels, round(FIELD_DIAMETERS * diameter_px))
+    log_odds = score_without_embedding(piece, diameter_px, head)
+    total = float((log_odds**2).sum())
+    if len(log_odds) < least_particles or (least_particles > 1 and total < LEAST_CONFIDENCE * len(log_odds)):
+        return 0.0
+    return total / piece.numel()

@@ -1,0 +1,131 @@
+"""Whether results fit what the user said: pixel size, diameter and contrast.
+
+After the first micrographs, a few of them are looked at with other diameters and with the other contrast; at the end,
+the picks of all are counted. What does not fit becomes one warning each, with the value that would.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.core.size_check import BetterFit, find_better_fit
+from cryoemmae_plugin.errors import ImageError, ModelError
+from cryoemmae_plugin.run.prefetch import Loaded
+from cryoemmae_plugin.run.selection import Selection
+from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.weights import load_model
+
+logger = logging.getLogger(__name__)
+
+FIRST = 3
+"""Micrographs after which the first look is taken."""
+RUN_PER_LOOK = 20
+"""One micrograph in so many is looked at, so that the looks take a small part of the run; at least one, at most
+`FIRST`."""
+CROWDED = 0.85
+"""Share of the frame under the discs of the picks that only overlapping or packed particles reach."""
+LEAST_EMPTY, EMPTY_SHARE = 4, 0.5
+"""Micrographs without picks that are worth a warning beside others with picks."""
+CHECK = "Check, in this order: $pixel_size_A, $diameter_A, $contrast"
+
+
+class Plausibility:
+    """Collects what a run finds, and says what does not fit the settings; each kind once.
+
+    Parameters
+    ----------
+    settings : PickerSettings
+        What was asked for.
+    selection : Selection
+        Which candidates are picks.
+    pending : int
+        Micrographs that the run is going to pick.
+    loader : callable
+        Reads a micrograph.
+    """
+
+    def __init__(
+        self, settings: PickerSettings, selection: Selection, pending: int, loader: Callable[[Micrograph], Loaded]
+    ) -> None:
+        self._settings, self._selection, self._pending, self._loader = settings, selection, pending, loader
+        self._first: list[Micrograph] = []
+        self._picked, self._empty = 0, 0
+        self._coverage: list[float] = []
+        self._fit: tuple[BetterFit, float] | None = None
+
+    def add(self, outcome: MicrographResult) -> list[str]:
+        """Count one micrograph; the warnings that follow from the first ones."""
+        result = outcome.result
+        if result is None:
+            return []
+        picks, diameter_px = self._selection.picks(result), self._settings.diameter_A / result.pixel_size_A
+        self._coverage.append(len(picks) * math.pi / 4 * diameter_px**2 / math.prod(picks.shape))
+        self._picked += bool(len(picks))
+        self._empty += not len(picks)
+        if len(self._first) == FIRST:
+            return []
+        self._first.append(outcome.micrograph)
+        return self._look() if len(self._first) == min(FIRST, self._pending) else []
+
+    def conclude(self) -> list[str]:
+        """The warnings that follow from all micrographs."""
+        late = [] if len(self._first) == min(FIRST, self._pending) else self._look()  # some have failed
+        if self._fit is not None:
+            return late  # the reason is told, and what follows from it need not be
+        done = self._picked + self._empty
+        if self._empty == done > 1:
+            return [*late, f"No picks in any of {done} micrographs. {CHECK}"]
+        if self._coverage and np.median(self._coverage) > CROWDED:
+            share = float(np.median(self._coverage))
+            return [
+                *late,
+                f"The picks are implausibly dense: their discs cover {share:.0%} of the micrograph. They may be parts "
+                f"of larger particles, or background. {CHECK}",
+            ]
+        if self._empty >= LEAST_EMPTY and self._empty >= EMPTY_SHARE * done:
+            return [*late, f"{self._empty} of {done} micrographs have no picks. Look at some of them; lower $threshold"]
+        return late
+
+    def _look(self) -> list[str]:
+        count = int(np.clip(self._pending // RUN_PER_LOOK, 1, FIRST))
+        fits = [fit for micrograph in self._first[:count] if (fit := self._fit_of(micrograph)) is not None]
+        if len(fits) * 2 <= min(count, len(self._first)):
+            return []
+        self._fit = fits[len(fits) // 2]
+        return [describe(*self._fit, self._settings)]
+
+    def _fit_of(self, micrograph: Micrograph) -> tuple[BetterFit, float] | None:
+        """What would fit one micrograph better, and its pixel size."""
+        bright = self._settings.contrast == "bright"
+        try:
+            loaded = self._loader(micrograph)
+            head = load_head(load_model(DEFAULT_MODEL["default"]))
+        except (ImageError, ModelError) as err:
+            logger.debug("not compared with the settings: %s", err)
+            return None
+        fit = find_better_fit(loaded.image, self._settings.diameter_A / loaded.pixel_size_A, head, bright=bright)
+        return None if fit is None else (fit, loaded.pixel_size_A)
+
+
+def describe(fit: BetterFit, pixel_size_A: float, settings: PickerSettings) -> str:
+    """What does not fit, what to check, and the value that would fit."""
+    if fit.inverted:
+        now, other = ("lighter", "dark") if settings.contrast == "bright" else ("darker", "bright")
+        return f"The particles do not seem to be {now} than the ice. Check $contrast first: $contrast={other} would fit"
+    size = "smaller" if fit.factor < 1 else "larger"
+    return (
+        f"The particles seem to be {size} than {settings.diameter_A:g} Å at {pixel_size_A:.4g} Å/px. {CHECK}. "
+        f"What would fit: a pixel size of {pixel_size_A / fit.factor:.2g} Å with this diameter, or a diameter of "
+        f"{_rounded(settings.diameter_A * fit.factor)} Å with this pixel size"
+    )
+
+
+def _rounded(diameter_A: float) -> int:
+    return round(diameter_A / 10) * 10 if diameter_A >= 100 else round(diameter_A)

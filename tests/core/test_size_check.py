@@ -1,0 +1,54 @@
+"""A micrograph says when diameter, pixel size or contrast cannot be right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cryoemmae_plugin.core.head import Head
+from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.core.size_check import BetterFit, find_better_fit
+from cryoemmae_plugin.run.plausibility import describe
+from cryoemmae_plugin.settings import DEFAULT_MODEL, make_settings
+from cryoemmae_plugin.simulate import SimulationSettings, simulate
+from cryoemmae_plugin.weights import load_model
+
+DIAMETER_PX = 40.0
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return load_head(load_model(DEFAULT_MODEL["default"]))
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.float32]:
+    scene = SimulationSettings(particle="globular", pixel_size_A=4.0, diameter_A=160, n_particles=120)
+    return simulate(scene, 5).image
+
+
+def test_right_settings_raise_no_doubt(image: NDArray[np.float32], head: Head) -> None:
+    assert find_better_fit(image, DIAMETER_PX, head) is None
+
+
+@pytest.mark.parametrize("wrong", [0.5, 2.0])
+def test_a_diameter_off_by_two_is_noticed(wrong: float, image: NDArray[np.float32], head: Head) -> None:
+    fit = find_better_fit(image, wrong * DIAMETER_PX, head)
+    assert fit is not None
+    assert not fit.inverted
+    assert fit.factor * wrong == pytest.approx(1, rel=0.3)
+
+
+def test_inverted_contrast_is_noticed(image: NDArray[np.float32], head: Head) -> None:
+    assert find_better_fit(-image, DIAMETER_PX, head) == BetterFit(1.0, inverted=True)
+
+
+def test_the_warning_names_the_values_that_would_fit() -> None:
+    settings = make_settings(diameter_A=160.0)
+    said = describe(BetterFit(0.5, inverted=False), 2.0, settings)
+    assert "smaller than 160 Å at 2 Å/px" in said
+    assert "$pixel_size_A, $diameter_A, $contrast" in said
+    assert "a pixel size of 4 Å" in said
+    assert "a diameter of 80 Å" in said
+    assert "$contrast=bright" in describe(BetterFit(1.0, inverted=True), 2.0, settings)

@@ -1,0 +1,42 @@
+"""What a command says does not decide whether it goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryoemmae_plugin.terminal.console import Reporter
+
+SAY = (
+    "import sys\nfrom cryoemmae_plugin.terminal.console import Reporter\nreporter = Reporter()\n"
+    "for i in range(20000): reporter.say('line')\nopen(sys.argv[1], 'w').write('done')\n"
+)
+
+
+def test_a_command_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    script, end = tmp_path / "say.py", tmp_path / "end"
+    script.write_text(SAY)
+    shell = f"'{sys.executable}' '{script}' '{end}' | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "line\n", "")
+    assert end.read_text() == "done"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_command_goes_on_when_its_log_cannot_be_written(tmp_path: Path) -> None:
+    script, end = tmp_path / "say.py", tmp_path / "end"
+    script.write_text(SAY)
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run([sys.executable, script, end], stdout=full, stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert end.read_text() == "done"
+
+
+def test_a_name_that_is_not_utf8_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Reporter().say("mic\udcff.mrc: picked")
+    Reporter().error("mic\udcff.mrc: damaged")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("mic?.mrc: picked\n", "Error: mic?.mrc: damaged\n")
