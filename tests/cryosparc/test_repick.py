@@ -20,6 +20,8 @@ from cryosparc_job.slots import Exposure
 
 PLAN = """
 diameter = 30
+edge_distance = 0
+min_distance = 0
 project = "P3"
 
 [[job]]

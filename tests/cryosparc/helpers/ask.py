@@ -14,7 +14,8 @@ from cryosparc_job.request import PickRequest
 
 def request(**values: Any) -> PickRequest:
     """Pick J2.exposures into W1, particles of 30 Å."""
-    settings = RequestedSettings(diameter_A=values.pop("diameter_A", 30.0), **values.pop("settings", {}))
+    chosen = {"edge_distance": 0.0, "min_distance": 0.0, **values.pop("settings", {})}  # the stand-in picks anywhere
+    settings = RequestedSettings(diameter_A=values.pop("diameter_A", 30.0), **chosen)
     usual = {"project": "P3", "workspace": "W1", "exposures": "J2.exposures", "settings": settings}
     return PickRequest(**{**usual, **values})
 
