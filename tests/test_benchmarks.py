@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored
 from cryoemmae_plugin.simulate import Scene, SimulationSettings
@@ -324,3 +326,30 @@ def test_command_line_is_scored_as_a_user_runs_it(script, tiny_model, monkeypatc
     assert found["tiny_1"].seconds > 0
     assert score.micrographs == 1
     assert set(score.figures) == set(script("scoring").FIGURES)
+
+
+@pytest.mark.slow
+def test_a_gpu_session_in_small_leaves_what_completes_a_model(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Prepared from one small image, on the CPU, for about a second of training."""
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    monkeypatch.syspath_prepend(repository / "benchmarks" / "gpu")
+    (tmp_path / "data" / "findem").mkdir(parents=True)
+    pixels = np.random.default_rng(0).normal(128, 30, (200, 200)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "data" / "findem" / "a.png")
+    prepared, out = tmp_path / "prepared", tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["prepare", "--data", str(tmp_path / "data"), "--out", str(prepared), "--wheels"])
+    assert importlib.import_module("prepare").main() == 0
+    session = importlib.import_module("session")
+    monkeypatch.setitem(session.SHARES, "emmae-base", 1.0)
+    words = ["--device", "cpu", "--minutes", "0.02", "--no-simulated", "--only", "emmae-base"]
+    monkeypatch.setattr("sys.argv", ["session", "--prepared", str(prepared), "--out", str(out), *words])
+    assert session.main() == 0
+    assert {path.name for path in out.iterdir()} == {
+        *("report.md", "report.json", "emmae-base.pt", "emmae-base-loss.csv"),
+    }
+    model, state = importlib.import_module("train_shipped").load_training(out / "emmae-base.pt", "default")
+    assert model.encoder.config.patch_px == 8
+    assert state["std"] > 0
+    assert len(state["log"]) == json.loads((out / "report.json").read_text())["emmae-base"]["steps"]
