@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from cryoemmae_plugin.errors import DeviceError
+from cryoemmae_plugin.threads import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def use_threads(count: int) -> None:
-    """Compute with so many CPU threads in this process; 0 leaves it as it is."""
-    if count:
-        torch.set_num_threads(count)
+    """Set the number of CPU threads of this process; 0 takes PyTorch's own number, but no more than usable cores."""
+    if count or usable_cores() < torch.get_num_threads():
+        torch.set_num_threads(count or usable_cores())
 
 
 def limit_gpu_memory(device: torch.device, limit_GiB: float | None) -> int | None:  # noqa: N803

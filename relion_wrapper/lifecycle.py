@@ -12,6 +12,7 @@ from cryoemmae_plugin.log import library_log
 from cryoemmae_plugin.memory import use_huge_pages
 from cryoemmae_plugin.run.stop import raise_on_signals
 from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.threads import wait_passively
 from cryoemmae_plugin.version import package_version
 from relion_wrapper.arguments import PARAMETERS, find_folder, parse_arguments
 from relion_wrapper.markers import JobMarkers
@@ -25,6 +26,7 @@ def run_job(words: Sequence[str]) -> int:
     micrographs have failed.
     """
     use_huge_pages()
+    wait_passively()
     folder = find_folder(words)
     if folder is None:
         warn(

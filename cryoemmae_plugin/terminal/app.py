@@ -18,6 +18,7 @@ from cryoemmae_plugin.settings import settings_error
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import OPTIONS
+from cryoemmae_plugin.threads import wait_passively
 
 DEBUG_FLAG, DEBUG_VARIABLE = "--debug", "CRYOEMMAE_DEBUG"
 
@@ -38,6 +39,7 @@ def run_app(app: App, argv: Sequence[str] | None = None, names: ParameterNames =
         See :mod:`cryoemmae_plugin.terminal.exits`.
     """
     use_huge_pages()
+    wait_passively()
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG_FLAG in tokens or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     tokens = [token for token in tokens if token != DEBUG_FLAG]

@@ -27,7 +27,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One CPU thread here and in each of two workers: sums of floats depend on how many share them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr("cryoemmae_plugin.run.workers.engine._cores", lambda: 2)
+    monkeypatch.setattr("cryoemmae_plugin.run.workers.engine.usable_cores", lambda: 2)
     yield
     torch.set_num_threads(before)
 

@@ -88,7 +88,7 @@ def test_devices_are_split_into_single_ones(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def eight_cores(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> PickerSettings:
     pytest.importorskip("distributed", reason="dask is not installed")
-    monkeypatch.setattr(engine, "_cores", lambda: 8)
+    monkeypatch.setattr(engine, "usable_cores", lambda: 8)
     return PickerSettings(diameter_A=20.0, model=str(tiny_model))
 
 

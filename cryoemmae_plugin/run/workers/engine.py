@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from cryoemmae_plugin.run.workers.attempts import Attempts
 from cryoemmae_plugin.run.workers.dispatcher import Dispatcher
 from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, MakePicker, RunSpec, build_picker, host_name
 from cryoemmae_plugin.settings import AS_SUITS, SLURM, ComputeOptions, ExecutorOptions, PickerSettings
+from cryoemmae_plugin.threads import usable_cores
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import package_version
 from cryoemmae_plugin.weights import load_model
@@ -162,7 +162,7 @@ def build_worker_engine(
     gpus: list[int | None] = []
     if options.scheduler is None:
         gpus = _local_gpus(names, options.workers)
-        threads = threads or max(1, _cores() // len(gpus))
+        threads = threads or max(1, usable_cores() // len(gpus))
     elif len(names) > 1:
         raise SettingsError(
             f"$device names {len(names)} devices, which only workers of this machine can use. Each worker of a "
@@ -187,10 +187,3 @@ def _local_gpus(names: Sequence[str], workers: int | None) -> list[int | None]:
 
 def _split(devices: Sequence[str]) -> list[str]:
     return [single for name in devices for single in split_devices(name)]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
