@@ -47,7 +47,7 @@ def demo_truth(scene: Scene, seed: int) -> NDArray[np.float64]:
 def stand_ins(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
     load_model = demo.load_model
     monkeypatch.setattr(demo, "load_model", lambda name: load_model(tiny_model))
-    monkeypatch.setattr(demo, "Picker", KnowingPicker)
+    monkeypatch.setattr(demo, "CandidatePicker", KnowingPicker)
 
 
 @pytest.mark.usefixtures("stand_ins")
