@@ -1,7 +1,7 @@
-"""Where the CryoSPARC instance is and who logs in: options, environment, a profile file, or a token of the client.
+"""Find the address of CryoSPARC and who logs in: from options, environment, a profile file, or the client's token.
 
-A password or licence never comes from the command line, where every user of the machine could read it, and never
-appears in the text of an object.
+Password and licence are no options, since every user of a machine can read command lines. They never appear in the
+text of an object.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import platformdirs
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cryosparc_job.errors import LoginError
 
@@ -27,25 +28,40 @@ else:
 DEFAULT_PORT = 39000
 PROFILE_VARIABLE = "CRYOEMMAE_CRYOSPARC_PROFILES"
 _SECRETS = ("password", "license_id")
-_VARIABLES = {
-    "email": "CRYOSPARC_EMAIL",
-    "password": "CRYOSPARC_PASSWORD",
-    "license_id": "CRYOSPARC_LICENSE_ID",
-}
+
+
+class _Environment(BaseSettings):
+    """The variables ``CRYOSPARC_BASE_URL``, ``CRYOSPARC_EMAIL`` and so on; an empty one counts as unset."""
+
+    model_config = SettingsConfigDict(env_prefix="CRYOSPARC_", env_ignore_empty=True)
+
+    base_url: str = ""
+    master_hostname: str = ""
+    base_port: str = ""
+    email: str | None = None
+    password: str | None = None
+    license_id: str | None = None
+
+    def credentials(self) -> Credentials:
+        """Return what is set; the address may also be given as host and port."""
+        url = self.base_url
+        if not url and (self.master_hostname or self.base_port):
+            url = f"http://{self.master_hostname or 'localhost'}:{self.base_port or DEFAULT_PORT}"
+        return Credentials(complete_url(url) if url else "", self.email, self.password, self.license_id)
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """An instance and a user of it.
+    """Address and user of a CryoSPARC instance.
 
     Attributes
     ----------
     url : str
         Address of the interface, such as ``http://localhost:39000``.
     email, password : str or None
-        The user's. Without a password the token is used that ``python -m cryosparc.tools login`` has stored (5.x).
+        The user's. Without a password, the client uses the token that ``python -m cryosparc.tools login`` stored (5.x).
     license_id : str or None
-        The instance's licence, which 4.x asks for.
+        The instance's licence, which 4.x needs.
     """
 
     url: str = ""
@@ -55,17 +71,17 @@ class Credentials:
 
     @property
     def host(self) -> str:
-        """Host name in the address."""
+        """Host of the address."""
         return urlsplit(self.url).hostname or "localhost"
 
     @property
     def base_port(self) -> int:
-        """Port in the address."""
+        """Port of the address."""
         split = urlsplit(self.url)
         return split.port or (443 if split.scheme == "https" else DEFAULT_PORT)
 
     def hide(self, text: str) -> str:
-        """`text` without the password and the licence, should it hold them."""
+        """Return `text` with password and licence masked."""
         for name in _SECRETS:
             secret = getattr(self, name)
             text = text.replace(secret, "***") if secret else text
@@ -73,7 +89,7 @@ class Credentials:
 
 
 def profile_path() -> Path:
-    """The file that profiles are read from."""
+    """Return the path of the file with profiles."""
     named = os.environ.get(PROFILE_VARIABLE)
     return Path(named) if named else Path(platformdirs.user_config_dir("cryoemmae")) / "cryosparc.toml"
 
@@ -82,22 +98,20 @@ def find_credentials(
     url: str | None = None,
     email: str | None = None,
     profile: str | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> Credentials:
     """Collect address and account from several sources.
 
-    First what is given here, then a profile asked for by name, the environment, and the profile ``default``.
+    The order is: what is given here, the profile with the given name, the environment, the profile ``default``.
 
     Raises
     ------
     LoginError
         When there is no address, or the profile cannot be used.
     """
-    environment = os.environ if environment is None else environment
     sources = [Credentials(url=complete_url(url) if url else "", email=email)]
     if profile is not None:
         sources.append(_read_profile(profile_path(), profile))
-    sources.append(_from_environment(environment))
+    sources.append(_Environment().credentials())
     if profile is None and profile_path().is_file():
         sources.append(_read_profile(profile_path(), "default"))
     credentials = Credentials()
@@ -113,12 +127,12 @@ def find_credentials(
 
 
 def complete_url(text: str) -> str:
-    """The address with scheme and without a slash at its end.
+    """Return an address with its scheme and without a slash at its end.
 
     Raises
     ------
     LoginError
-        When it is none.
+        When it is not an address.
     """
     url = (text if "://" in text else f"http://{text}").rstrip("/")
     try:
@@ -131,17 +145,8 @@ def complete_url(text: str) -> str:
     return url
 
 
-def _from_environment(environment: Mapping[str, str]) -> Credentials:
-    url = environment.get("CRYOSPARC_BASE_URL", "")
-    host, port = environment.get("CRYOSPARC_MASTER_HOSTNAME"), environment.get("CRYOSPARC_BASE_PORT")
-    if not url and (host or port):
-        url = f"http://{host or 'localhost'}:{port or DEFAULT_PORT}"
-    values = {name: environment.get(variable) or None for name, variable in _VARIABLES.items()}
-    return Credentials(url=complete_url(url) if url else "", **values)
-
-
 def _read_profile(path: Path, name: str) -> Credentials:
-    """One table of the profile file."""
+    """Read one table of the profile file."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
@@ -164,8 +169,10 @@ def _read_profile(path: Path, name: str) -> Credentials:
 
 
 def _check_permissions(path: Path, table: Mapping[str, str]) -> None:
-    """Refuse a file with secrets in it that others may read."""
+    """Refuse a file with secrets that other users may read."""
     if os.name == "posix" and any(table.get(name) for name in _SECRETS):
         mode = path.stat().st_mode
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise LoginError(f"{path}: others may read it, and it holds a password or licence; run: chmod 600 {path}")
+            raise LoginError(
+                f"{path}: other users may read it, and it holds a password or licence; run: chmod 600 {path}"
+            )

@@ -1,34 +1,36 @@
-"""Calls to the client: its many exceptions become two, and a server that is away for a while is waited for."""
+"""Call the client: its many exceptions become two, and calls are repeated while the server does not answer."""
 
 from __future__ import annotations
 
 import http.client
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from cryoemmae_plugin.errors import CryoemmaeError
 from cryosparc_job.errors import CryosparcError, JobStopped, Refused, ServerGone
 
 T = TypeVar("T")
 
-LONGEST_PAUSE_S = 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 _GATEWAY_CODES = (502, 503, 504)
 _NO_ANSWER_OF_4 = ("URL Error", "Timeout Error")
 _REASON_CHARACTERS = 600
 
 
 def translate(what: str, err: Exception) -> CryosparcError:
-    """The error of this package that stands for one of the client's."""
+    """Return this package's error for one of the client's."""
     if is_gone(err):
         return ServerGone(f"{what}: CryoSPARC does not answer ({_first_line(err)})")
     return Refused(f"{what}: {reason(err)}", code_of(err))
 
 
 def is_gone(err: BaseException | None) -> bool:
-    """Whether an exception of the client means that nobody answered, as opposed to an answer that is no."""
+    """Tell whether an exception of the client means that nobody answered; a refusal is an answer."""
     while err is not None:
         if isinstance(err, HTTPError):
             return err.code in _GATEWAY_CODES
@@ -45,17 +47,17 @@ def is_gone(err: BaseException | None) -> bool:
 
 
 def code_of(err: BaseException) -> int | None:
-    """The HTTP status in an exception of the client."""
+    """Return the HTTP status in an exception of the client."""
     code = getattr(err, "code", None)
     return code if isinstance(code, int) else None
 
 
 def reason(err: BaseException) -> str:
-    """What an answer says, without the client's decoration."""
+    """Return the message of an answer, without what the client adds."""
     data = getattr(err, "data", None)
     if isinstance(data, dict):
         detail = data.get("detail") or data.get("message") or data.get("error")
-        if isinstance(detail, list):  # how pydantic lists what is wrong
+        if isinstance(detail, list):  # pydantic's list of problems
             detail = "; ".join(_problem(item) for item in detail)
         if detail:
             return str(detail)[:_REASON_CHARACTERS]
@@ -80,30 +82,29 @@ def _has_base(err: BaseException, name: str) -> bool:
 
 @dataclass
 class Caller:
-    """Makes calls, and repeats those that nobody answered.
+    """Makes calls, and repeats those without an answer.
 
     Attributes
     ----------
     patience_s : float
-        For how long to repeat a call.
+        How long to repeat a call.
     should_stop : callable
-        Asked between two attempts: a run that is to end does not wait for a server.
+        Asked between two attempts, so that a run that is stopped does not wait for the server.
     tell : callable
-        Takes a message when the waiting begins.
+        Receives a message when the waiting begins.
     """
 
     patience_s: float = 1800.0
     should_stop: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda text: None
-    _sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def once(self, what: str, call: Callable[[], T]) -> T:
-        """Make a call, one attempt.
+        """Make a call, without repeating it.
 
         Raises
         ------
         ServerGone, Refused
-            `what` says what was wanted, for the message.
+            `what` begins their message.
         """
         try:
             return call()
@@ -113,22 +114,33 @@ class Caller:
             raise translate(what, err) from err
 
     def patiently(self, what: str, call: Callable[[], T]) -> T:
-        """Make a call that may be repeated; as :meth:`once`, and JobStopped when `should_stop` says so meanwhile."""
-        start, pause = time.monotonic(), 0.5
-        while True:
-            try:
-                return self.once(what, call)
-            except ServerGone as err:
-                if time.monotonic() - start + pause > self.patience_s:
-                    raise
-                if pause == 0.5:
-                    self.tell(f"{err}; trying again for {self.patience_s / 60:.0f} minutes")
-            self._wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+        """Make a call, and repeat it while nobody answers.
 
-    def _wait(self, seconds: float) -> None:
+        Raises
+        ------
+        ServerGone, Refused
+            As :meth:`once`, ServerGone after `patience_s`.
+        JobStopped
+            When `should_stop` returns True in between.
+        """
+        repeating = Retrying(
+            retry=retry_if_exception_type(ServerGone),
+            wait=wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
+            stop=stop_before_delay(self.patience_s),
+            before_sleep=self._announce,
+            sleep=self._sleep_or_stop,
+            reraise=True,
+        )
+        result: T = repeating(self.once, what, call)
+        return result
+
+    def _announce(self, state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            self.tell(f"{state.outcome.exception()}; trying again for {self.patience_s / 60:.0f} minutes")
+
+    def _sleep_or_stop(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self.should_stop():
                 raise JobStopped("stopped while CryoSPARC did not answer")
-            self._sleep(min(left, 0.5))
+            time.sleep(min(left, 0.5))

@@ -29,28 +29,30 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_what_is_given_wins_over_environment_and_profile(profiles: Path) -> None:
+def test_what_is_given_wins_over_environment_and_profile(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_profile(profiles, '[default]\nurl = "http://c:1"\nemail = "c@c"\npassword = "c"\nlicense_id = "l"\n')
-    environment = {"CRYOSPARC_BASE_URL": "http://b:2/", "CRYOSPARC_EMAIL": "b@b"}
-    assert find_credentials("a:3", None, None, environment) == Credentials("http://a:3", "b@b", "c", "l")
-    assert find_credentials(None, "a@a", None, environment) == Credentials("http://b:2", "a@a", "c", "l")
-    assert find_credentials(None, None, None, {}) == Credentials("http://c:1", "c@c", "c", "l")
-    assert find_credentials(None, None, "default", environment).url == "http://c:1"
+    assert find_credentials() == Credentials("http://c:1", "c@c", "c", "l")
+    monkeypatch.setenv("CRYOSPARC_BASE_URL", "http://b:2/")
+    monkeypatch.setenv("CRYOSPARC_EMAIL", "b@b")
+    monkeypatch.setenv("CRYOSPARC_PASSWORD", "")
+    assert find_credentials("a:3") == Credentials("http://a:3", "b@b", "c", "l")
+    assert find_credentials(None, "a@a") == Credentials("http://b:2", "a@a", "c", "l")
+    assert find_credentials(profile="default").url == "http://c:1"
 
 
-def test_host_and_port_make_an_address() -> None:
-    credentials = find_credentials(
-        None, None, None, {"CRYOSPARC_MASTER_HOSTNAME": "master", "CRYOSPARC_BASE_PORT": "61000"}
-    )
-    assert (credentials.url, credentials.host, credentials.base_port) == ("http://master:61000", "master", 61000)
+def test_host_and_port_make_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LoginError, match="--url"):
-        find_credentials(None, None, None, {})
+        find_credentials()
+    monkeypatch.setenv("CRYOSPARC_MASTER_HOSTNAME", "master")
+    monkeypatch.setenv("CRYOSPARC_BASE_PORT", "61000")
+    credentials = find_credentials()
+    assert (credentials.url, credentials.host, credentials.base_port) == ("http://master:61000", "master", 61000)
 
 
 @pytest.mark.parametrize("url", ["http://", "ftp://a", "http://a:b", "http://user:secret@a:39000"])
 def test_addresses_that_are_none_are_refused(url: str) -> None:
     with pytest.raises(LoginError, match="must look like") as caught:
-        find_credentials(url, environment={})
+        find_credentials(url)
     assert "secret" not in str(caught.value)
 
 
@@ -66,7 +68,7 @@ def test_addresses_that_are_none_are_refused(url: str) -> None:
 def test_profiles_that_cannot_be_used_say_why(profiles: Path, text: str, mode: int, words: str) -> None:
     write_profile(profiles, text, mode)
     with pytest.raises(LoginError, match=words) as caught:
-        find_credentials(profile="lab", environment={})
+        find_credentials(profile="lab")
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
 
 
