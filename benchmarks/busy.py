@@ -89,7 +89,9 @@ def main() -> None:
             alone[name].append(measure(threads, changes, options.pixels))
             with beside(options.busy):
                 busy[name].append(measure(threads, changes, options.pixels))
-    print(f"load before and during: {os.getloadavg()[0]:.1f}; cores: {os.cpu_count()}; median of {options.pairs} pairs")
+    print(
+        f"load average at the end: {os.getloadavg()[0]:.1f}; cores: {os.cpu_count()}; median of {options.pairs} pairs"
+    )
     print(f"{'':12}  alone s  busy s  busy / alone")
     for name in VARIANTS:
         ratio = median(b / a for a, b in zip(alone[name], busy[name], strict=True))

@@ -137,7 +137,18 @@ def slurm_workers(options: ExecutorOptions, threads: int, folder: Path) -> Itera
         Client(cluster, set_as_default=False) as client,
     ):
         cluster.scale(options.workers or 1)
-        yield client
+        try:
+            yield client
+        finally:
+            _delete_keys(cluster)
+
+
+def _delete_keys(cluster: SpecCluster) -> None:
+    """Delete the files with the key now: dask-jobqueue keeps them until the cluster object is collected."""
+    for name in ("ca_file", "cert", "key"):
+        file = getattr(cluster, f"_job_{name}", None)
+        if file is not None:
+            file.close()
 
 
 def _slurm_job(options: ExecutorOptions, threads: int, logs: Path) -> dict[str, Any]:
