@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.request import NO_OUTPUTS, Outputs, RunRequest
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.service import Run, run_picking
-from cryoemmae_plugin.run.store import Existing, stored_source
+from cryoemmae_plugin.run.store import Existing, owner_in
 from cryoemmae_plugin.settings import (
     Auto,
     ComputeOptions,
@@ -270,6 +269,7 @@ def pick_files(
     """
     given = settings if diameter_A is None else {"diameter_A": diameter_A, **settings}
     asked, compute, workers = make_options(given, RequestedSettings, ComputeOptions, ExecutorOptions)
+    existing = Existing.REPLACE if overwrite else Existing.CONTINUE
     computer = DeviceOptions(device=device, threads=threads)
     with nullcontext(out) if out is not None else TemporaryDirectory(prefix="cryoemmae-") as folder:
         folder = Path(folder)
@@ -278,12 +278,12 @@ def pick_files(
             pixel_size_A=asked.pixel_size_A,
             recursive=recursive,
             exclude=folder,
-            owner=(lambda uid: None) if overwrite else partial(stored_source, folder),
+            owner=owner_in(folder, existing),
         )
         request = RunRequest(
             asked,
             folder,
-            existing=Existing.REPLACE if overwrite else Existing.CONTINUE,
+            existing=existing,
             devices=(computer.device,),
             threads=computer.threads or 0,
             compute=compute,

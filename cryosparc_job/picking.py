@@ -117,7 +117,7 @@ class PickJob:
             loader=files.load,
             stop=watch,
             engine_factory=self.engine_factory,
-            finishers=[self._finish, report_finisher(observer.warning, watch, files.load)],
+            finishers=[self._finish, report_finisher(observer.warning, watch)],
         )
 
     def _micrographs(self, exposures: Sequence[Exposure]) -> list[Micrograph]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -76,20 +75,21 @@ def pick(
     from cryoemmae_plugin.run.request import Outputs, RunRequest
     from cryoemmae_plugin.run.service import run_picking
     from cryoemmae_plugin.run.stop import Stop, stop_on_signals
-    from cryoemmae_plugin.run.store import Existing, stored_source
+    from cryoemmae_plugin.run.store import Existing, owner_in
 
     wanted = parse_formats(formats) | ({Format.EMAN} if box else set())
+    existing = Existing.REPLACE if overwrite else Existing.CONTINUE
     micrographs = find_micrographs(
         paths,
         pixel_size_A=settings.pixel_size_A,
         recursive=recursive,
         exclude=out,
-        owner=(lambda uid: None) if overwrite else partial(stored_source, out),
+        owner=owner_in(out, existing),
     )
     request = RunRequest(
         settings,
         out,
-        existing=Existing.REPLACE if overwrite else Existing.CONTINUE,
+        existing=existing,
         devices=(device.device,),
         threads=device.threads or 0,
         compute=compute,

@@ -201,10 +201,9 @@ def non_maximum_suppression(xy: NDArray[np.float64], score: NDArray[np.float32],
     order = np.argsort(-score, kind="stable")
     if not len(xy):
         return order
-    tree = cKDTree(xy)
-    dropped = np.zeros(len(xy), bool)
-    for at in order:
-        if not dropped[at]:
-            near = np.asarray(tree.query_ball_point(xy[at], distance))
-            dropped[near[near != at]] = True
-    return order[~dropped[order]]
+    pairs = np.sort(cKDTree(xy[order]).query_pairs(distance, output_type="ndarray"), axis=1)
+    keep = np.ones(len(order), bool)
+    for better, worse in pairs[np.lexsort(pairs.T[::-1])].tolist():
+        if keep[better]:
+            keep[worse] = False
+    return order[keep]

@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.report.writer import ReportOptions, read_source, write_report
-from cryoemmae_plugin.run.engine import Loader
 from cryoemmae_plugin.run.prefetch import load
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.service import Finisher, Run
 
 
-def report_finisher(
-    warn: Callable[[str], None], stop: Callable[[], bool] = lambda: False, loader: Loader = load
-) -> Finisher:
+def report_finisher(warn: Callable[[str], None], stop: Callable[[], bool] = lambda: False) -> Finisher:
     """Make what writes the report of a run; one that cannot be written is not worth a run.
+
+    Pictures are drawn of files that are on this host; others are not fetched again for it.
 
     Parameters
     ----------
@@ -26,8 +25,6 @@ def report_finisher(
         Takes what went wrong.
     stop : callable
         Asked before each picture; those that are left are not drawn then.
-    loader : callable
-        Reads a micrograph.
     """
 
     def finish(run: Run) -> None:
@@ -36,7 +33,7 @@ def report_finisher(
         by_uid = {micrograph.uid: micrograph for micrograph in run.micrographs}
 
         def read(result: Result) -> NDArray[np.float32]:
-            return loader(by_uid[result.uid]).image if result.uid in by_uid else read_source(result)
+            return load(by_uid[result.uid]).image if result.uid in by_uid else read_source(result)
 
         failed = {failure["micrograph"]: failure["reason"] for failure in run.log.failures}
         options = ReportOptions(run.request.outputs.report, read, stop)

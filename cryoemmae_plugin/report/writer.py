@@ -35,6 +35,7 @@ from cryoemmae_plugin.report.averages import AveragesOfPicks
 from cryoemmae_plugin.report.facts import BIBTEX, CITATION, RunFacts, describe_box, gather_facts
 from cryoemmae_plugin.report.pictures import draw_pictures, jpeg_bytes
 from cryoemmae_plugin.report.scripts import STEPS, encode_steps, highest_steps, script, write_plain
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
@@ -203,16 +204,18 @@ def _draw(
 ) -> list[float]:
     """Draw the pictures of a sample, and class averages of the picks in them; the averages' shares."""
     picked = [uid for uid, failed in zip(columns.uid, columns.failed, strict=True) if not failed]
-    sample = [uid for uid in _spread(picked, options.pictures) if not pictures_are_current(store, folder, uid)]
-    averages = AveragesOfPicks()
+    sample = [uid for uid in evenly_spread(picked, options.pictures) if not pictures_are_current(store, folder, uid)]
+    averages, missing = AveragesOfPicks(), list[ImageError]()
     for done, uid in enumerate(sample, 1):
         if options.should_stop():
             break
         try:
             draw_one(store, selection, folder, uid, averages, options.read)
         except ImageError as err:
-            logger.warning("No picture in the report: %s", err)
+            missing.append(err)
         options.progress(done, len(sample))
+    if missing:
+        logger.warning("No picture in the report of %d of %d micrographs: %s", len(missing), len(sample), missing[0])
     return _write_averages(folder, averages)
 
 
@@ -337,9 +340,3 @@ def _about(
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
-
-
-def _spread(uids: list[str], count: int) -> list[str]:
-    """Evenly from the first to the last."""
-    places = np.linspace(0, len(uids) - 1, min(count, len(uids))).round().astype(int)
-    return [uids[place] for place in places]

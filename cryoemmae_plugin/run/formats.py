@@ -20,7 +20,7 @@ from cryoemmae_plugin.types import Picks
 BOX_FOLDER, RELION_FOLDER, CBOX_FOLDER = "boxes", "relion", "cbox"
 CRYOSPARC_FILE = "cryosparc.star"
 RELION_LIST = "autopick.star"
-CRYOSPARC_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
+STAR_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
 OWN_MARK = "# cryoemmae picks\n"
 """First line of RELION's coordinate files that this program has written for plain runs."""
 _CBOX_COLUMNS = (
@@ -99,7 +99,8 @@ def open_writer(
     if one is Format.RELION:
         return _relion(folder / RELION_FOLDER)
     if one is Format.CRYOSPARC:
-        return _cryosparc(folder / CRYOSPARC_FILE)
+        # Import Particle Stack finds micrographs by the names of their files
+        return star_of_picks(folder / CRYOSPARC_FILE, name_of=lambda micrograph: Path(micrograph).name)
     if one is Format.EMAN:
         return nullcontext(_one_file_each(folder / BOX_FOLDER, ".box", uids, diameter_A, write_box))
     return nullcontext(_one_file_each(folder / CBOX_FOLDER, ".cbox", uids, diameter_A, write_cbox))
@@ -150,14 +151,14 @@ def _one_file_each(
 
 
 @contextmanager
-def _cryosparc(path: Path) -> Iterator[Writer]:
-    """For Import Particle Stack, which finds micrographs by the names of their files."""
+def star_of_picks(path: Path, comment: str = "", name_of: Callable[[str], str] = str) -> Iterator[Writer]:
+    """One STAR table of the picks of all micrographs, named by `name_of` their paths; below a first line."""
     with atomic_write(path) as file:
-        file.write("\ndata_particles\n\nloop_\n")
-        file.writelines(f"_{name} #{number}\n" for number, name in enumerate(CRYOSPARC_COLUMNS, 1))
+        file.write(f"{comment}\ndata_particles\n\nloop_\n")
+        file.writelines(f"_{name} #{number}\n" for number, name in enumerate(STAR_COLUMNS, 1))
 
         def write(result: Result, picks: Picks) -> None:
-            name = quote(Path(result.micrograph).name)
+            name = quote(name_of(result.micrograph))
             for (x, y), score in zip(picks.xy.tolist(), picks.score.tolist(), strict=True):
                 file.write(f"{name} {x:.3f} {y:.3f} {score:.6f}\n")
 

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoemmae_plugin.files import atomic_write
-from cryoemmae_plugin.run.formats import Format, Writer, open_writer
+from cryoemmae_plugin.run.formats import OWN_MARK, Format, Writer, open_writer, star_of_picks
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
-from cryoemmae_plugin.star import quote
 from cryoemmae_plugin.types import Picks
 
-STAR_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
 CSV_COLUMNS = ("micrograph", "x", "y", "diameter", "score")
 
 
@@ -65,7 +63,7 @@ def write_picks(
     totals = Totals()
     with ExitStack() as stack:
         writers: list[Writer] = [
-            stack.enter_context(_star(folder / "picks.star")),
+            stack.enter_context(star_of_picks(folder / "picks.star", OWN_MARK)),
             stack.enter_context(_csv(folder / "picks.csv", diameter_A)),
         ]
         writers += [stack.enter_context(open_writer(one, folder, diameter_A, uids)) for one in Format if one in formats]
@@ -74,21 +72,6 @@ def write_picks(
             for write in writers:
                 write(result, picks)
     return totals
-
-
-@contextmanager
-def _star(path: Path) -> Iterator[Writer]:
-    with atomic_write(path) as file:
-        file.write("# cryoemmae picks\n\ndata_particles\n\nloop_\n")
-        file.writelines(f"_{name} #{i}\n" for i, name in enumerate(STAR_COLUMNS, 1))
-
-        def write(result: Result, picks: Picks) -> None:
-            name = quote(result.micrograph)
-            for (x, y), score in zip(picks.xy.tolist(), picks.score.tolist(), strict=True):
-                file.write(f"{name} {x:.3f} {y:.3f} {score:.6f}\n")
-
-        yield write
-        file.write("\n")
 
 
 @contextmanager

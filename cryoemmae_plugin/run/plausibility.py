@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.core.size_check import BetterFit, find_better_fit
 from cryoemmae_plugin.errors import ImageError, ModelError
@@ -95,19 +96,25 @@ class Plausibility:
 
     def _look(self) -> list[str]:
         count = int(np.clip(self._pending // RUN_PER_LOOK, 1, FIRST))
-        fits = [fit for micrograph in self._first[:count] if (fit := self._fit_of(micrograph)) is not None]
+        try:
+            head = load_head(load_model(DEFAULT_MODEL["default"]))
+        except ModelError as err:
+            logger.debug("not compared with the settings: %s", err)
+            return []
+        fits = [fit for micrograph in self._first[:count] if (fit := self._fit_of(micrograph, head)) is not None]
         if len(fits) * 2 <= min(count, len(self._first)):
             return []
         self._fit = fits[len(fits) // 2]
         return [describe(*self._fit, self._settings)]
 
-    def _fit_of(self, micrograph: Micrograph) -> tuple[BetterFit, float] | None:
+    def _fit_of(self, micrograph: Micrograph, head: Head) -> tuple[BetterFit, float] | None:
         """What would fit one micrograph better, and its pixel size."""
+        if not micrograph.path.is_file():
+            return None  # a file that is not on this host is not fetched again for this
         bright = self._settings.contrast == "bright"
         try:
             loaded = self._loader(micrograph)
-            head = load_head(load_model(DEFAULT_MODEL["default"]))
-        except (ImageError, ModelError) as err:
+        except ImageError as err:
             logger.debug("not compared with the settings: %s", err)
             return None
         fit = find_better_fit(loaded.image, self._settings.diameter_A / loaded.pixel_size_A, head, bright=bright)

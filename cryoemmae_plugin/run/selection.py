@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from cryoemmae_plugin.core.default import non_maximum_suppression
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
 from cryoemmae_plugin.types import Picks
@@ -64,16 +64,9 @@ def keep_apart(picks: Picks, distance_px: float) -> Picks:
 
     Picks are best first. What is kept at a threshold does not depend on candidates below it.
     """
-    pairs = cKDTree(picks.xy).query_pairs(distance_px * (1 - 1e-6), output_type="ndarray") if len(picks) > 1 else ()
-    if not len(pairs):
-        return picks
-    keep = np.ones(len(picks), bool)
-    for better, worse in np.sort(pairs, axis=1)[np.lexsort(np.sort(pairs, axis=1).T[::-1])].tolist():
-        if keep[better]:
-            keep[worse] = False
-    return chosen(picks, keep)
+    return chosen(picks, non_maximum_suppression(picks.xy, picks.score, distance_px * (1 - 1e-6)))
 
 
-def chosen(picks: Picks, keep: NDArray[np.bool_]) -> Picks:
-    """Return the picks at the places where `keep` is True."""
+def chosen(picks: Picks, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Picks:
+    """Return the picks that `keep` says, a mask or indices."""
     return Picks(picks.xy[keep], picks.score[keep], picks.power[keep], picks.shape)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -361,6 +362,13 @@ def _refuse_foreign(folder: Path) -> None:
             f"{folder / foreign[0]}: there already, and not from a run that can be continued",
             remedy=("choose another $out", "write over it with $overwrite=yes"),
         )
+
+
+def owner_in(folder: Path, existing: Existing) -> Callable[[str], str | None]:
+    """What tells which micrograph a name in `folder` belongs to; nothing does, where its results are replaced."""
+    if existing is Existing.REPLACE:
+        return lambda uid: None
+    return partial(stored_source, folder)
 
 
 def stored_source(folder: Path, uid: str) -> str | None:

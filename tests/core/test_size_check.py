@@ -10,7 +10,7 @@ from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.core.size_check import BetterFit, find_better_fit
 from cryoemmae_plugin.run.plausibility import describe
-from cryoemmae_plugin.settings import DEFAULT_MODEL, make_settings
+from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
 from cryoemmae_plugin.weights import load_model
 
@@ -45,7 +45,7 @@ def test_inverted_contrast_is_noticed(image: NDArray[np.float32], head: Head) ->
 
 
 def test_the_warning_names_the_values_that_would_fit() -> None:
-    settings = make_settings(diameter_A=160.0)
+    settings = PickerSettings(diameter_A=160.0)
     said = describe(BetterFit(0.5, inverted=False), 2.0, settings)
     assert "smaller than 160 Å at 2 Å/px" in said
     assert "$pixel_size_A, $diameter_A, $contrast" in said

@@ -52,7 +52,8 @@ def run(world: Any, python: Path, *arguments: str, **more: str) -> subprocess.Co
     )
 
 
-PICK = ("pick", "--project", "P3", "--workspace", "W1", "--exposures", "J2.exposures", "--diameter", "30")
+ANYWHERE = ("--edge-distance", "0", "--min-distance", "0")  # where the stand-in picks
+PICK = ("pick", "--project", "P3", "--workspace", "W1", "--exposures", "J2.exposures", "--diameter", "30", *ANYWHERE)
 
 
 @pytest.fixture

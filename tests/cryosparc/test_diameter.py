@@ -17,7 +17,7 @@ def test_a_job_estimates_the_diameter_and_tells_it(world: Any, monkeypatch: pyte
     estimate = lambda scans: DiameterEstimate(44.0, 0.09, 12, ((40.0, 1.0),))  # noqa: E731
     monkeypatch.setattr(module, "estimate_diameter", estimate)
     world.few(3)
-    report, job = pick(world, diameter_A="auto")
+    report, job = pick(world, diameter_A="auto", settings={"min_distance": 0.5})
     assert report.status == "completed"
     assert ResultStore.open(report.folder / "picks").record.settings.diameter_A == 44
     assert set(world.saved(report.job)["location/min_dist_A"]) == {22}

@@ -21,8 +21,9 @@ def test_notebook_picks(world: Any, tmp_path: Path) -> None:
     assert all(not cell.get("outputs") for cell in notebook.cells), "notebooks are kept without outputs"
     stand_in = (
         f"import sys; sys.path[:0] = [{str(HELPERS)!r}]\n"
-        "import stub, cryosparc_job.api as api\n"
-        "api.pick.__kwdefaults__['build'] = stub.StubEngines()"
+        "import functools, stub, cryosparc_job.api as api\n"
+        "usual = {'engine_factory': stub.StubEngines(), 'edge_distance': 0, 'min_distance': 0}\n"
+        "api.pick = functools.partial(api.pick, **usual)"
     )
     notebook.cells.insert(0, nbformat.v4.new_code_cell(stand_in))
     client = nbclient.NotebookClient(

@@ -32,7 +32,7 @@ def test_rows_are_what_the_output_asks_for(world: Any, marker_image: Any) -> Non
     exposures = world.exposures()
     uid = exposures.add(marker_image * 25, "J1/imported/marker.mrc", pixel_size_A=1.5)  # 40 rows, 80 columns
     world.state.add_output("P3", "J2", "exposures", exposures.dataset())
-    _, job = pick(world, settings={"threshold": 0.85})
+    _, job = pick(world, settings={"threshold": 0.85, "min_distance": 0.5})
     particles = world.saved(job.uid)
     expected = [(f"{slot}/{name}", kind) for slot in ("location", "pick_stats") for name, kind in FIELDS[slot]]
     assert sorted(particles.fields(exclude_uid=True)) == sorted(name for name, _ in expected)
@@ -44,7 +44,7 @@ def test_rows_are_what_the_output_asks_for(world: Any, marker_image: Any) -> Non
     assert row["location/center_x_frac"] == np.float32(60 / 80)  # MARKER_XY, no half pixel added
     assert row["location/center_y_frac"] == np.float32(5 / 40)
     assert row["location/micrograph_psize_A"] == 1.5
-    assert row["location/min_dist_A"] == 0  # the request keeps picks however close they are
+    assert row["location/min_dist_A"] == 15
     assert row["pick_stats/ncc_score"] == np.float32(0.9)
     assert row["pick_stats/power"] == pytest.approx(3.7)
 
@@ -91,7 +91,7 @@ def test_files_out_of_sight_are_downloaded_one_by_one(world: Any) -> None:
     report, job = pick(world)
     assert (report.status, report.picks, report.failed) == ("completed", 12, ())
     # Four to pick, and four more to draw; none is kept.
-    assert world.state.calls.count("projects.download_file") == 13  # 8 for picking, 5 for the pictures of the report
+    assert world.state.calls.count("projects.download_file") == 8
     assert not list(report.folder.glob("scratch/.download*"))
     assert Path("/nowhere") not in report.folder.parents
     assert str(report.folder) in job.texts

@@ -34,6 +34,7 @@ pytestmark = [
 SHAPE = (300, 420)
 BOX_PX = 36
 PER_MICROGRAPH = 45
+DIAMETER_A = 84  # two deviations beyond the outermost blobs: at less, the job warns that the particles seem larger
 UPRIGHT = 1  # the micrograph in which every phantom stands upright
 PIXEL_SIZE_A = 3.0
 
@@ -78,7 +79,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType, stand_
         project = Project(folder)
         run(project, job_star(0, import_options()))
         executable = f"{sys.executable} {stand_in.__file__}"
-        parameters = {"diameter": "54", "threshold": "0.6", "adapt": "no"}
+        parameters = {"diameter": str(DIAMETER_A), "threshold": "0.6", "adapt": "no"}
         star = "Import/job001/micrographs.star"
         picked = run(project, external_job_star(star, parameters, threads=1, executable=executable))
         coordinates = f"{picked.name}coords_suffix_autopick.star"
@@ -228,7 +229,7 @@ def test_a_project_is_picked_anew_in_a_job_of_its_own(
 
     assert main([*words, "--dry-run"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "new External would run 7 - - - Import/job001/micrographs.star, diameter 54 Å" in said
+    assert f"new External would run 7 - - - Import/job001/micrographs.star, diameter {DIAMETER_A} Å" in said
     assert (project.folder / "default_pipeline.star").read_bytes() == pipeline
 
     monkeypatch.setenv("STAND_IN_TEMPLATE", "nowhere.npy")
