@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.evaluation.comparison import Comparison
-from cryoemmae_plugin.run.relion_coordinates import root_of
+from cryoemmae_plugin.picks.relion_coordinates import root_of
 from cryoemmae_plugin.star import find_table, read_star
 from relion_wrapper.project import Job, Project
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.picks.relion_coordinates import COORDINATES_SUFFIX, is_upside_down, root_of
 from cryoemmae_plugin.run.micrograph_table import read_named_defocus, read_named_micrographs
-from cryoemmae_plugin.run.relion_coordinates import COORDINATES_SUFFIX, is_upside_down, root_of
 from cryoemmae_plugin.types import Micrograph
 
 

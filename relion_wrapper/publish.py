@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import StoreError
 from cryoemmae_plugin.files import atomic_write
+from cryoemmae_plugin.picks.relion_coordinates import COORDINATES_SUFFIX, format_coordinates
 from cryoemmae_plugin.run.record import Result
-from cryoemmae_plugin.run.relion_coordinates import COORDINATES_SUFFIX, format_coordinates
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.star import format_table

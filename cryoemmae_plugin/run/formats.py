@@ -12,31 +12,18 @@ from pydantic import BaseModel
 
 from cryoemmae_plugin.errors import InputError, SettingsError, StoreError
 from cryoemmae_plugin.files import atomic_write, output_error, read_note, write_note
+from cryoemmae_plugin.picks.boxes import write_box, write_cbox
+from cryoemmae_plugin.picks.relion import star_of_picks
+from cryoemmae_plugin.picks.relion_coordinates import COORDINATES_SUFFIX, format_coordinates, is_upside_down, root_of
 from cryoemmae_plugin.run.record import Result
-from cryoemmae_plugin.run.relion_coordinates import COORDINATES_SUFFIX, format_coordinates, is_upside_down, root_of
 from cryoemmae_plugin.star import quote
 from cryoemmae_plugin.types import Picks
 
 BOX_FOLDER, RELION_FOLDER, CBOX_FOLDER = "boxes", "relion", "cbox"
 CRYOSPARC_FILE = "cryosparc.star"
 RELION_LIST = "autopick.star"
-STAR_COLUMNS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
 OWN_MARK = "# cryoemmae picks\n"
 """First line of RELION's coordinate files that this program has written for plain runs."""
-_CBOX_COLUMNS = (
-    "CoordinateX",
-    "CoordinateY",
-    "CoordinateZ",
-    "Width",
-    "Height",
-    "Depth",
-    "EstWidth",
-    "EstHeight",
-    "Confidence",
-    "NumBoxes",
-    "Angle",
-)
-
 
 BOX_RECORD = ".cryoemmae.json"
 """File in the folder of boxes that names those written by this program."""
@@ -100,38 +87,10 @@ def open_writer(
         return _relion(folder / RELION_FOLDER)
     if one is Format.CRYOSPARC:
         # Import Particle Stack finds micrographs by the names of their files
-        return star_of_picks(folder / CRYOSPARC_FILE, name_of=lambda micrograph: Path(micrograph).name)
+        return picks_star(folder / CRYOSPARC_FILE, name_of=lambda micrograph: Path(micrograph).name)
     if one is Format.EMAN:
         return nullcontext(_one_file_each(folder / BOX_FOLDER, ".box", uids, diameter_A, write_box))
     return nullcontext(_one_file_each(folder / CBOX_FOLDER, ".cbox", uids, diameter_A, write_cbox))
-
-
-def write_box(path: Path, picks: Picks, diameter_px: float) -> None:
-    """Write picks as EMAN1 boxes.
-
-    A line is ``x y width height``: the lower left corner of the box in whole pixels, where y grows with the row stored
-    in the MRC (row 0 lowest), and twice its side, the particle's diameter made even.
-    """
-    side = _even(diameter_px)
-    with atomic_write(path) as file:
-        for x, y in picks.xy.tolist():
-            file.write(f"{round(x - side / 2)}\t{round(y - side / 2)}\t{side}\t{side}\n")
-
-
-def write_cbox(path: Path, picks: Picks, diameter_px: float) -> None:
-    """Write picks as crYOLO's CBOX, version 1.0: lower left corners as in EMAN's boxes, with the figure of merit."""
-    side = _even(diameter_px)
-    with atomic_write(path) as file:
-        file.write("\ndata_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n")
-        file.writelines(f"_{name} #{number}\n" for number, name in enumerate(_CBOX_COLUMNS, 1))
-        for (x, y), score in zip(picks.xy.tolist(), picks.score.tolist(), strict=True):
-            corner = f"{x - side / 2:.3f} {y - side / 2:.3f} <NA>"
-            file.write(f"{corner} {side} {side} <NA> {side} {side} {score:.6f} <NA> <NA>\n")
-        file.write("\ndata_cryolo_include\n\nloop_\n_slice_index #1\n\n")
-
-
-def _even(side: float) -> int:
-    return 2 * max(1, round(side / 2))
 
 
 def _one_file_each(
@@ -151,19 +110,10 @@ def _one_file_each(
 
 
 @contextmanager
-def star_of_picks(path: Path, comment: str = "", name_of: Callable[[str], str] = str) -> Iterator[Writer]:
-    """One STAR table of the picks of all micrographs, named by `name_of` their paths; below a first line."""
-    with atomic_write(path) as file:
-        file.write(f"{comment}\ndata_particles\n\nloop_\n")
-        file.writelines(f"_{name} #{number}\n" for number, name in enumerate(STAR_COLUMNS, 1))
-
-        def write(result: Result, picks: Picks) -> None:
-            name = quote(name_of(result.micrograph))
-            for (x, y), score in zip(picks.xy.tolist(), picks.score.tolist(), strict=True):
-                file.write(f"{name} {x:.3f} {y:.3f} {score:.6f}\n")
-
-        yield write
-        file.write("\n")
+def picks_star(path: Path, comment: str = "", name_of: Callable[[str], str] = str) -> Iterator[Writer]:
+    """The writer of one STAR table of all picks, see :func:`star_of_picks`."""
+    with star_of_picks(path, comment, name_of) as rows:
+        yield lambda result, picks: rows(result.micrograph, picks.xy, picks.score)
 
 
 @contextmanager

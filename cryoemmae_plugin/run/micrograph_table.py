@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.star import Table, find_table, read_star, to_number
+from cryoemmae_plugin.picks.optics import pixel_sizes, project_folder
+from cryoemmae_plugin.star import find_table, read_star, to_number
 
 NAME = "rlnMicrographName"
-PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
-"""The labels of the pixel size, the one that counts first: "original" is before binning."""
-GROUP = "rlnOpticsGroup"
 DEFOCUS_A = ("rlnDefocusU", "rlnDefocusV")
-DETECTOR_UM, MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 
 
 def read_micrographs(path: Path) -> list[tuple[Path, float | None]]:
@@ -35,7 +31,7 @@ def read_micrographs(path: Path) -> list[tuple[Path, float | None]]:
         When the file cannot be read or lists no micrographs.
     """
     named = read_named_micrographs(path)
-    base = _project_folder(path, Path(named[0][0]))
+    base = project_folder(path, Path(named[0][0]))
     return [(base / name, pixel_size_A) for name, pixel_size_A in named]
 
 
@@ -64,41 +60,7 @@ def read_named_micrographs(path: Path) -> list[tuple[str, float | None]]:
         raise InputError(f"{path}: no table with {NAME} in it; {way_out}")
     if not table.rows:
         raise InputError(f"{path}: the table data_{table.name} lists no micrographs; give a STAR file with rows")
-    return list(zip(table.column(NAME), _pixel_sizes(table, find_table(tables, "optics")), strict=True))
-
-
-def _project_folder(star: Path, first: Path) -> Path:
-    """Where the names in a STAR file start from; the present folder if the first micrograph is nowhere to be found."""
-    if first.is_absolute() or first.exists():
-        return Path()
-    return next((folder for folder in star.absolute().parents if (folder / first).exists()), Path())
-
-
-def _pixel_sizes(table: Table, optics: Table | None) -> list[float | None]:
-    """Å per pixel, micrograph by micrograph."""
-    for label in PIXEL_SIZES:
-        if label in table:
-            return list(table.numbers(label))
-        if optics is not None and label in optics and GROUP in optics:
-            return list(_by_group(table, optics, label))
-    if DETECTOR_UM in table and MAGNIFICATION in table:
-        pairs = zip(table.numbers(DETECTOR_UM), table.numbers(MAGNIFICATION), strict=True)
-        return [1e4 * pixel_um / magnification if magnification else math.inf for pixel_um, magnification in pairs]
-    return [None] * len(table)
-
-
-def _by_group(table: Table, optics: Table, label: str) -> list[float]:
-    """A value of each micrograph's optics group."""
-    values = dict(zip(optics.numbers(GROUP), optics.numbers(label), strict=True))
-    found = []
-    for group, line in zip(table.numbers(GROUP), table.lines, strict=True):
-        if group not in values:
-            raise InputError(
-                f"{table.source}, line {line}: the optics group {group:g} of a micrograph is not in the optics table; "
-                "add it there, or correct the line"
-            )
-        found.append(values[group])
-    return found
+    return list(zip(table.column(NAME), pixel_sizes(table, find_table(tables, "optics")), strict=True))
 
 
 def read_named_defocus(path: Path) -> dict[str, float]:
@@ -121,5 +83,5 @@ def read_named_defocus(path: Path) -> dict[str, float]:
 def read_defocus(path: Path) -> dict[Path, float]:
     """Read the same by the paths that :func:`read_micrographs` gives."""
     named = read_named_defocus(path)
-    base = _project_folder(path, Path(next(iter(named)))) if named else Path()
+    base = project_folder(path, Path(next(iter(named)))) if named else Path()
     return {base / name: defocus_um for name, defocus_um in named.items()}

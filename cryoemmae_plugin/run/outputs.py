@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoemmae_plugin.files import atomic_write
-from cryoemmae_plugin.run.formats import OWN_MARK, Format, Writer, open_writer, star_of_picks
+from cryoemmae_plugin.run.formats import OWN_MARK, Format, Writer, open_writer, picks_star
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
@@ -63,7 +63,7 @@ def write_picks(
     totals = Totals()
     with ExitStack() as stack:
         writers: list[Writer] = [
-            stack.enter_context(star_of_picks(folder / "picks.star", OWN_MARK)),
+            stack.enter_context(picks_star(folder / "picks.star", OWN_MARK)),
             stack.enter_context(_csv(folder / "picks.csv", diameter_A)),
         ]
         writers += [stack.enter_context(open_writer(one, folder, diameter_A, uids)) for one in Format if one in formats]

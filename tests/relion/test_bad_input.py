@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.run.relion_coordinates import root_of
+from cryoemmae_plugin.picks.relion_coordinates import root_of
 from relion_wrapper.micrographs import read_job_micrographs
 
 Job = Callable[..., int]

@@ -10,7 +10,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryoemmae_plugin.run.formats import write_box
+from cryoemmae_plugin.picks.boxes import write_box
 from cryoemmae_plugin.types import Picks
 
 pytestmark = [

@@ -10,7 +10,8 @@ import pytest
 import starfile
 
 from cryoemmae_plugin.errors import StoreError
-from cryoemmae_plugin.run.formats import Format, write_box
+from cryoemmae_plugin.picks.boxes import write_box
+from cryoemmae_plugin.run.formats import Format
 from cryoemmae_plugin.run.outputs import write_outputs
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore, RunRecord

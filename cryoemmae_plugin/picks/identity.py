@@ -1,7 +1,8 @@
-"""Which micrograph of a reference is which micrograph of a table of picks.
+"""Which micrograph of one table is which micrograph of another, such as a reference and picks.
 
 Names are compared as texts, without folder and image suffix: ``a/x_10.5.mrc`` is ``x_10.5``. Where two micrographs
-share such a stem, their folders tell them apart. The number that CryoSPARC writes in front of a name does not count.
+share such a stem, their folders tell them apart. What CryoSPARC adds to a name does not count: the number
+in front, and ``_patch_aligned_doseweighted`` at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import READABLE_SUFFIXES
 
 _CRYOSPARC_NUMBER = re.compile(r"\d{6,}_(?=.)")
+_CRYOSPARC_MOTION = re.compile(r"(?<=.)_(patch|rigid)_aligned(_doseweighted)?$")
 _SUFFIXES = sorted(READABLE_SUFFIXES, key=len, reverse=True)
 
 
@@ -62,11 +64,11 @@ def match_names(picked: Iterable[str], known: Mapping[str, str]) -> dict[str, st
         When it cannot be told which of several micrographs with one file name is meant.
     """
     references, groups = _by_stem(known), _by_stem(picked)
-    plain = {_without_number(stem): stem for stem in references}
+    plain = {_plain(stem): stem for stem in references}
     found: dict[str, str] = {}
     merged: dict[str, list[str]] = defaultdict(list)
     for stem, names in groups.items():
-        owner = stem if stem in references else plain.get(_without_number(stem))
+        owner = stem if stem in references else plain.get(_plain(stem))
         if owner is not None:
             merged[owner] += names
     for stem, names in merged.items():
@@ -82,8 +84,10 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _without_number(stem: str) -> str:
-    return _CRYOSPARC_NUMBER.sub("", stem, count=1) if _CRYOSPARC_NUMBER.match(stem) else stem
+def _plain(stem: str) -> str:
+    """Take away what CryoSPARC adds to a name."""
+    number = _CRYOSPARC_NUMBER.match(stem)
+    return _CRYOSPARC_MOTION.sub("", stem[number.end() :] if number else stem)
 
 
 def _match_folders(picked: list[str], references: list[str]) -> dict[str, str]:
@@ -119,5 +123,5 @@ def _ambiguous(picked: list[str], references: list[str]) -> InputError:
     where = "picks" if several is picked else "reference"
     return InputError(
         f"{several[0]} and {several[1]} have one file name in the {where}, and the folders do not tell which is which",
-        remedy="write the micrographs with their folders in both tables, or evaluate one folder at a time",
+        remedy="write the micrographs with their folders in both tables, or take one folder at a time",
     )

@@ -1,0 +1,1 @@
+"""Tables of picks in the formats of other programs: read, convert, merge, compare."""
