@@ -46,13 +46,14 @@ class DecoderConfig:
 
 def sincos_positions(dim: int, grid: int) -> Tensor:
     """Fixed 2-D sine-cosine positions of a class token (zeros) and grid x grid patches, shape (1 + grid**2, dim)."""
-    omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
-    angle = torch.arange(grid, dtype=torch.float64)[:, None] * omega
-    line = torch.cat([angle.sin(), angle.cos()], dim=1)  # (grid, dim / 2)
-    along_x = line[None].expand(grid, grid, -1)
-    along_y = line[:, None].expand(grid, grid, -1)
-    patches = torch.cat([along_x, along_y], dim=2).reshape(grid * grid, dim)
-    return torch.cat([torch.zeros(1, dim, dtype=torch.float64), patches]).float()
+    with torch.device("cpu"):  # on the meta device, PyTorch would import its compiler for this: seconds
+        omega = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+        angle = torch.arange(grid, dtype=torch.float64)[:, None] * omega
+        line = torch.cat([angle.sin(), angle.cos()], dim=1)  # (grid, dim / 2)
+        along_x = line[None].expand(grid, grid, -1)
+        along_y = line[:, None].expand(grid, grid, -1)
+        patches = torch.cat([along_x, along_y], dim=2).reshape(grid * grid, dim)
+        return torch.cat([torch.zeros(1, dim, dtype=torch.float64), patches]).float()
 
 
 class Attention(nn.Module):
