@@ -40,6 +40,7 @@ RECIPES: dict[str, FitSettings] = {
     "batch 64": FitSettings(batch=64),
     "rate 3e-4": FitSettings(rate=3e-4),
     "rate 3e-3": FitSettings(rate=3e-3),
+    "random queries and keys": FitSettings(query_key_gain=0),
     "no warm-up": FitSettings(warmup_steps=0),
     "float32": FitSettings(precision="float32"),
     "published": PUBLISHED.model_copy(update={"tiles": "crops"}),
@@ -70,7 +71,7 @@ def try_recipe(name: str, settings: FitSettings, source: TileSource, dimensions:
                 source,
                 settings.model_copy(update={"checkpoint_steps": 10**9}),
                 Path(folder),
-                start=new_autoencoder(dimensions),
+                start=new_autoencoder(dimensions, query_key_gain=settings.query_key_gain),
                 progress=lambda done, total, skill: times.append(time.process_time() - began),
                 should_stop=lambda: time.process_time() - began > seconds,
             )

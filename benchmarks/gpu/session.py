@@ -161,7 +161,7 @@ def train(session: Session, name: str) -> dict[str, Any]:
             source,
             settings,
             work,
-            start=new_autoencoder(mode),
+            start=new_autoencoder(mode, query_key_gain=settings.query_key_gain),
             device=session.device,
             should_stop=lambda: time.monotonic() > deadline,
         )
@@ -207,7 +207,8 @@ def _pace(session: Session, mode: Mode, recipe: FitSettings, source: TileSource,
         return len(times) > PACE_STEPS or times[-1] > until
 
     with tempfile.TemporaryDirectory() as folder, suppress(Interrupted):
-        fit(source, recipe, Path(folder), start=new_autoencoder(mode), device=session.device, should_stop=stop)
+        start = new_autoencoder(mode, query_key_gain=recipe.query_key_gain)
+        fit(source, recipe, Path(folder), start=start, device=session.device, should_stop=stop)
     if session.device.type == "cuda":
         torch.cuda.synchronize()
     first = min(5, len(times) - 1)

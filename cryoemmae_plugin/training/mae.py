@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cryoemmae_plugin.core.encoder import (
     LAYER_NORM_EPS,
+    Attention,
     Block,
     DecoderConfig,
     Encoder,
@@ -127,10 +128,33 @@ class MaskedAutoencoder(nn.Module):
         return (error * hidden).sum() / hidden.sum(), prediction, hidden
 
 
-def new_autoencoder(mode: Mode, seed: int = 0) -> MaskedAutoencoder:
-    """Return an untrained autoencoder of a mode's dimensions, initialised from a seed."""
+def new_autoencoder(mode: Mode, seed: int = 0, query_key_gain: float = 0.0) -> MaskedAutoencoder:
+    """Return an untrained autoencoder of a mode's dimensions.
+
+    Parameters
+    ----------
+    mode : Mode
+    seed : int
+        The weights follow from it.
+    query_key_gain : float
+        Above 0, each attention begins with equal query and key projections: one orthogonal matrix times this. Patches
+        that look alike then attend to each other from the first step on (Trockman and Kolter 2023, Mimetic
+        initialization of self-attention layers), and the training leaves the plateau of its loss much sooner.
+    """
     torch.manual_seed(seed)
-    return MaskedAutoencoder(*ARCHITECTURES[mode])
+    model = MaskedAutoencoder(*ARCHITECTURES[mode])
+    if query_key_gain:
+        for module in model.modules():
+            if isinstance(module, Attention):
+                _align_queries_and_keys(module, query_key_gain)
+    return model
+
+
+def _align_queries_and_keys(attention: Attention, gain: float) -> None:
+    dim = attention.qkv.in_features
+    projection = nn.init.orthogonal_(torch.empty(dim, dim), gain)
+    with torch.no_grad():
+        attention.qkv.weight[: 2 * dim] = projection.repeat(2, 1)
 
 
 def trivial_error(patches: Tensor, hidden: Tensor) -> Tensor:

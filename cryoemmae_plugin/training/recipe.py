@@ -43,6 +43,12 @@ class FitSettings(Options):
     clip_norm: float | None = Field(
         default=1.0, gt=0, title="Gradient norm", description="Longer gradients are shortened to this."
     )
+    query_key_gain: float = Field(
+        default=1.4,
+        ge=0,
+        title="Query-key gain",
+        description="Size of the equal query and key projections that a new model begins with; 0: both at random.",
+    )
     precision: Arithmetic = Field(
         default="auto",
         title="Precision",
@@ -91,6 +97,13 @@ class FitSettings(Options):
 
 
 PUBLISHED = FitSettings(
-    epochs=400, batch=128, rate=5e-4, warmup_steps=0, warmup_epochs=5.0, clip_norm=None, tiles="grid"
+    epochs=400,
+    batch=128,
+    rate=5e-4,
+    warmup_steps=0,
+    warmup_epochs=5.0,
+    clip_norm=None,
+    query_key_gain=0.0,
+    tiles="grid",
 )
 """The recipe of Zamanos et al. 2025, "Implementation details": learning rate 1e-3 × batch / 256."""

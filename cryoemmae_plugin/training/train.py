@@ -103,7 +103,7 @@ def train_model(
         source,
         settings,
         work,
-        start=start.whole if start else new_autoencoder(mode, settings.seed),
+        start=start.whole if start else new_autoencoder(mode, settings.seed, settings.query_key_gain),
         device=device,
         progress=progress,
         should_stop=should_stop,
@@ -194,5 +194,6 @@ def describe_recipe(settings: FitSettings, tiles: int) -> str:
         f"{settings.batch} tiles, {how} ({total * settings.batch / tiles:.0f} epochs of {tiles}), peak "
         f"learning rate {settings.rate:g}, {warmup:g} steps of warm-up, cosine to {settings.least_rate:g}, "
         f"weight decay {settings.weight_decay:g}, gradient norm at most {settings.clip_norm or 'infinite'}, "
+        f"query-key gain {settings.query_key_gain:g}, "
         f"seed {settings.seed}"
     )

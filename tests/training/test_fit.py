@@ -15,7 +15,7 @@ from cryoemmae_plugin.core.flattening import gaussian_blur
 from cryoemmae_plugin.errors import DeviceError, ImageError, Interrupted, OutputError, TrainingError
 from cryoemmae_plugin.training.curve import LearningCurve, read_curve, skill_of
 from cryoemmae_plugin.training.fit import fit, measure_skill
-from cryoemmae_plugin.training.mae import MaskedAutoencoder, trivial_error
+from cryoemmae_plugin.training.mae import MaskedAutoencoder, new_autoencoder, trivial_error
 from cryoemmae_plugin.training.recipe import PUBLISHED, FitSettings
 from cryoemmae_plugin.training.tiles import GridTiles, RandomCrops, TileSource
 
@@ -75,6 +75,17 @@ def test_an_autoencoder_leaves_the_plateau_on_smooth_tiles(tmp_path: Path) -> No
     assert fitted.curve.end().skill > 0.5
     assert measure_skill(fitted.model.eval(), source) > 0.5
     assert fitted.hours > 0
+
+
+def test_queries_and_keys_begin_equal() -> None:
+    model = new_autoencoder("default", query_key_gain=1.4)
+    dim = model.encoder.config.embed_dim
+    for block in model.encoder.blocks:
+        query, key, _ = block.attn.qkv.weight.chunk(3)
+        assert torch.equal(query, key)
+        assert torch.allclose(query @ query.T, 1.4**2 * torch.eye(dim), atol=1e-4)
+    random = new_autoencoder("default").encoder.blocks[0].attn.qkv.weight
+    assert not torch.equal(random[:dim], random[dim : 2 * dim])
 
 
 def test_skill_compares_with_the_mean_of_each_tile() -> None:
