@@ -25,10 +25,11 @@ ParticleShape = Literal[
     "empty_capsid",
     "cored_shell",
     "liposome",
+    "spiked_capsid",
 ]
 PARTICLE_SHAPES: tuple[ParticleShape, ...] = get_args(ParticleShape)
 
-ROUND_SHAPES: tuple[ParticleShape, ...] = ("sphere", "full_capsid", "empty_capsid", "cored_shell", "liposome")
+ROUND_SHAPES: tuple[ParticleShape, ...] = ("sphere", "full_capsid", "empty_capsid", "cored_shell", "liposome", "spiked_capsid")
 """Those that look the same from all sides, or nearly so."""
 
 Points = NDArray[np.float64]
@@ -180,6 +181,18 @@ def _liposome(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(membrane, float)
 
 
+def _spiked_capsid(p: Points, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a virus whose spikes reach the diameter: a ball or a shell, and thin spikes that stand on it."""
+    r, body, filled = np.linalg.norm(p, axis=1), rng.uniform(0.6, 0.85), rng.uniform(0, 1.2)
+    axes = rng.normal(size=(int(rng.integers(12, 50)), 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    along = p @ axes.T
+    off = np.sqrt((r[:, None] ** 2 - along**2).clip(0))
+    spikes = ((off < rng.uniform(0.05, 0.11)) & (along > 0)).any(axis=1) & (r >= body) & (r < 1)
+    shell = (r < body) & (r > body - 0.14)
+    return np.asarray(shell + filled * (r <= body - 0.14) + spikes, float)
+
+
 DENSITIES: dict[ParticleShape, Density] = {
     "globular": _globular,
     "shell": _shell,
@@ -197,5 +210,6 @@ DENSITIES: dict[ParticleShape, Density] = {
     "empty_capsid": _empty_capsid,
     "cored_shell": _cored_shell,
     "liposome": _liposome,
+    "spiked_capsid": _spiked_capsid,
 }
 """Density of each shape relative to protein at points (M, 3) of the cube from -1 to 1; 0 outside the particle."""

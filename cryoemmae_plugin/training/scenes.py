@@ -105,10 +105,10 @@ def _no_blobs(rng: np.random.Generator, fixed: Drawn) -> Drawn:
 
 
 def _round(rng: np.random.Generator, fixed: Drawn) -> Drawn:
-    """Viruses and the like: larger than most particles, in ice that is thicker than they are, of any contrast."""
+    """Viruses and the like, and a few proteins: larger than most, in ice that is thicker, of any contrast."""
     diameter_px = fixed["diameter_A"] / fixed["pixel_size_A"]
     diameter_A = float(np.clip(_log_uniform(rng, ROUND_DIAMETERS_A), None, PIXEL_SIZES_A[1] * diameter_px))
-    particle = str(rng.choice(ROUND_SHAPES))
+    particle = str(rng.choice(ROUND_SHAPES if rng.random() < 0.8 else ("multidomain", "two_subunits", "globular")))
     return {
         "particle": particle,
         "diameter_A": diameter_A,
