@@ -29,7 +29,14 @@ ParticleShape = Literal[
 ]
 PARTICLE_SHAPES: tuple[ParticleShape, ...] = get_args(ParticleShape)
 
-ROUND_SHAPES: tuple[ParticleShape, ...] = ("sphere", "full_capsid", "empty_capsid", "cored_shell", "liposome", "spiked_capsid")
+ROUND_SHAPES: tuple[ParticleShape, ...] = (
+    "sphere",
+    "full_capsid",
+    "empty_capsid",
+    "cored_shell",
+    "liposome",
+    "spiked_capsid",
+)
 """Those that look the same from all sides, or nearly so."""
 
 Points = NDArray[np.float64]

@@ -223,6 +223,7 @@ def hierarchical_mask(
     particle_cluster: int,
     fit_cells: int | None = None,
     follow: Follow | None = None,
+    hierarchy: Sequence[int] = HIERARCHY,
 ) -> Tensor:
     """Follow the particles from the training set's clusters into the micrograph's own (algorithm 2).
 
@@ -239,6 +240,8 @@ def hierarchical_mask(
     follow : callable, optional
         Finds the particles of one clustering in the next: :func:`follow_cluster`, as released, or
         :func:`follow_best_overlap`.
+    hierarchy : sequence of int
+        Numbers of clusters that the micrograph is split into, one after the other.
 
     Returns
     -------
@@ -248,7 +251,7 @@ def hierarchical_mask(
     vectors = embedding.reshape(-1, embedding.shape[-1])
     examples = vectors if fit_cells is None else vectors[:: max(1, len(vectors) // fit_cells)]
     mask = (nearest_centroid(embedding, centroids.to(embedding)) == particle_cluster).cpu().numpy()
-    for own in kmeans_each(examples, HIERARCHY):
+    for own in kmeans_each(examples, hierarchy):
         labels = nearest_centroid(vectors, own).reshape(mask.shape).cpu().numpy()
         mask = (follow or follow_cluster)(mask, labels)
     return torch.from_numpy(mask).to(embedding.device)
