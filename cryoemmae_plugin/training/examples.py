@@ -6,7 +6,9 @@ and contaminated ones among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -124,20 +126,34 @@ def make_examples(
     Interrupted
         When `should_stop` says True.
     """
-    examples = []
-    for at, seed in enumerate(seeds):
+    files = {seed: folder / f"{seed}.safetensors" if folder else None for seed in seeds}
+    examples = {seed: _read(kept, Example) for seed, kept in files.items()}
+    missing = [seed for seed in seeds if examples[seed] is None]
+    seen_ahead = _see_ahead(missing, side_px, scenes)
+    for at, seed in enumerate(missing, start=len(seeds) - len(missing)):
+        progress(at, len(seeds))
         if should_stop():
+            seen_ahead.close()
             raise Interrupted("stopped while simulated micrographs were examined; run the same command again to go on")
-        kept = folder / f"{seed}.safetensors" if folder else None
-        example = _read(kept, Example)
-        if example is None:
-            seen = see_scene(seed, side_px, scenes)
-            example = example_of(model, seen.flattened, seen.xy.numpy())
-            if kept:
-                write_tensors(kept, vars(example))
-        examples.append(example)
-        progress(at + 1, len(seeds))
-    return examples
+        seen, kept = next(seen_ahead), files[seed]
+        examples[seed] = example = example_of(model, seen.flattened, seen.xy.numpy())
+        if kept:
+            write_tensors(kept, vars(example))
+    progress(len(seeds), len(seeds))
+    return [example for example in examples.values() if example is not None]
+
+
+def _see_ahead(seeds: Sequence[int], side_px: int | None, folder: Path | None) -> Generator[SeenScene, None, None]:
+    """Simulate scenes one after the other, the next ones already in other threads."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[SeenScene]] = deque()
+        for seed in seeds:
+            ahead.append(pool.submit(see_scene, seed, side_px, folder))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None) -> SeenScene:
