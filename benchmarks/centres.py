@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from sets import BenchmarkSet, chosen_sets
 
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, extract_features, non_maximum_suppression
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, extract_features
 from cryoemmae_plugin.core.flattening import flatten_background
 from cryoemmae_plugin.core.head import Head, find_centres, score_cells
 from cryoemmae_plugin.core.matched_filter import find_peaks
+from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.evaluation.metrics import box_iou
 from cryoemmae_plugin.images import read_image

@@ -13,6 +13,7 @@ from cryoemmae_plugin.cli.doctor import doctor
 from cryoemmae_plugin.cli.evaluate import evaluate
 from cryoemmae_plugin.cli.models import models
 from cryoemmae_plugin.cli.pick import pick
+from cryoemmae_plugin.cli.picks import convert, dedup, merge
 from cryoemmae_plugin.cli.report import apply, report, view
 from cryoemmae_plugin.cli.rethreshold import rethreshold
 from cryoemmae_plugin.cli.train import train
@@ -36,11 +37,14 @@ def build_app() -> App:
     app.command(report, sort_key=3)
     app.command(apply, sort_key=4)
     app.command(evaluate, sort_key=5)
-    app.command(train, sort_key=6)
-    app.command(models)  # 7
-    app.command(demo, sort_key=8)
-    app.command(doctor, sort_key=9)
-    app.command(benchmark)  # 10
+    app.command(convert, sort_key=6)
+    app.command(merge, sort_key=7)
+    app.command(dedup, sort_key=8)
+    app.command(train, sort_key=9)
+    app.command(models)  # 10
+    app.command(demo, sort_key=11)
+    app.command(doctor, sort_key=12)
+    app.command(benchmark)  # 13
     return app
 
 

@@ -25,6 +25,7 @@ from cryoemmae_plugin.core.head import (
 )
 from cryoemmae_plugin.core.matched_filter import correlate, disc_weights, find_peaks, match_templates
 from cryoemmae_plugin.core.model import PickingModel
+from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
 
@@ -194,16 +195,3 @@ def darkness(flattened: FlattenedMicrograph, xy: NDArray[np.float64]) -> NDArray
     """Mean darkness of the discs at grid positions (N, 2), in deviations of the background; shape (N,)."""
     (disc,) = correlate(flattened.pixels, [disc_weights(flattened.diameter_px)])
     return sample_map(disc, xy, 1).astype(np.float32)
-
-
-def non_maximum_suppression(xy: NDArray[np.float64], score: NDArray[np.float32], distance: float) -> NDArray[np.intp]:
-    """Keep the better of any two closer than `distance`; indices of the kept ones, best first, the first of equals."""
-    order = np.argsort(-score, kind="stable")
-    if not len(xy):
-        return order
-    pairs = np.sort(cKDTree(xy[order]).query_pairs(distance, output_type="ndarray"), axis=1)
-    keep = np.ones(len(order), bool)
-    for better, worse in pairs[np.lexsort(pairs.T[::-1])].tolist():
-        if keep[better]:
-            keep[worse] = False
-    return order[keep]

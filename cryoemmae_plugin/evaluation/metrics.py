@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from cryoemmae_plugin.picks.matching import pair_closest
+
 Rule = Literal["iou06", "half_d"]
 RULES: tuple[Rule, ...] = ("iou06", "half_d")
 MIN_IOU = 0.6
@@ -153,13 +155,7 @@ def match(reference: NDArray[np.float64], picks: NDArray[np.float64], diameter: 
     if rule == "iou06":
         overlaps = box_iou(offset, diameter) >= MIN_IOU
         i, j, offset = i[overlaps], j[overlaps], offset[overlaps]
-    free_i, free_j = np.ones(len(reference), bool), np.ones(len(picks), bool)
-    pairs: list[tuple[int, int]] = []
-    for k in np.lexsort((j, i, np.hypot(offset[:, 0], offset[:, 1]))):
-        if free_i[i[k]] and free_j[j[k]]:
-            free_i[i[k]] = free_j[j[k]] = False
-            pairs.append((i[k], j[k]))
-    return np.array(pairs, np.intp).reshape(-1, 2)
+    return pair_closest(i, j, np.hypot(offset[:, 0], offset[:, 1]))
 
 
 def box_iou(offset: NDArray[np.float64], side: float) -> NDArray[np.float64]:

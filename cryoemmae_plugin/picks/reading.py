@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.files import MAX_TABLE_BYTES, read_bytes, reason_of
 from cryoemmae_plugin.picks import boxes, cryosparc, csv_table, relion, topaz
 from cryoemmae_plugin.picks.identity import stem_of
 from cryoemmae_plugin.picks.table import PickTable
@@ -63,7 +64,7 @@ def files_of(path: Path) -> list[Path]:
         return [listing]
     kinds: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(path.rglob("*")):
-        if file.suffix.lower() in (".star", ".cbox", ".box") and not file.name.startswith("."):
+        if file.suffix.lower() in (".star", ".cbox", ".box") and not file.name.startswith(".") and _has_picks(file):
             kinds[file.suffix.lower()].append(file)
     if not kinds:
         raise InputError(f"{path}: no files of picks in it; give a folder with .star, .box or .cbox files")
@@ -71,6 +72,16 @@ def files_of(path: Path) -> list[Path]:
         counts = ", ".join(f"{len(files)} {suffix}" for suffix, files in kinds.items())
         raise InputError(f"{path}: files of several programs in it ({counts}); give the files of one of them")
     return next(iter(kinds.values()))
+
+
+def _has_picks(path: Path) -> bool:
+    """Whether a file has coordinates; RELION's folders have other STAR files too."""
+    if path.suffix.lower() != ".star":
+        return True
+    try:
+        return relion.X.encode() in read_bytes(path, MAX_TABLE_BYTES)
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read ({reason_of(err)}); move it away, or make it readable") from err
 
 
 def _reader(path: Path) -> Callable[[Path], list[PickTable]]:

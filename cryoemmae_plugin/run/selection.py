@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.default import non_maximum_suppression
+from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
 from cryoemmae_plugin.types import Picks

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, LEAST_SCORE, non_maximum_suppression
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, LEAST_DISTANCE, LEAST_SCORE
 from cryoemmae_plugin.core.head import (
     CELL_PX,
     CLUSTER_LAYERS,
@@ -27,6 +27,7 @@ from cryoemmae_plugin.core.head import (
     find_centres,
     score_cells,
 )
+from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.checkpoint import read_checkpoint, write_checkpoint

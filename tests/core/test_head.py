@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoemmae_plugin.core.default import away_from_smear, non_maximum_suppression
+from cryoemmae_plugin.core.default import away_from_smear
 from cryoemmae_plugin.core.head import (
     CELL_PX,
     F1_SHIFT,
@@ -22,6 +22,7 @@ from cryoemmae_plugin.core.head import (
     total_log_odds,
     whole_cells,
 )
+from cryoemmae_plugin.core.suppression import non_maximum_suppression
 
 
 def random_head(embed_dim: int = 6, tells: bool = True) -> Head:
