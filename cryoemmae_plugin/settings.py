@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
@@ -220,6 +221,32 @@ TrainEpochs = Annotated[
         description="Passes over the training tiles. [default: the recipe's own]",
     ),
 ]
+
+
+ReportPictures = Annotated[
+    Annotated[int, Field(ge=0)] | Literal["all", "none"],
+    Field(
+        title="Report",
+        description="Of how many micrographs the report shows pictures: N evenly spread, all, or none for no report.",
+    ),
+]
+"""What a user asks of the report of a run; :func:`pictures_of` says how many pictures that is."""
+
+
+def pictures_of(report: ReportPictures) -> int | None:
+    """Of how many micrographs to draw pictures for the report; None for no report."""
+    numbers: dict[int | str, int | None] = {"all": sys.maxsize, "none": None}
+    return numbers[report] if isinstance(report, str) else report
+
+
+class OutputOptions(Options):
+    """What a run writes to look at. Frozen."""
+
+    report: ReportPictures = REPORT_PICTURES
+
+
+AS_A_RULE = OutputOptions()
+"""Nothing chosen."""
 
 
 class DeviceOptions(Options):

@@ -11,6 +11,7 @@ from cryoemmae_plugin.run.engine import EngineFactory
 from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.settings import PickerSettings
 from cryosparc_job.errors import CryosparcError
+from cryosparc_job.exposures import ExposureOutputs
 from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
 from cryosparc_job.picking import PickJob
@@ -44,14 +45,14 @@ def begin(
         engine_factory = _once(engine_factory or engines.build_engine, settings, request.run_request(Path()))
     job = ExternalJob.create(instance, request.project, request.workspace, request.title)
     try:
-        rows = _furnish(job, prepared)
+        rows, divided = _furnish(job, prepared)
         folder = work_folder(instance.credentials, request.project, job.uid, job.folder(), work)
         save_request(folder, request)
     except BaseException as err:
         _give_up(job, str(err) or "stopped before it began")
         raise
     tell(f"{request.project} {job.uid}: {len(prepared.exposures)} micrographs, results in {folder}")
-    return PickJob(instance, prepared, job, folder, engine_factory, rows, tell=tell)
+    return PickJob(instance, prepared, job, folder, engine_factory, rows, divided, tell=tell)
 
 
 def _once(factory: EngineFactory, settings: PickerSettings, request: RunRequest) -> EngineFactory:
@@ -60,13 +61,13 @@ def _once(factory: EngineFactory, settings: PickerSettings, request: RunRequest)
     return lambda wanted, now: engine if wanted == settings else factory(wanted, now)
 
 
-def _furnish(job: ExternalJob, prepared: Prepared) -> ParticleRows:
-    """Connect the exposures, and make the output."""
+def _furnish(job: ExternalJob, prepared: Prepared) -> tuple[ParticleRows, ExposureOutputs]:
+    """Connect the exposures, and make the outputs."""
     request = prepared.request
     uid, output = request.source
     job.connect(INPUT, uid, output, [slot for slot in prepared.slots if slot != "ctf"])
     template = job.add_output("particle", request.output, PARTICLE_SLOTS, "Picked particles")
-    return ParticleRows(template, flip_y=request.flip_y)
+    return ParticleRows(template, flip_y=request.flip_y), ExposureOutputs.add(job, INPUT)
 
 
 def _give_up(job: ExternalJob, why: str) -> None:
@@ -90,5 +91,6 @@ def reopen(
     prepared = prepare(instance, request)
     job = ExternalJob.open(instance, request.project, uid)
     rows = ParticleRows(job.template(request.output), flip_y=request.flip_y)
+    divided = ExposureOutputs.of(job)
     job.start()
-    return PickJob(instance, prepared, job, folder, engine_factory, rows, tell=tell)
+    return PickJob(instance, prepared, job, folder, engine_factory, rows, divided, tell=tell)

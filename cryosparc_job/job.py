@@ -102,11 +102,14 @@ class ExternalJob:
             lambda: self._client.connect(name, source, output, slots=list(slots)),
         )
 
-    def add_output(self, kind: str, name: str, slots: Sequence[str], title: str) -> Any:
-        """Add an output; an empty data set with the fields that it takes."""
+    def add_output(self, kind: str, name: str, slots: Sequence[str], title: str, passthrough: str | None = None) -> Any:
+        """Add an output; an empty data set with the fields that it takes.
+
+        Slots that are not listed come from the input `passthrough`, if one is given.
+        """
         self._patiently(
             f"the output {name!r} was refused",
-            lambda: self._client.add_output(kind, name=name, slots=list(slots), title=title),
+            lambda: self._client.add_output(kind, name=name, slots=list(slots), passthrough=passthrough, title=title),
         )
         return self.template(name)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cryoemmae_plugin.settings import Options, TrainOn, form
+from cryoemmae_plugin.settings import REPORT_PICTURES, Options, ReportPictures, TrainOn, form
 
 
 class JobOptions(Options):
@@ -14,7 +14,11 @@ class JobOptions(Options):
 
     title: str = Field(default="cryoemmae picks", title="Title", description="Title of the job.")
     output: Annotated[
-        str, form(r"\A[A-Za-z][0-9A-Za-z_]*\Z", "particles (letters, digits and underscores, a letter first)")
+        str,
+        form(
+            r"\A(?!exposures_(accepted|rejected)\Z)[A-Za-z][0-9A-Za-z_]*\Z",
+            "particles (letters, digits and underscores, a letter first)",
+        ),
     ] = Field(default="particles", title="Output", description="Name of its particles output.")
     limit: int | None = Field(default=None, ge=1, title="Limit", description="Pick the first N exposures only.")
     train_on: TrainOn = None
@@ -30,6 +34,7 @@ class JobOptions(Options):
         title="Overlays",
         description="Number of micrographs to show with their picks in the job's log.",
     )
+    report: ReportPictures = REPORT_PICTURES
     flip_y: bool = Field(
         default=False,
         title="Flip y",

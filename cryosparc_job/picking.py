@@ -16,6 +16,7 @@ from cryoemmae_plugin.run.service import Run, run_picking
 from cryoemmae_plugin.types import Micrograph
 from cryosparc_job import messages
 from cryosparc_job.errors import CryosparcError, JobStopped
+from cryosparc_job.exposures import ExposureOutputs
 from cryosparc_job.files import ExposureFiles
 from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
@@ -61,7 +62,9 @@ class PickJob:
     engine_factory : callable or None
         Makes the picking engine; None for the network.
     rows : ParticleRows
-        Makes the output.
+        Makes the particles.
+    divided : ExposureOutputs
+        Takes the exposures with picks and those without.
     """
 
     instance: Instance
@@ -70,6 +73,7 @@ class PickJob:
     folder: Path
     engine_factory: EngineFactory | None
     rows: ParticleRows
+    divided: ExposureOutputs
     stop: JobStop = field(default_factory=JobStop)
     tell: Callable[[str], None] = lambda text: None
     _particles: ParticlesOutput = field(init=False)
@@ -150,6 +154,9 @@ class PickJob:
         if not done:
             raise InputError(f"none of {run.counts.micrographs} micrographs could be picked; the reasons are above")
         picked = sum(count > 0 for count in particles.counts.values())
+        self.divided.save(
+            self.prepared.exposures, self.prepared.dataset, lambda one: particles.counts.get(one.key, 0) > 0
+        )
         run.totals = Totals(picked=picked, empty=done - picked, picks=particles.saved)
         particles.plot()
         self.job.log(messages.summary(run.counts, particles.saved, particles.median))

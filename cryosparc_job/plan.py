@@ -14,6 +14,7 @@ from cryoemmae_plugin.settings import (
     PickerSettings,
     settings_error,
 )
+from cryosparc_job.exposures import ACCEPTED, REJECTED
 from cryosparc_job.instance import Instance, JobInfo
 from cryosparc_job.request import PickRequest
 
@@ -121,4 +122,7 @@ def all_exposures(instance: Instance, project: str) -> list[PlanEntry]:
 
 
 def _exposure_outputs(job: JobInfo) -> Sequence[str]:
+    """The outputs of a job with micrographs; jobs of this program only divide those of others."""
+    if job.type == "snowflake" and {ACCEPTED, REJECTED} <= job.outputs.keys():
+        return []
     return [o.name for o in job.outputs.values() if o.type == "exposure" and "micrograph_blob" in o.slots and o.items]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import is_readable
@@ -19,6 +20,8 @@ class Prepared:
 
     request: PickRequest
     exposures: Sequence[Exposure]
+    dataset: Any
+    """The rows of the exposures output, those that `exposures` leaves out included."""
     project_dir: Path
     slots: tuple[str, ...]
 
@@ -41,7 +44,7 @@ def prepare(instance: Instance, request: PickRequest) -> Prepared:
             f"{request.exposures}: {exposures[0].path} is of a kind that cannot be read; connect the micrographs that "
             "motion correction has written"
         )
-    return Prepared(request, exposures, instance.project_dir(request.project), slots)
+    return Prepared(request, exposures, dataset, instance.project_dir(request.project), slots)
 
 
 def exposure_slots(job: JobInfo, name: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from cryoemmae_plugin.settings import (
     RequestedSettings,
     form,
     make_options,
+    pictures_of,
 )
 from cryosparc_job.credentials import Credentials
 from cryosparc_job.options import JobOptions
@@ -100,7 +102,7 @@ class PickRequest(JobOptions):
             compute=self.compute,
             workers=self.workers,
             own_model=own_model,
-            outputs=NO_OUTPUTS,
+            outputs=replace(NO_OUTPUTS, report=pictures_of(self.report)),
         )
 
 

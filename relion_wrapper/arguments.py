@@ -14,9 +14,12 @@ from cryoemmae_plugin.errors import ParameterNames, SettingsError
 from cryoemmae_plugin.settings import (
     AS_SUITS,
     ONE_PROCESS,
+    REPORT_PICTURES,
     ComputeOptions,
     ExecutorOptions,
     Options,
+    OutputOptions,
+    ReportPictures,
     RequestedSettings,
     TrainEpochs,
     TrainOn,
@@ -37,6 +40,7 @@ class JobOptions(Options):
     )
     train_on: TrainOn = None
     train_epochs: TrainEpochs = None
+    report: ReportPictures = REPORT_PICTURES
     relion_version: Literal["auto", "3.1", "4", "5"] = Field(
         default="auto",
         title="RELION version",
@@ -101,6 +105,8 @@ class JobArguments:
         Micrographs to train on first; 0 for none.
     train_epochs : int or None
         Passes over the training tiles.
+    report : int, "all" or "none"
+        Of how many micrographs the report shows pictures.
     relion_version : str
         "auto", "3.1", "4" or "5".
     compute : ComputeOptions
@@ -116,6 +122,7 @@ class JobArguments:
     threads: int = 0
     train_on: int = 0
     train_epochs: int | None = None
+    report: ReportPictures = REPORT_PICTURES
     relion_version: str = AUTO
     compute: ComputeOptions = AS_SUITS
     workers: ExecutorOptions = ONE_PROCESS
@@ -154,6 +161,7 @@ def parse_arguments(words: Sequence[str]) -> JobArguments:
         threads=_whole(given, "j", 0),
         train_on=_whole(given, "train_on", 0),
         train_epochs=_whole(given, "train_epochs", 1) if given.get("train_epochs") else None,
+        report=_report(given),
         relion_version=_version(given.get("relion_version") or AUTO),
         compute=ComputeOptions(**{label: given[label] for label in COMPUTE if given.get(label)}),
         workers=_workers(given),
@@ -228,6 +236,10 @@ def _settings(given: dict[str, str]) -> RequestedSettings:
 
 def _workers(given: dict[str, str]) -> ExecutorOptions:
     return ExecutorOptions(**{label: given[label] for label in WORKERS if given.get(label)})
+
+
+def _report(given: dict[str, str]) -> ReportPictures:
+    return OutputOptions(report=given.get("report") or REPORT_PICTURES).report
 
 
 def _whole(given: dict[str, str], label: str, least: int) -> int:

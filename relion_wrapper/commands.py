@@ -12,7 +12,16 @@ from pydantic import BaseModel, Field
 
 from cryoemmae_plugin.errors import CryoemmaeError, InputError
 from cryoemmae_plugin.files import atomic_write_bytes
-from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto, Options, RequestedSettings, TrainEpochs, TrainOn
+from cryoemmae_plugin.settings import (
+    AS_SUITS,
+    ONE_PROCESS,
+    Auto,
+    Options,
+    ReportPictures,
+    RequestedSettings,
+    TrainEpochs,
+    TrainOn,
+)
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import columns
 from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, WorkerOptions, option_name
@@ -54,6 +63,7 @@ class JobChoices(Options):
     gpu: str | None = _same("gpu", JobOptions)
     edge_distance: float | None = _same("edge_distance")
     min_distance: float | None = _same("min_distance")
+    report: ReportPictures | None = _same("report", JobOptions)
     adapt: bool = Field(default=True, description=RequestedSettings.model_fields["adapt"].description)
 
 

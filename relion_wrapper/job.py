@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError
@@ -13,6 +14,7 @@ from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.run.service import Run, run_picking
 from cryoemmae_plugin.run.store import Existing
 from cryoemmae_plugin.run.workers.engine import needs_workers
+from cryoemmae_plugin.settings import pictures_of
 from relion_wrapper.arguments import AUTO, JobArguments
 from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
 from relion_wrapper.display import write_display_settings
@@ -76,7 +78,7 @@ class PickJob:
             compute=asked.compute,
             workers=asked.workers,
             own_model=self._own_model(micrographs, work),
-            outputs=NO_OUTPUTS,
+            outputs=replace(NO_OUTPUTS, report=pictures_of(asked.report)),
         )
 
     def _worker_threads(self) -> int:

@@ -59,6 +59,9 @@ def test_demo_scores_right_picks_as_right_and_says_what_comes_next(
     assert "1.00" in text
     assert "100%" in text
     assert "cryoemmae pick" in text
+    page = Path(text.split()[-1])
+    assert page.name == "index.html"
+    assert (page.parent / "pictures").is_dir()
     for scene in SCENES:
         assert (tmp_path / "picks" / scene.name / "picks.star").is_file()
         assert min(Image.open(tmp_path / "overlays" / f"{scene.name}.png").size) > 150

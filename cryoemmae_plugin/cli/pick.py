@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.settings import AS_SUITS, ON_ANY_DEVICE, ONE_PROCESS, REPORT_PICTURES
+from cryoemmae_plugin.settings import AS_A_RULE, AS_SUITS, ON_ANY_DEVICE, ONE_PROCESS, pictures_of
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import (
@@ -17,6 +17,7 @@ from cryoemmae_plugin.terminal.options import (
     ComputeChoice,
     DeviceChoice,
     Flag,
+    OutputChoice,
     SettingsOptions,
     WorkerOptions,
 )
@@ -34,7 +35,7 @@ def pick(
     recursive: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
     formats: Annotated[str, Parameter(group=INPUT_OUTPUT, show_default=False)] = "",
     box: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
-    report: Annotated[str, Parameter(group=INPUT_OUTPUT)] = str(REPORT_PICTURES),
+    looks: OutputChoice = AS_A_RULE,
     device: DeviceChoice = ON_ANY_DEVICE,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
@@ -62,10 +63,8 @@ def pick(
         Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
     box
         Write EMAN .box files as well; the same as --formats eman.
-    report
-        Of how many micrographs the report shows pictures: N evenly spread, all, or none for no report.
     """
-    drawn, pictures = count_of("overlays", overlays), count_of("report", report)
+    drawn = count_of("overlays", overlays)
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: looking for micrographs")  # before the imports, which take seconds
     from cryoemmae_plugin.cli.observer import TerminalObserver
@@ -94,7 +93,7 @@ def pick(
         threads=device.threads or 0,
         compute=compute,
         workers=workers,
-        outputs=Outputs(formats=wanted, overlays=drawn, report=pictures or None),
+        outputs=Outputs(formats=wanted, overlays=drawn, report=pictures_of(looks.report)),
     )
     with stop_on_signals(Stop()) as stop, TerminalObserver(reporter) as observer:
         try:

@@ -17,6 +17,7 @@ from cryoemmae_plugin.evaluation.metrics import Evaluation, evaluate
 from cryoemmae_plugin.evaluation.tables import read_picks, read_reference
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
+from cryoemmae_plugin.report.writer import REPORT_FOLDER, write_report
 from cryoemmae_plugin.run.outputs import write_outputs
 from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
 from cryoemmae_plugin.run.selection import Selection
@@ -79,6 +80,8 @@ def run_demo(out: Path, device: str = "auto", scenes: Sequence[Scene] | None = N
     good = score.mean["half_d"].f1 >= EXPECTED_F1
     console.print(f"Circles around the picks: {out / 'overlays'}\n")
     console.print(NEXT_STEPS if good else _apology(score))
+    first = out / "picks" / scenes[0].name / REPORT_FOLDER / "index.html"
+    console.print(f"\nEach micrograph has a report, to open in a browser. The first one: {first}")
     return 0 if good else 1
 
 
@@ -100,8 +103,10 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
         seconds = time.perf_counter() - start
         if outcome.result is None:
             raise ImageError(outcome.reason or f"{path}: cannot be picked")
-        write_outputs(store, Selection.of(settings))
-    picks = Selection.of(settings).picks(outcome.result)
+        selection = Selection.of(settings)
+        write_outputs(store, selection)
+        write_report(store, selection)
+    picks = selection.picks(outcome.result)
     picture = draw_overlay(
         read_image(path),
         picks,

@@ -22,6 +22,8 @@ from cryoemmae_plugin.types import Picks
 BOX_FOLDER, RELION_FOLDER, CBOX_FOLDER = "boxes", "relion", "cbox"
 CRYOSPARC_FILE = "cryosparc.star"
 RELION_LIST = "autopick.star"
+RELION_SUFFIX = f"coords_suffix{COORDINATES_SUFFIX}"
+"""Name of the file that stands for all coordinates in RELION 3.1: its folder and the end of its name count."""
 OWN_MARK = "# cryoemmae picks\n"
 """First line of RELION's coordinate files that this program has written for plain runs."""
 
@@ -118,7 +120,7 @@ def picks_star(path: Path, comment: str = "", name_of: Callable[[str], str] = st
 
 @contextmanager
 def _relion(folder: Path) -> Iterator[Writer]:
-    """A coordinate file each, and the list that RELION 4 and 5 take as input coordinates.
+    """A coordinate file each, and the file that RELION takes as input coordinates: a list; for 3.1 one that names it.
 
     Names and places are relative to where the run was started, which for RELION is the project folder.
     """
@@ -143,6 +145,8 @@ def _relion(folder: Path) -> Iterator[Writer]:
 
         yield write
         listing.write("\n")
+    with atomic_write(folder / RELION_SUFFIX) as file:
+        file.write(f"{folder / RELION_LIST}\n")
 
 
 def _claim(folder: Path, names: list[str]) -> None:

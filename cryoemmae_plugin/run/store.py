@@ -145,7 +145,14 @@ class ResultStore:
         StoreError
             When it is none, or one that this version cannot read.
         """
-        return cls(folder, _read_record(folder / SETTINGS_FILE))
+        record = _read_record(folder / SETTINGS_FILE)
+        if record.format != FORMAT:
+            raise StoreError(
+                f"{folder}: written by version {record.version} in format {record.format}, and this version reads "
+                f"format {FORMAT}",
+                remedy="use that version, or pick again into another folder",
+            )
+        return cls(folder, record)
 
     def __enter__(self) -> ResultStore:
         if not self._lock.is_locked:

@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 from pydantic import create_model
 
 from cryoemmae_plugin.errors import ParameterNames
-from cryoemmae_plugin.settings import ComputeOptions, DeviceOptions, ExecutorOptions, RequestedSettings
+from cryoemmae_plugin.settings import ComputeOptions, DeviceOptions, ExecutorOptions, OutputOptions, RequestedSettings
 
 PICKING = Group("Picking", sort_key=1)
 INPUT_OUTPUT = Group("Input and output", sort_key=2)
@@ -51,6 +51,7 @@ def _parameter(group: Group) -> Parameter:
 
 
 SettingsOptions = Annotated[RequestedSettings, _parameter(PICKING)]
+OutputChoice = Annotated[OutputOptions, _parameter(INPUT_OUTPUT)]
 DeviceChoice = Annotated[DeviceOptions, _parameter(DEVICE)]
 ComputeChoice = Annotated[ComputeOptions, _parameter(DEVICE)]
 if TYPE_CHECKING:

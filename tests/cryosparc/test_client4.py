@@ -71,6 +71,8 @@ def test_whole_job_doctor_and_an_unfitting_client(world4: Any, python4: Path, ma
     assert len(particles) == 9
     assert sorted(set(particles["location/micrograph_uid"])) == [row["uid"] for row in exposures.rows]
     assert tuple(particles["location/micrograph_shape"][0]) == (48, 64)
+    assert list(world4.saved("J3", "exposures_accepted")["uid"]) == [row["uid"] for row in exposures.rows]
+    assert len(world4.saved("J3", "exposures_rejected")) == 0
     assert len(job.plots) == 3 + 3
     assert "Ready to pick" in job.texts
     assert "Done" in job.texts

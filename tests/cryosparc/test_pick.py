@@ -11,7 +11,7 @@ import pytest
 import stub
 from ask import pick
 from PIL import Image
-from testserver.state import FIELDS
+from testserver.state import FIELDS, Refusal
 
 from cryoemmae_plugin.run.adapting import AdaptationNote
 
@@ -150,6 +150,56 @@ def test_a_job_without_any_good_micrograph_fails(world: Any) -> None:
     assert "too dark to pick" in job.texts
 
 
+def divided_exposures(world: Any) -> tuple[list[int], list[int]]:
+    """Three exposures, with picks, without any, and torn; uids of the first, and of the others."""
+    exposures = world.exposures()
+    good = exposures.add(stub.stub_image(0), "J1/imported/good.mrc")
+    empty = exposures.add(stub.stub_image(1, particles=0))
+    (exposures.folder / "J1/imported/torn.mrc").write_bytes(b"not a micrograph")
+    torn = exposures.add(stub.stub_image(1), "J1/imported/torn.mrc", write=False)
+    exposures.add(stub.stub_image(2))
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    return [good], [empty, torn]
+
+
+def test_exposures_with_picks_and_without_are_outputs(world: Any) -> None:
+    with_picks, without = divided_exposures(world)
+    _, job = pick(world, limit=3)
+    accepted, rejected = (world.saved(job.uid, f"exposures_{kind}") for kind in ("accepted", "rejected"))
+    assert (list(accepted["uid"]), list(rejected["uid"])) == (with_picks, without)
+    assert accepted["micrograph_blob/path"][0] == "J1/imported/good.mrc"
+    assert tuple(accepted["micrograph_blob/shape"][0]) == stub.SHAPE
+    assert accepted["micrograph_blob/psize_A"][0] == 1.5
+    for name in ("exposures_accepted", "exposures_rejected"):
+        output = job.outputs[name]
+        assert (output.type, output.passthrough) == ("exposure", "micrographs")
+
+
+@pytest.mark.parametrize("refused", ["jobs.add_external_output", "jobs.save_output"])
+def test_a_version_that_refuses_exposures_outputs_gets_particles(world: Any, refused: str) -> None:
+    divided_exposures(world)
+
+    def refuse_the_second(state: Any) -> None:
+        if state.calls.count(refused) > 1:
+            raise Refusal(422, "no such slot")
+
+    world.state.hooks[refused] = refuse_the_second
+    report, job = pick(world)
+    assert (report.status, len(world.saved(job.uid))) == ("completed", report.picks)
+    assert any(event.kind == "warning" and "exposures_accepted" in event.text for event in job.events)
+
+
+def test_a_job_leaves_a_report_with_as_many_pictures_as_asked_for(world: Any) -> None:
+    world.few(3)
+    report, job = pick(world, report=2)
+    folder = report.folder / "picks" / "report"
+    assert f"Report, to open in a browser: {folder / 'index.html'}" in job.texts
+    assert len(list(folder.glob("pictures/*-small.jpg"))) == 2
+    without, job = pick(world, report="none")
+    assert not (without.folder / "picks" / "report").exists()
+    assert "to open in a browser" not in job.texts
+
+
 def test_limit_takes_the_first(world: Any) -> None:
     exposures = world.few(5)
     report, job = pick(world, limit=2)
@@ -204,7 +254,7 @@ def test_names_and_titles_do_not_burst_the_address(world: Any) -> None:
 def test_output_name_is_the_users(world: Any) -> None:
     world.few(1)
     _, job = pick(world, output="emmae_picks")
-    assert list(job.outputs) == ["emmae_picks"]
+    assert list(job.outputs) == ["emmae_picks", "exposures_accepted", "exposures_rejected"]
     assert len(world.saved(job.uid, "emmae_picks")) == 3
 
 

@@ -120,6 +120,8 @@ def test_all_exposures_are_the_last_of_each_chain(world: Any) -> None:
     world.state.add_output("P3", "J4", "exposures_rejected", world.exposures().dataset())
     world.state.add_output("P3", "J5", "particles", world.exposures().dataset(("location",)), kind="particle")
     world.state.jobs["P3", "J5"].inputs["micrographs"] = _input([("J4", "exposures_accepted")])
+    _, mine = pick(world)  # only divides J2
+    assert mine.outputs["exposures_accepted"].items == 2
     found = [entry.exposures for entry in all_exposures(world.connect(), "P3")]
     assert found == ["J2.exposures", "J4.exposures_accepted"]
 

@@ -145,7 +145,7 @@ class Vis:
         passthrough: str | None = None,
         title: str | None = None,
     ) -> str:
-        self._state.add_job_output(self._state.job(project_uid, job_uid), name, type, slots, title or "")
+        self._state.add_job_output(self._state.job(project_uid, job_uid), name, type, slots, title or "", passthrough)
         return name
 
 

@@ -236,7 +236,7 @@ def add_input(call: Call) -> None:
 def add_output(call: Call) -> None:
     spec = OutputSpec.model_validate(call.json())
     call.state.add_job_output(
-        call.job, call.path["output_name"], spec.type, [slot.name for slot in spec.slots], spec.title
+        call.job, call.path["output_name"], spec.type, [slot.name for slot in spec.slots], spec.title, spec.passthrough
     )
 
 

@@ -56,6 +56,7 @@ class FakeOutput:
     file: str | None = None
     items: int = 0
     image: str | None = None
+    passthrough: str | None = None
 
 
 @dataclass
@@ -197,13 +198,17 @@ class State:
             raise Refusal(422, f"Missing required input slots {lacking}")
         job.inputs[name].connections.append((source_uid, source_output))
 
-    def add_job_output(self, job: FakeJob, name: str, kind: str, slots: list[str], title: str) -> None:
+    def add_job_output(
+        self, job: FakeJob, name: str, kind: str, slots: list[str], title: str, passthrough: str | None = None
+    ) -> None:
+        if passthrough is not None and getattr(job.inputs.get(passthrough), "type", None) != kind:
+            raise Refusal(422, f"Job has no input {passthrough} of type {kind} to pass through")
         if not re.fullmatch(r"[A-Za-z][0-9A-Za-z_]*", name):
             raise Refusal(422, [{"loc": ["path", "output_name"], "msg": "String should match pattern"}])
         if job.status not in ("building", *ACTIVE):
             raise Refusal(422, f"Job is {job.status}")
         self._check_slots(kind, slots)
-        job.outputs[name] = FakeOutput(kind, slots, title)
+        job.outputs[name] = FakeOutput(kind, slots, title, passthrough=passthrough)
 
     def output_fields(self, job: FakeJob, name: str) -> list[tuple[str, str]]:
         if name not in job.outputs:
