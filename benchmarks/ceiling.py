@@ -20,12 +20,13 @@ from report import markdown
 from scoring import score_set
 from sets import BenchmarkSet, chosen_sets
 
-from cryoemmae_plugin.core.default import pick_default
+from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, pick_default
+from cryoemmae_plugin.core.flattening import FlattenedMicrograph, flatten_background
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.evaluation.metrics import Scored
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.settings import DEFAULT_THRESHOLD
-from cryoemmae_plugin.training.examples import Example, view_example
+from cryoemmae_plugin.training.examples import Example, example_of
 from cryoemmae_plugin.training.head import HeadSettings, train_head
 from cryoemmae_plugin.weights import Model, load_model
 
@@ -50,7 +51,7 @@ def main() -> int:
         )
     shipped = Head.from_arrays(model.arrays)
     examples = {
-        stem: view_example(model, read_image(chosen.folder / f"{stem}.mrc"), chosen.diameter_px, reference.xy)
+        stem: example_of(model, flattened(chosen.folder / f"{stem}.mrc", chosen.diameter_px), reference.xy)
         for stem, reference in chosen.reference().items()
     }
     stems = list(examples)
@@ -67,6 +68,11 @@ def main() -> int:
     ]
     print(markdown(scores, [chosen]))
     return 0
+
+
+def flattened(path: Path, diameter_px: float) -> FlattenedMicrograph:
+    """The micrograph in a file, as the head sees it."""
+    return flatten_background(torch.from_numpy(read_image(path)), diameter_px, GRID_DIAMETER_PX)
 
 
 def teach(start: Head, examples: list[Example], steps: int) -> Head:

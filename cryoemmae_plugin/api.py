@@ -18,7 +18,6 @@ from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import PYTHON, ImageError, SettingsError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
 from cryoemmae_plugin.report.finisher import report_finisher
-from cryoemmae_plugin.run.formats import Format
 from cryoemmae_plugin.run.inputs import find_micrographs
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.request import NO_OUTPUTS, Outputs, RunRequest
@@ -30,6 +29,7 @@ from cryoemmae_plugin.settings import (
     ComputeOptions,
     DeviceOptions,
     ExecutorOptions,
+    OutputOptions,
     PickerSettings,
     RequestedSettings,
     make_options,
@@ -208,10 +208,6 @@ def pick_files(
     out: AnyPath | None = None,
     overwrite: bool = False,
     recursive: bool = False,
-    boxes: bool = False,
-    overlays: int = 3,
-    device: str = "auto",
-    threads: int = 0,
     observer: Observer | None = None,
     **settings: Any,
 ) -> PickedFiles:
@@ -229,17 +225,12 @@ def pick_files(
         Throw away what earlier runs have left in `out`.
     recursive : bool
         Search the folders inside a folder too.
-    boxes, overlays
-        Write EMAN .box files; draw the picks on the first `overlays` micrographs. Only with `out`.
-    device : str
-        "auto" (a GPU where there is one), "cpu", "cuda:N", or "cuda:N,M" for a worker on each.
-    threads : int
-        CPU threads; 0 leaves them as they are.
     observer : Observer, optional
-        Hears how the run goes.
+        Is told of every step of the run.
     **settings
-        Fields of :class:`PickerSettings` (threshold, mode, model, contrast …) and options of computing and workers
-        (jobs, gpu_memory, precision, workers …).
+        What ``cryoemmae pick`` has options for: fields of :class:`PickerSettings` (threshold, mode, model, contrast …),
+        of the device and workers (device, threads, gpu_memory, workers …), and, with `out`, of the outputs (formats,
+        overlays, report).
 
     Returns
     -------
@@ -268,9 +259,10 @@ def pick_files(
     cryoemmae_plugin.errors.SettingsError: there is no setting 'diameter'; do you mean diameter_A?
     """
     given = settings if diameter_A is None else {"diameter_A": diameter_A, **settings}
-    asked, compute, workers = make_options(given, RequestedSettings, ComputeOptions, ExecutorOptions)
+    asked, computer, compute, workers, outputs = make_options(
+        given, RequestedSettings, DeviceOptions, ComputeOptions, ExecutorOptions, OutputOptions
+    )
     existing = Existing.REPLACE if overwrite else Existing.CONTINUE
-    computer = DeviceOptions(device=device, threads=threads)
     with nullcontext(out) if out is not None else TemporaryDirectory(prefix="cryoemmae-") as folder:
         folder = Path(folder)
         micrographs = find_micrographs(
@@ -288,15 +280,11 @@ def pick_files(
             threads=computer.threads or 0,
             compute=compute,
             workers=workers,
-            outputs=NO_OUTPUTS if out is None else Outputs(formats=_boxes(boxes), overlays=overlays),
+            outputs=NO_OUTPUTS if out is None else Outputs.of(outputs),
         )
         heard = observer or Observer()
         finishers = [] if out is None else [report_finisher(heard.warning)]
         return _picks_of(run_picking(request, micrographs, heard, finishers=finishers))
-
-
-def _boxes(wanted: bool) -> frozenset[Format]:
-    return frozenset({Format.EMAN} if wanted else ())
 
 
 def _listed(paths: AnyPath | Iterable[AnyPath]) -> list[str | Path]:

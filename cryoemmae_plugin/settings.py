@@ -14,7 +14,14 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from cryoemmae_plugin.errors import SettingsError
@@ -223,8 +230,11 @@ TrainEpochs = Annotated[
 ]
 
 
+Count = Annotated[int, Field(ge=0)] | Literal["all", "none"]
+"""A number of micrographs, as a user gives it; :func:`count_of` is the number itself."""
+
 ReportPictures = Annotated[
-    Annotated[int, Field(ge=0)] | Literal["all", "none"],
+    Count,
     Field(
         title="Report",
         description="Of how many micrographs the report shows pictures: N evenly spread, all, or none for no report.",
@@ -233,15 +243,31 @@ ReportPictures = Annotated[
 """What a user asks of the report of a run; :func:`pictures_of` says how many pictures that is."""
 
 
+def count_of(count: Count) -> int:
+    """The number that "all" and "none" stand for, or the number itself."""
+    numbers = {"all": sys.maxsize, "none": 0}
+    return numbers[count] if isinstance(count, str) else count
+
+
 def pictures_of(report: ReportPictures) -> int | None:
     """Of how many micrographs to draw pictures for the report; None for no report."""
-    numbers: dict[int | str, int | None] = {"all": sys.maxsize, "none": None}
-    return numbers[report] if isinstance(report, str) else report
+    return None if report == "none" else count_of(report)
 
 
 class OutputOptions(Options):
-    """What a run writes to look at. Frozen."""
+    """What a run writes besides its results, without influence on what is picked. Frozen."""
 
+    overlays: Count = Field(
+        default=3,
+        title="Overlays",
+        description="Draw the picks on the first N micrographs, or on all, or none.",
+    )
+    formats: str | None = Field(
+        default=None,
+        title="Formats",
+        description="Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas "
+        "between them.",
+    )
     report: ReportPictures = REPORT_PICTURES
 
 

@@ -217,7 +217,9 @@ def doctor(
     from cryosparc_job.doctor import Examination
 
     reporter = Reporter()
-    well = Examination(connection.url, connection.email, connection.profile, project).run(reporter.say)
+    well = Examination(connection.url, connection.email, connection.profile, project).run(
+        lambda text: reporter.say(NAMES(text))
+    )
     reporter.say("All is well." if well else "Something is wrong: see above.")
     return exits.ALL_DONE if well else exits.NOTHING_DONE
 
@@ -234,5 +236,5 @@ def build_app() -> App:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status, see :mod:`cryoemmae_plugin.terminal.exits`."""
-    warnings.filterwarnings("ignore", message=r"\*\*\* ")  # the client's, about attempts that we tell of ourselves
+    warnings.filterwarnings("ignore", message=r"\*\*\* ")  # the client's, on attempts, which we report
     return run_app(build_app(), argv, NAMES)

@@ -71,7 +71,7 @@ def _furnish(job: ExternalJob, prepared: Prepared) -> tuple[ParticleRows, Exposu
 
 
 def _give_up(job: ExternalJob, why: str) -> None:
-    """Mark a job as failed that could not be set up."""
+    """Mark a job as failed if its setup fails."""
     try:
         job.start()
         job.fail(why)

@@ -120,7 +120,7 @@ def find_credentials(
         credentials = replace(credentials, **missing)
     if not credentials.url:
         raise LoginError(
-            "no address of CryoSPARC: give --url http://HOST:39000, set CRYOSPARC_BASE_URL "
+            "no address of CryoSPARC: give $url=http://HOST:39000, set CRYOSPARC_BASE_URL "
             f"(or CRYOSPARC_MASTER_HOSTNAME and CRYOSPARC_BASE_PORT), or write a profile into {profile_path()}"
         )
     return credentials

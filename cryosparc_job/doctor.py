@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, render
 from cryosparc_job.credentials import Credentials, find_credentials, profile_path
 from cryosparc_job.instance import Instance, connect
 from cryosparc_job.server_info import Server, check_client, client_version, probe
@@ -15,7 +15,7 @@ from cryosparc_job.server_info import Server, check_client, client_version, prob
 
 @dataclass
 class Examination:
-    """What is examined, as far as it has come: each check builds on the ones before."""
+    """State of the examination: each check builds on the earlier ones."""
 
     url: str | None
     email: str | None
@@ -37,7 +37,7 @@ class Examination:
                 for line in check():
                     say(f"{title:<8}  {line}")
             except CryoemmaeError as err:
-                say(f"{title:<8}  WRONG: {err}")
+                say(f"{title:<8}  WRONG: {render(err, UNSPELLED)}")
                 return False
         return True
 
@@ -70,7 +70,7 @@ class Examination:
         """Whether the project can be used, and its files can be seen from here."""
         assert self.instance is not None
         if self.project is None:
-            yield "not looked at; name one with --project"
+            yield "not looked at; name one with $project"
             return
         folder = self.instance.project_dir(self.project)
         if not folder.is_dir():

@@ -18,7 +18,7 @@ class LoginError(CryosparcError):
 
 
 class Refused(CryosparcError):
-    """The instance has answered, and said no.
+    """The instance has refused a call.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Refused(CryosparcError):
 
 
 class ServerGone(CryosparcError, Interrupted):
-    """The instance does not answer (any more); what is stored is good, and the run can be resumed."""
+    """The instance does not answer (any more); stored results stay valid, and the run can be resumed."""
 
 
 class JobStopped(CryosparcError, Interrupted):

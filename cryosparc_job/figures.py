@@ -27,7 +27,7 @@ class ScoreHistogram:
 
 
 def score_figure(histogram: ScoreHistogram, threshold: float) -> Figure:
-    """How many candidates have which figure of merit, and where they are cut."""
+    """Histogram of the figures of merit, with the threshold."""
     figure, axes = _figure()
     axes.stairs(histogram.counts, histogram.edges, fill=True, color=_COLOUR, alpha=0.6)
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"picked from {threshold:g} on")
@@ -37,7 +37,7 @@ def score_figure(histogram: ScoreHistogram, threshold: float) -> Figure:
 
 
 def picks_figure(picks: Sequence[int]) -> Figure:
-    """How many micrographs have how many picks."""
+    """Histogram of the picks per micrograph."""
     figure, axes = _figure()
     most = max(picks, default=0)
     axes.hist(picks, bins=min(40, most + 1), range=(-0.5, most + 0.5), color=_COLOUR, alpha=0.6)
@@ -46,7 +46,7 @@ def picks_figure(picks: Sequence[int]) -> Figure:
 
 
 def defocus_figure(defocus_A: Sequence[float], per_area: Sequence[float]) -> Figure:
-    """Picks per area against defocus: a slope says that particles are missed, or noise taken for some."""
+    """Picks per area against defocus: a slope means missed particles, or noise among the picks."""
     figure, axes = _figure()
     axes.scatter(np.asarray(defocus_A) / 1e4, per_area, s=6, alpha=0.5, color=_COLOUR)
     axes.set(xlabel="defocus (µm)", ylabel="picks per (0.1 µm)²", ylim=(0, None))

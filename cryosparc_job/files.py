@@ -1,4 +1,4 @@
-"""The exposures' images: from the disk where it can be seen, else through the client, one file at a time."""
+"""Read the exposures' images: from the disk where possible, else through the client, one file at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One face for the clients 4.4 to 5.x: all differences between their major versions are in this module and in `job`."""
+"""One interface to the clients 4.4 to 5.x; this module and `job` hold all differences between their major versions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Output:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What is known of a job."""
+    """Facts about a job."""
 
     project: str
     uid: str
@@ -136,7 +136,7 @@ class Instance:
         return self.caller.patiently(f"{what} cannot be loaded (has the job completed?)", load)
 
     def download(self, project: str, path: str, target: Path) -> None:
-        """Bring a file of a project here."""
+        """Download a file of a project."""
         self.caller.patiently(
             f"download of {path} from project {project}", lambda: self.cs.download_file(project, path, target)
         )
@@ -147,7 +147,7 @@ class Instance:
 
 
 def connect(credentials: Credentials, caller: Caller | None = None) -> Instance:
-    """Log in, after a look at who answers.
+    """Log in, after a check of the server's version.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def connect(credentials: Credentials, caller: Caller | None = None) -> Instance:
 
 
 def _log_in(credentials: Credentials, major: int) -> Any:
-    """The client, logged in. Its errors hold the password (4.x), so that they go no further than here."""
+    """The client, logged in. Its errors hold the password (4.x), so they are not passed on."""
     from cryosparc.tools import CryoSPARC
 
     if major < 5:
@@ -184,7 +184,7 @@ def _log_in(credentials: Credentials, major: int) -> Any:
             raise LoginError(f"CryoSPARC 4 asks for licence, email and password: set {named}, or use a profile")
     message, gone = "", False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about versions, which have been compared already
+        warnings.simplefilter("ignore")  # about versions, which were compared already
         try:
             if major >= 5:
                 return CryoSPARC(
@@ -206,7 +206,7 @@ def _log_in(credentials: Credentials, major: int) -> Any:
         except Exception as err:
             gone = is_gone(err) or is_gone(err.__context__)
             message = _why_no_login(credentials, major, err)
-    # Outside of the except clause: the client's error, and what it may quote, is not even this one's context.
+    # Outside of the except clause, so that the client's error, which may quote the password, is not the context.
     raise ServerGone(message) if gone else LoginError(message)
 
 

@@ -1,4 +1,4 @@
-"""An external job of ours in CryoSPARC, for the clients 4.4 to 5.x: its life, its log, its output."""
+"""An external job in CryoSPARC, for the clients 4.4 to 5.x: its status, its log, its output."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LINE_EVERY_S = {4: 60.0, 5: 5.0}
 """Seconds between two lines of progress: 5.x writes over the same line."""
 
 _MOST_IN_URL = 1500
-"""Characters of a text that travels in the address of a request, once it is encoded."""
+"""Most characters of a text in the address of a request, after encoding."""
 _BACKLOG_LINES = 200
 _TITLE_CHARACTERS = 120
 
 
 def cut(text: str, most: int = _MOST_IN_URL) -> str:
-    """Shorten a text to what an address bears, from its middle: a traceback's news is at its end."""
+    """Shorten a text in its middle so that it fits into an address: the end of a traceback matters most."""
     if len(quote(text)) <= most:
         return text
     mark = "\n[…]\n"
@@ -47,8 +47,8 @@ def _ends(text: str, kept: int, mark: str) -> str:
 class ExternalJob:
     """One external job.
 
-    Messages and pictures are a courtesy: when they cannot be delivered, lines are kept for later and pictures left
-    out, and the run goes on. What the job is for (start, save, stop) is tried again until it succeeds.
+    Messages and pictures are optional: when they cannot be delivered, lines are kept for later, pictures are left out,
+    and the run continues. Starting, saving and stopping are tried again until they succeed.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class ExternalJob:
         Raises
         ------
         Refused
-            When it is not, or is no external job.
+            When there is no such job, or it is no external job.
         """
         return cls(
             instance,
@@ -93,7 +93,7 @@ class ExternalJob:
             ),
         )
 
-    # What the job is made of
+    # Inputs and outputs
 
     def connect(self, name: str, source: str, output: str, slots: Sequence[str]) -> None:
         """Connect an output of another job as an input."""
@@ -124,7 +124,7 @@ class ExternalJob:
             self._patiently("the job's folder", lambda: str(self._client.dir if major >= 5 else self._client.dir()))
         )
 
-    # Its life
+    # Status
 
     def status(self) -> str:
         """Its status now; one attempt."""
@@ -150,7 +150,7 @@ class ExternalJob:
             self.log(why, "error")
             self._patiently(f"{self.uid} cannot be failed", lambda: self._client.stop(True))
 
-    # What it says
+    # Log
 
     def log(self, text: str, level: str = "text") -> None:
         """Write a line into the job's log, now or as soon as the instance answers again."""
@@ -158,7 +158,7 @@ class ExternalJob:
         self._flush()
 
     def progress(self, text: str, *, now: bool = False) -> None:
-        """Say how far a task has come, over the last such line where the client can do that; not at every call."""
+        """Log the progress of a task, over the last such line if the client can do that; not at every call."""
         major = self.instance.major
         if not now and time.monotonic() - self._last_line < LINE_EVERY_S[min(major, 5)]:
             return
@@ -188,7 +188,7 @@ class ExternalJob:
         self._politely("tile", lambda: self._client.set_tile_image(io.BytesIO(picture)))
         self._politely("output image", lambda: self._client.set_output_image(output, io.BytesIO(picture)))
 
-    # What comes out of it
+    # Results
 
     def save(self, output: str, dataset: Any) -> None:
         """Save the data of an output; the job must be running."""
@@ -210,7 +210,7 @@ class ExternalJob:
             logger.warning("%s left out: %s", what, err)
 
     def _flush(self) -> None:
-        """Deliver what could not be said so far, in its order."""
+        """Deliver the lines that could not be delivered so far, in order."""
         while self._backlog:
             text, level = self._backlog[0]
             try:

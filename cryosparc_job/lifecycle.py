@@ -1,4 +1,4 @@
-"""The life of a job: whatever happens here, it does not stay "running" there, and is "completed" only when it is.
+"""The life cycle of a job: it never stays "running" after the program ends, and is "completed" only if all is saved.
 
 The client's own `job.run()` would mark a job as completed at Ctrl-C, and leave it running at SIGTERM.
 """
@@ -18,24 +18,24 @@ from cryosparc_job.retry import is_gone
 from cryosparc_job.terminal import NAMES
 
 CHECK_EVERY_S = 15.0
-"""Seconds between two looks at the job's status: a kill in the interface shows nowhere else."""
+"""Seconds between two checks of the job's status, which shows a kill in the interface."""
 
 
 @dataclass
 class JobStop(Stop):
-    """Why a job is to end early, if it is.
+    """Why a job must end early.
 
     Attributes
     ----------
     elsewhere : bool
-        The job has been ended in CryoSPARC: it is not ours to mark any more.
+        The job was ended in CryoSPARC, so its status is not set from here.
     """
 
     elsewhere: bool = False
 
 
 class Watch:
-    """Looks at the job in CryoSPARC now and then; callable, for `should_stop`."""
+    """Checks the job in CryoSPARC regularly; callable, for `should_stop`."""
 
     def __init__(self, job: ExternalJob, stop: JobStop) -> None:
         self._job, self._stop, self._every_s = job, stop, CHECK_EVERY_S
@@ -48,7 +48,7 @@ class Watch:
         return self._stop()
 
     def look(self) -> None:
-        """Look at the job now. An instance that does not answer changes nothing."""
+        """Check the job now. Without an answer, nothing changes."""
         self._last = time.monotonic()
         try:
             status = self._job.status()
@@ -64,14 +64,14 @@ class Watch:
 
 @contextmanager
 def running(job: ExternalJob, stop: JobStop, rescue: Callable[[str], str]) -> Iterator[None]:
-    """Keep a job running while the work inside goes on, and end it by how that ends.
+    """Keep a job running during the work inside, and set its status by how the work ends.
 
     Parameters
     ----------
     stop : Stop
         Filled by signals, and asked by the work inside.
     rescue : callable
-        Saves what there is when the work ends early; gets the reason, returns what to add to it.
+        Saves the picks so far when the work ends early; takes the reason, returns text to add to it.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def running(job: ExternalJob, stop: JobStop, rescue: Callable[[str], str]) -> It
                 raise JobStopped(stop.reason or "")
             job.complete()
         except BaseException as err:
-            stop.deaf, asked = True, stop()
+            stop.ending, asked = True, stop()
             stop.reason = reason = _reason(stop, err)
             _end(job, stop, reason, rescue)
             asked = asked and isinstance(err, Interrupted)
@@ -96,7 +96,7 @@ def running(job: ExternalJob, stop: JobStop, rescue: Callable[[str], str]) -> It
 
 
 def _end(job: ExternalJob, stop: JobStop, reason: str, rescue: Callable[[str], str]) -> None:
-    """Save and mark. A server that is away gets a shorter while than during the run: somebody waits for the end."""
+    """Save the picks and mark the job. The wait for a server is shorter than during the run, since a user waits."""
     caller = job.instance.caller
     patience, should_stop = caller.patience_s, caller.should_stop
     caller.patience_s, caller.should_stop = min(patience, 60.0), lambda: False

@@ -78,7 +78,7 @@ def summary(counts: RunCounts, picks: int, median: float) -> str:
 
 
 class Progress:
-    """A line that says how far a task has come.
+    """A line of progress.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a picking run shows in the log of a job in CryoSPARC, and on the terminal that started it."""
+"""Show a picking run in the log of a job in CryoSPARC, and on the terminal that started it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class CryosparcObserver(Observer):
-    """Writes into the job's log, draws some micrographs, and saves particles on the way.
+    """Writes into the job's log, draws some micrographs, and saves particles during the run.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class CryosparcObserver(Observer):
         self._job.progress(line, now=done == total)
 
     def ready(self, run: Run) -> None:
-        """Say what picks, and what is done already."""
+        """Log the model and the device, and how many micrographs are already done."""
         self._job.log(messages.engine(run.engine))
         self._job.checkpoint()
         self._particles.begin(run)
@@ -75,7 +75,7 @@ class CryosparcObserver(Observer):
         self._progress = messages.Progress(len(run.pending))
 
     def micrograph(self, run: Run, outcome: MicrographResult, picks: int) -> None:
-        """Say how far picking has come; save and show on the way."""
+        """Log the progress; save particles and show pictures from time to time."""
         if outcome.result is None:
             self._job.log(NAMES(f"Left out: {outcome.reason}"), "warning")
         else:
@@ -85,7 +85,7 @@ class CryosparcObserver(Observer):
         line = self._progress.advance(picks)
         self._tell(line)
         self._job.progress(line, now=self._progress.done == self._progress.total)
-        self._particles.save_now_and_then()
+        self._particles.save_if_due()
 
     def warning(self, text: str) -> None:
         """One line, marked as a warning."""

@@ -1,4 +1,4 @@
-"""The particles output of a job: what is picked so far, saved on the way and at the end."""
+"""The particles output of a job, saved during the run and at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
 
 
 class ParticlesOutput:
-    """Counts picks as they come, and makes the output of them.
+    """Counts picks as they come, and saves them as the job's output.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class ParticlesOutput:
         self.counts[result.uid] = len(self._run.selection.picks(result))
         self._scores.add(result.picks.score)
 
-    def save_now_and_then(self) -> None:
+    def save_if_due(self) -> None:
         """Save, if it is time to."""
         if time.monotonic() >= self._next:
             self._pause = min(2 * self._pause, LONGEST_SAVE_S)

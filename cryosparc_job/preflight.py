@@ -1,4 +1,4 @@
-"""Everything that can be known of a request before a job is made for it."""
+"""Check a request as far as possible before a job is made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryosparc_job.slots import EXPOSURE_SLOTS, Exposure, read_exposures
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that has been looked at from all sides, before anything is made in CryoSPARC."""
+    """A request that was checked, and its exposures."""
 
     request: PickRequest
     exposures: Sequence[Exposure]
@@ -27,7 +27,7 @@ class Prepared:
 
 
 def prepare(instance: Instance, request: PickRequest) -> Prepared:
-    """Look at everything that can be known before a job is made.
+    """Check everything that can be checked before a job is made.
 
     Raises
     ------

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one entry of the plan.
+    """How one entry of the plan ended.
 
     Attributes
     ----------
@@ -155,11 +155,11 @@ class Repicking:
         """The jobs of earlier runs of this plan, by what they pick."""
         try:
             known = json.loads(read_bytes(self._state))
+            return {_key(PickRequest.model_validate_json(text)): job for text, job in known.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as err:
+        except (OSError, ValueError, AttributeError, RecursionError) as err:
             raise InputError(f"{self._state}: cannot be read ({err}); delete it to pick the whole plan again") from err
-        return known if isinstance(known, dict) else {}
 
     def _note(self, request: PickRequest, report: JobReport) -> None:
         noted = {"job": report.job, "status": report.status, "micrographs": report.micrographs}
@@ -196,8 +196,8 @@ def share_found(
 
 
 def _key(request: PickRequest) -> str:
-    """Identity of an entry: everything but how it is run."""
-    kept = request.model_dump(exclude={"gpu", "compute", "overlays", "title"})
+    """Identity of an entry: everything but how it is run, and no defaults, so that a new setting changes none."""
+    kept = request.model_dump(exclude={"gpu", "compute", "workers", "overlays", "title"}, exclude_defaults=True)
     return json.dumps(kept, sort_keys=True)
 
 

@@ -107,7 +107,7 @@ class PickRequest(JobOptions):
 
 
 def local_folder(credentials: Credentials, project: str, job: str) -> Path:
-    """Where results are kept when the job's own folder cannot be seen or written from here."""
+    """The folder for results if the job's own folder cannot be read or written from here."""
     instance = re.sub(r"[^0-9A-Za-z.-]", "-", f"{credentials.host}-{credentials.base_port}")
     return Path(platformdirs.user_data_dir("cryoemmae")) / "cryosparc" / instance / project / job
 

@@ -15,7 +15,7 @@ from cryosparc_job.picking import MODEL_FOLDER, PICKS_FOLDER, JobReport, PickJob
 from cryosparc_job.request import find_work_folder, load_request
 
 _KEPT = (PICKS_FOLDER, MODEL_FOLDER)
-"""What a new job takes over from the folder of the old one."""
+"""What a new job copies from the folder of the old job."""
 
 
 def resume_job(

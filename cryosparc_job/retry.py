@@ -1,4 +1,4 @@
-"""Call the client: its many exceptions become two, and calls are repeated while the server does not answer."""
+"""Call the client: its exceptions become two, and calls are repeated while the server does not answer."""
 
 from __future__ import annotations
 

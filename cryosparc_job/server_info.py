@@ -47,7 +47,7 @@ def probe(credentials: Credentials) -> Server:
         return Server(4, _plain(answer.get("result")) if isinstance(answer, dict) else None)
     raise ServerGone(
         f"no CryoSPARC answers at {credentials.url} (5.x), nor at port {credentials.base_port + 2} (4.x). "
-        "Is it running (cryosparcm status), and can this host reach it? From another host than the master give --url "
+        "Is it running (cryosparcm status), and can this host reach it? From another host than the master give $url "
         "with its name."
     )
 
@@ -102,7 +102,7 @@ def check_client(credentials: Credentials, server: Server, client: str) -> None:
 
 
 def _version_of_5(credentials: Credentials, schema: dict[str, Any]) -> str | None:
-    """Ask the operation that tells the version, in case it wants no login."""
+    """Ask for the version, in case that needs no login."""
     for path, methods in schema["paths"].items():
         if methods.get("get", {}).get("summary") == "config.get_version":
             return _plain(_fetch(urllib.request.Request(f"{credentials.url}{_API}{path}")))

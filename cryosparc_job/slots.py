@@ -1,4 +1,4 @@
-"""Rows of CryoSPARC's data sets to exposures, and picks to rows: the only place that knows both."""
+"""Convert rows of CryoSPARC's data sets to exposures, and picks to rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryoemmae_plugin.types import Micrograph, Picks
 from cryosparc_job.errors import Refused
 
 EXPOSURE_SLOTS = ("micrograph_blob", "mscope_params", "ctf")
-"""What is of use of an exposure; only the first must be there."""
+"""Slots of an exposure that are used; only the first is required."""
 
 PARTICLE_SLOTS = ("location", "pick_stats")
 
@@ -73,7 +73,7 @@ class Exposure:
 
     @property
     def file(self) -> str:
-        """The path to read: without the mark that exported files put in front."""
+        """The path to read: without the mark at the front of exported paths."""
         return self.path.removeprefix(">")
 
     def micrograph(self, project_dir: Path, pixel_size_A: float | None = None) -> Micrograph:
@@ -148,7 +148,7 @@ def _defocus(dataset: Any) -> NDArray[np.float64] | None:
 
 
 def check_template(template: Any) -> None:
-    """Make sure that an output takes what is going to be written into it.
+    """Check that an output has all fields that are written into it.
 
     Raises
     ------
@@ -168,7 +168,7 @@ class ParticleRows:
     template : cryosparc.dataset.Dataset
         Empty, with the output's own fields.
     flip_y : bool
-        Whether the exposures were stored with their rows the other way round.
+        Whether the rows of the exposures were stored in reverse order.
     """
 
     def __init__(self, template: Any, *, flip_y: bool = False) -> None:

@@ -6,34 +6,35 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cryoemmae_plugin.errors import ParameterNames, SettingsError
 from cryoemmae_plugin.settings import (
-    AS_SUITS,
-    ONE_PROCESS,
     REPORT_PICTURES,
     ComputeOptions,
+    DeviceOptions,
     ExecutorOptions,
     Options,
-    OutputOptions,
     ReportPictures,
     RequestedSettings,
     TrainEpochs,
     TrainOn,
+    form,
+    make_options,
 )
-from relion_wrapper.dialect import DIALECTS
 
-SETTINGS = {name.removesuffix("_A"): name for name in RequestedSettings.model_fields}
-"""Parameter label of each setting: ``diameter`` for ``diameter_A``."""
+AUTO, CPU = "auto", "cpu"
+_GPUS = form(r"^(auto|cpu|(\d{1,4}([,:]\d{1,4})*)?)$", "0, or 0,1, or 0:1; an empty value is the CPU")
+_MAJOR = BeforeValidator(lambda text: re.sub(r"^(\d+\.\d+)\..*$", r"\1", str(text)).removesuffix(".0"))
+"""The version that 4.0 and 5.0.1 belong to."""
 
 
 class JobOptions(Options):
     """What else a job can be asked for. Frozen."""
 
-    gpu: str | None = Field(
+    gpu: Annotated[str, _GPUS] | None = Field(
         default=None,
         title="GPU",
         description="GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none. [default: the first GPU, if any]",
@@ -41,21 +42,24 @@ class JobOptions(Options):
     train_on: TrainOn = None
     train_epochs: TrainEpochs = None
     report: ReportPictures = REPORT_PICTURES
-    relion_version: Literal["auto", "3.1", "4", "5"] = Field(
+    relion_version: Annotated[Literal["auto", "3.1", "4", "5"], _MAJOR] = Field(
         default="auto",
         title="RELION version",
         description="Says how the output is written; auto looks at the project.",
     )
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where to compute: "auto", "cpu", or one "cuda:N" or several."""
+        if self.gpu in (None, AUTO):
+            return (AUTO,)
+        numbers = re.findall(r"\d+", self.gpu or "")
+        return tuple(dict.fromkeys(f"cuda:{int(number)}" for number in numbers)) or (CPU,)
 
-OWN = tuple(JobOptions.model_fields)
-"""Parameter labels of the job itself."""
 
-WORKERS = tuple(ExecutorOptions.model_fields)
-"""Parameter labels about workers."""
-
-COMPUTE = tuple(ComputeOptions.model_fields)
-"""Parameter labels about how to compute."""
+GROUPS = (RequestedSettings, JobOptions, ComputeOptions, ExecutorOptions)
+FIELDS = {name.removesuffix("_A"): name for group in GROUPS for name in group.model_fields}
+"""Field of each parameter label: ``diameter_A`` of ``diameter``."""
 
 FROM_RELION = ("o", "in_mics", "j", "pipeline_control")
 """What RELION itself puts on the command line."""
@@ -67,14 +71,13 @@ OTHER_INPUTS = {
     "in_3dref": "a 3D reference",
     "in_mask": "a mask",
 }
-AUTO, CPU = "auto", "cpu"
 _CALLED = {"device": "gpu", "threads": "Number of threads"}
 
 
 def label_of(field: str) -> str | None:
     """The Param label of a settings field; None where RELION's form has none."""
     label = _CALLED.get(field, field.removesuffix("_A"))
-    return label if label in (*SETTINGS, *OWN, *COMPUTE, *WORKERS, *_CALLED.values()) else None
+    return label if label in (*FIELDS, *_CALLED.values()) else None
 
 
 PARAMETERS = ParameterNames(
@@ -87,49 +90,19 @@ PARAMETERS = ParameterNames(
 
 @dataclass(frozen=True)
 class JobArguments:
-    """What one External job is asked to do.
-
-    Attributes
-    ----------
-    folder : Path
-        The job's folder, relative to the project (``--o``).
-    in_mics : Path
-        Micrographs STAR.
-    settings : RequestedSettings
-        What is to be picked; the diameter may be "auto".
-    devices : tuple of str
-        Where to compute: "auto", "cpu", or one "cuda:N" or several.
-    threads : int
-        CPU threads; 0 for all.
-    train_on : int
-        Micrographs to train on first; 0 for none.
-    train_epochs : int or None
-        Passes over the training tiles.
-    report : int, "all" or "none"
-        Of how many micrographs the report shows pictures.
-    relion_version : str
-        "auto", "3.1", "4" or "5".
-    compute : ComputeOptions
-        How to compute.
-    workers : ExecutorOptions
-        Where and by how many processes to pick.
-    """
+    """What one External job is asked to do: its folder in the project, its micrographs STAR, and the settings."""
 
     folder: Path
     in_mics: Path
     settings: RequestedSettings
-    devices: tuple[str, ...] = (AUTO,)
-    threads: int = 0
-    train_on: int = 0
-    train_epochs: int | None = None
-    report: ReportPictures = REPORT_PICTURES
-    relion_version: str = AUTO
-    compute: ComputeOptions = AS_SUITS
-    workers: ExecutorOptions = ONE_PROCESS
+    job: JobOptions
+    compute: ComputeOptions
+    workers: ExecutorOptions
+    threads: int
 
 
 def find_folder(words: Sequence[str]) -> Path | None:
-    """The job's folder on a command line that may be wrong otherwise; None where there is none."""
+    """The job's folder, also on a command line with other errors; None if it is missing."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == "--o" and following and not following.startswith("--"):
             return Path(following)
@@ -148,51 +121,27 @@ def parse_arguments(words: Sequence[str]) -> JobArguments:
     """
     given = _pairs(words)
     for label in given:
-        if label not in (*FROM_RELION, *SETTINGS, *OWN, *COMPUTE, *WORKERS):
+        if label not in (*FROM_RELION, *FIELDS):
             _refuse(label)
-    for label in ("o", "in_mics"):
+    for label, missing in _MISSING.items():
         if not given.get(label):
-            raise SettingsError(_MISSING[label])
-    return JobArguments(
-        folder=Path(given["o"]),
-        in_mics=Path(given["in_mics"]),
-        settings=_settings(given),
-        devices=parse_gpu(given["gpu"]) if "gpu" in given else (AUTO,),
-        threads=_whole(given, "j", 0),
-        train_on=_whole(given, "train_on", 0),
-        train_epochs=_whole(given, "train_epochs", 1) if given.get("train_epochs") else None,
-        report=_report(given),
-        relion_version=_version(given.get("relion_version") or AUTO),
-        compute=ComputeOptions(**{label: given[label] for label in COMPUTE if given.get(label)}),
-        workers=_workers(given),
-    )
-
-
-def parse_gpu(text: str) -> tuple[str, ...]:
-    """Devices that RELION's way of writing GPUs stands for; "" is the CPU.
-
-    Raises
-    ------
-    SettingsError
-        When it is not a list of numbers.
-    """
-    if text in ("", CPU):
-        return (CPU,)
-    if text == AUTO:
-        return (AUTO,)
-    if not re.fullmatch(r"\d{1,4}([,:]\d{1,4})*", text):
-        raise SettingsError(f"gpu is {text!r}: write GPUs as 0, or 0,1, or 0:1, or leave the value empty for the CPU")
-    return tuple(dict.fromkeys(f"cuda:{int(number)}" for number in re.split("[,:]", text)))
+            raise SettingsError(missing)
+    values = {FIELDS[label]: value for label, value in given.items() if label in FIELDS and (value or label == "gpu")}
+    settings, job, compute, workers = make_options(values, *GROUPS)
+    threads = DeviceOptions(threads=given.get("j") or 0).threads or 0
+    return JobArguments(Path(given["o"]), Path(given["in_mics"]), settings, job, compute, workers, threads)
 
 
 def accepted_labels() -> str:
     """All parameter labels, for messages."""
-    return ", ".join([*SETTINGS, *OWN, *COMPUTE, *WORKERS])
+    return ", ".join(FIELDS)
 
 
 _MISSING = {
     "o": "--o JOBFOLDER/ is missing: RELION gives it; by hand, run it in the project folder with --o External/jobNNN/",
     "in_mics": "no micrographs: fill in 'Input micrographs' on the Input tab of the External job (--in_mics)",
+    "diameter": "the particle's diameter is missing: on the Params tab give Param1 the label diameter and, as its "
+    "value, the longest extent of the particle in Å, or auto to have it estimated",
 }
 
 
@@ -223,35 +172,3 @@ def _refuse(label: str) -> NoReturn:
             "fill in 'Input micrographs' only, and leave the other inputs of the External job empty"
         )
     raise SettingsError(f"--{label}: no such parameter. Param labels can be: {accepted_labels()}")
-
-
-def _settings(given: dict[str, str]) -> RequestedSettings:
-    if not given.get("diameter"):
-        raise SettingsError(
-            "the particle's diameter is missing: on the Params tab give Param1 the label diameter and, as its value, "
-            "the longest extent of the particle in Å, or auto to have it estimated"
-        )
-    return RequestedSettings(**{field: given[label] for label, field in SETTINGS.items() if given.get(label)})
-
-
-def _workers(given: dict[str, str]) -> ExecutorOptions:
-    return ExecutorOptions(**{label: given[label] for label in WORKERS if given.get(label)})
-
-
-def _report(given: dict[str, str]) -> ReportPictures:
-    return OutputOptions(report=given.get("report") or REPORT_PICTURES).report
-
-
-def _whole(given: dict[str, str], label: str, least: int) -> int:
-    text = given.get(label) or str(least)
-    if not text.isdecimal() or int(text) < least:
-        raise SettingsError(f"{label} is {text!r}: give a whole number of at least {least}")
-    return int(text)
-
-
-def _version(text: str) -> str:
-    major_minor = ".".join(text.split(".")[:2])
-    for known in (AUTO, *DIALECTS):
-        if major_minor in (known, f"{known}.0"):
-            return known
-    raise SettingsError(f"relion_version is {text!r}: give auto, {', '.join(DIALECTS)}")

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, create_model
 
-from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, InputError, render
 from cryoemmae_plugin.files import atomic_write_bytes
-from cryoemmae_plugin.settings import (
-    AS_SUITS,
-    ONE_PROCESS,
-    Auto,
-    Options,
-    ReportPictures,
-    RequestedSettings,
-    TrainEpochs,
-    TrainOn,
-)
+from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto, Options, RequestedSettings
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import columns
-from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, WorkerOptions, option_name
+from cryoemmae_plugin.terminal.options import OPTIONS, ComputeChoice, Flag, WorkerOptions, option_name
 from cryoemmae_plugin.version import package_version
 from relion_wrapper.arguments import JobOptions, accepted_labels
 from relion_wrapper.dialect import detect_version
@@ -44,42 +36,26 @@ RELION runs it; on the External job's form give
 By hand, in the project folder:
   cryoemmae-relion --o External/job010/ --in_mics CtfFind/job003/micrographs_ctf.star --diameter 160
 """
-Version = Literal["auto", "3.1", "4", "5"]
 
 
-def _same(field: str, group: type[Options] = RequestedSettings) -> Any:
-    """Take a field's label and help; it need not be given."""
-    known = group.model_fields[field]
-    return Field(default=None, title=known.title, description=known.description)
+def _choices() -> type[Options]:
+    """The settings but for the sizes, which each command asks for in its own way."""
+    fields: dict[str, Any] = {
+        name: (field.annotation, copy.copy(field))
+        for name, field in RequestedSettings.model_fields.items()
+        if not name.endswith("_A")
+    }
+    return create_model("Choices", __base__=Options, **fields)
 
 
-class JobChoices(Options):
-    """What a picking job is told besides the particle's size; only what is given is passed on to it. Frozen."""
-
-    model: str | None = _same("model")
-    mode: str | None = _same("mode")
-    threshold: float | None = _same("threshold")
-    contrast: str | None = _same("contrast")
-    gpu: str | None = _same("gpu", JobOptions)
-    edge_distance: float | None = _same("edge_distance")
-    min_distance: float | None = _same("min_distance")
-    report: ReportPictures | None = _same("report", JobOptions)
-    adapt: bool = Field(default=True, description=RequestedSettings.model_fields["adapt"].description)
-
-
-class TrainingChoices(JobChoices):
-    """The same for a job that may train first. Frozen."""
-
-    train_on: TrainOn = None
-    train_epochs: TrainEpochs = None
-
-
-JobChoice = Annotated[JobChoices, Parameter(name="*", name_transform=option_name)]
-TrainingChoice = Annotated[TrainingChoices, Parameter(name="*", name_transform=option_name)]
-
-
-AS_USUAL = JobChoices()
-UNTRAINED = TrainingChoices()
+if TYPE_CHECKING:
+    Choices = Options
+else:
+    Choices = _choices()
+Picking = Annotated[Choices, Parameter(name="*", name_transform=option_name)]
+JobChoice = Annotated[JobOptions, Parameter(name="*", name_transform=option_name)]
+AS_USUAL, THE_JOBS_OWN = Choices(), JobOptions()
+"""Nothing chosen."""
 
 
 def build_app() -> App:
@@ -98,10 +74,10 @@ def make_job(
     diameter: float | Auto,
     out: Path = Path("pick.job.star"),
     pixel_size: float | None = None,
-    relion_version: Version = "auto",
     threads: int = 4,
     executable: str | None = None,
-    choices: TrainingChoice = UNTRAINED,
+    picking: Picking = AS_USUAL,
+    options: JobChoice = THE_JOBS_OWN,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
@@ -117,15 +93,12 @@ def make_job(
         File to write; its name has to end in job.star.
     pixel_size
         Å per pixel, where the STAR has it wrong or not at all.
-    relion_version
-        Says how the output is written; auto finds out.
     threads
         CPU threads.
     executable
         Program that RELION starts. [default: this installation's]
     """
-    version = None if relion_version == "auto" else relion_version
-    asked = _parameters(choices, compute, workers, pixel_size=pixel_size, relion_version=version)
+    asked = _parameters(picking, options, compute, workers, pixel_size=pixel_size)
     size = diameter if diameter == "auto" else f"{diameter:g}"
     text = external_job_star(in_mics, {"diameter": size, **asked}, threads=threads, executable=executable)
     if not out.name.endswith("job.star"):
@@ -147,7 +120,6 @@ def install(
     pixel_size: float,
     micrographs: str = "Micrographs/*.mrc",
     name: str = "cryoemmae",
-    relion_version: Version = "auto",
     voltage: float = 300.0,
     cs: float = 2.7,
     amplitude_contrast: float = 0.1,
@@ -162,7 +134,8 @@ def install(
     threads: int = 4,
     executable: str | None = None,
     overwrite: Flag = False,
-    choices: TrainingChoice = UNTRAINED,
+    picking: Picking = AS_USUAL,
+    options: JobChoice = THE_JOBS_OWN,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> None:
@@ -180,8 +153,6 @@ def install(
         Glob of the motion-corrected micrographs, relative to the project; in quotes.
     name
         What to call the scheme.
-    relion_version
-        auto looks at the project.
     voltage
         In kV.
     cs
@@ -213,9 +184,9 @@ def install(
     """
     if not project.is_dir():
         raise InputError(f"{project}: no such folder; give the one that RELION is started in")
-    version = relion_version if relion_version != "auto" else detect_version(project / PIPELINE)
+    version = options.relion_version if options.relion_version != "auto" else detect_version(project / PIPELINE)
     if version is None:
-        raise InputError(f"{project / PIPELINE}: does not tell its version yet; give --relion-version 3.1, 4 or 5")
+        raise InputError(f"{project / PIPELINE}: does not tell its version yet; give $relion_version: 3.1, 4 or 5")
     values = SchemeValues(
         micrographs=micrographs,
         pixel_size_A=pixel_size,
@@ -233,7 +204,7 @@ def install(
         passes=passes,
         threads=threads,
     )
-    parameters = _parameters(choices, compute, workers)
+    parameters = _parameters(picking, options, compute, workers)
     folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
     kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
@@ -249,7 +220,8 @@ def repick(
     threads: int = 4,
     executable: str | None = None,
     dry_run: Flag = False,
-    choices: JobChoice = AS_USUAL,
+    picking: Picking = AS_USUAL,
+    options: JobChoice = THE_JOBS_OWN,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
 ) -> int:
@@ -274,7 +246,7 @@ def repick(
     dry_run
         Only say what would be done.
     """
-    parameters = _parameters(choices, compute, workers)
+    parameters = _parameters(picking, options, compute, workers)
     plans: list[Plan | Row] = []
     for folder in projects:
         try:
@@ -282,7 +254,7 @@ def repick(
                 make_plan(folder, parameters, job_name=job, diameter_A=diameter, threads=threads, executable=executable)
             )
         except CryoemmaeError as err:
-            plans.append(Row(str(folder), "", "not done", note=str(err)))
+            plans.append(Row(str(folder), "", "not done", note=render(err, UNSPELLED)))
     rows = repick_all(plans, _tell, dry_run=dry_run)
     _tell(*_table(rows))
     good = sum(row.status == "Succeeded" or (dry_run and bool(row.job)) for row in rows)
@@ -296,7 +268,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         numbers = ["-" if n is None else str(n) for n in (row.micrographs, row.before, row.after)]
         again = "-" if row.found_again is None else f"{row.found_again:.0%}"
-        cells.append((row.project, row.job.rstrip("/") or "-", row.status, *numbers, again, row.note))
+        cells.append((row.project, row.job.rstrip("/") or "-", row.status, *numbers, again, OPTIONS(row.note)))
     return columns(cells)
 
 

@@ -46,7 +46,7 @@ DIALECTS: dict[str, Dialect] = {
     "5": Dialect("5", "autopick.star", True, _LABEL, "MicrographCoordsGroup.star.relion.autopick", _LOGFILE),
 }
 DEFAULT_VERSION = "5"
-"""Where nothing tells the version: outside RELION."""
+"""Version to write for outside a RELION project."""
 
 _MICROGRAPHS_OF_4, _MICROGRAPHS_OF_5 = "MicrographsData", "MicrographGroupMetadata"
 

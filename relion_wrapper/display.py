@@ -11,7 +11,7 @@ from relion_wrapper.project import options_in
 
 FILE = ".gui_manualpickjob.star"
 SCREEN_PX = 1000
-"""Micrographs are shown about so large."""
+"""Width of a micrograph on the screen, about."""
 
 _COLUMNS = ("rlnJobOptionVariable", "rlnJobOptionValue")
 _DEFAULTS = {
@@ -50,16 +50,16 @@ _rlnJobIsTomo 0
 def write_display_settings(project: Path, diameter_A: float, pixel_sizes_A: Sequence[float], width_px: int) -> None:
     """Set diameter and pixel size of RELION's Manual picking form, which the display of any coordinates uses.
 
-    Settings that somebody has saved there stay as they are otherwise.
+    Other settings that are saved there stay as they are.
 
     Parameters
     ----------
     project : Path
         RELION's project folder.
     pixel_sizes_A : sequence of float
-        Å per pixel of the micrographs; only if they agree is there one to set (the micrographs STAR wins anyway).
+        Å per pixel of the micrographs; set only if all agree (the micrographs STAR has priority anyway).
     width_px : int
-        Columns of a micrograph; decides the scale on the screen of a project that has no settings yet.
+        Columns of a micrograph; sets the scale on the screen in a project without settings.
 
     Raises
     ------

@@ -9,6 +9,7 @@ from pathlib import Path
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError
 from cryoemmae_plugin.images import read_header
 from cryoemmae_plugin.report.finisher import report_finisher
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.outputs import Totals
 from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.run.service import Run, run_picking
@@ -31,14 +32,14 @@ OWN_MODEL = "project"
 
 
 class PickJob:
-    """What happens between the first line of run.out and the exit marker; the project is the present folder.
+    """The job between the first line of run.out and the exit marker; the project is the current folder.
 
     Parameters
     ----------
     arguments : JobArguments
-        What is asked for.
+        The job's parameters.
     should_stop : callable
-        Whether somebody wants the job aborted; asked before each micrograph and after each training step.
+        Whether to abort the job; called before each micrograph and after each training step.
     """
 
     def __init__(self, arguments: JobArguments, should_stop: Callable[[], bool]) -> None:
@@ -72,29 +73,33 @@ class PickJob:
             asked.settings,
             work,
             existing=Existing.RENEW,
-            devices=asked.devices,
+            devices=asked.job.devices,
             threads=asked.threads,
             worker_threads=self._worker_threads(),
             compute=asked.compute,
             workers=asked.workers,
             own_model=self._own_model(micrographs, work),
-            outputs=replace(NO_OUTPUTS, report=pictures_of(asked.report)),
+            outputs=replace(NO_OUTPUTS, report=pictures_of(asked.job.report)),
         )
 
     def _worker_threads(self) -> int:
         """RELION's number of threads counts for the whole job on this machine, but for each worker on a cluster."""
         asked = self._arguments
-        if not asked.threads or asked.workers.scheduler is not None or not needs_workers(asked.workers, asked.devices):
+        if (
+            not asked.threads
+            or asked.workers.scheduler is not None
+            or not needs_workers(asked.workers, asked.job.devices)
+        ):
             return asked.threads
-        return max(1, asked.threads // (asked.workers.workers or len(asked.devices)))
+        return max(1, asked.threads // (asked.workers.workers or len(asked.job.devices)))
 
     def _own_model(self, micrographs: Sequence[JobMicrograph], work: Path) -> OwnModel | None:
-        """The model to train on some of the micrographs, evenly over the list."""
-        wanted = min(self._arguments.train_on, len(micrographs))
-        if not wanted:
+        """The model to train on some of the micrographs."""
+        job = self._arguments.job
+        if not job.train_on:
             return None
-        chosen = [micrographs[i * len(micrographs) // wanted].micrograph for i in range(wanted)]
-        return OwnModel(work / OWN_MODEL, OWN_MODEL, chosen, self._arguments.train_epochs)
+        chosen = evenly_spread([m.micrograph for m in micrographs], job.train_on)
+        return OwnModel(work / OWN_MODEL, OWN_MODEL, chosen, job.train_epochs)
 
     def _publish(self, micrographs: Sequence[JobMicrograph], run: Run) -> None:
         """Write what RELION reads, in its order: coordinates, log, list, nodes."""
@@ -139,7 +144,7 @@ class PickJob:
 
     def _dialect(self) -> Dialect:
         """How the RELION at hand wants its output."""
-        wanted = self._arguments.relion_version
+        wanted = self._arguments.job.relion_version
         if wanted != AUTO:
             return DIALECTS[wanted]
         found = detect_version(self._folder / "job_pipeline.star") or detect_version(Path("default_pipeline.star"))

@@ -1,4 +1,4 @@
-"""From a job's command line to its exit marker: RELION hears of every end, whatever happens on the way."""
+"""Run a job from its command line to its exit marker. Every end leaves a marker for RELION."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _begin(folder: Path, markers: JobMarkers) -> None:
 def _pick(words: Sequence[str], markers: JobMarkers) -> None:
     arguments = parse_arguments(words)
     say(f"cryoemmae {package_version()}: reading {arguments.in_mics}")
-    from relion_wrapper.job import PickJob  # seconds to import: by now a signal or a wrong parameter has been answered
+    from relion_wrapper.job import PickJob  # takes seconds to import; wrong parameters are reported before
 
     with library_log(lambda text: warn(f"WARNING: {text}")):
         PickJob(arguments, markers.abort_requested).run()

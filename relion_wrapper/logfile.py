@@ -1,10 +1,9 @@
-"""``logfile.pdf``: how many picks, how sure, and where, as RELION's own autopicking shows it."""
+"""``logfile.pdf``: numbers of picks, figures of merit and overlays, as RELION's own autopicking shows them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
+from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.overlay_picture import draw_overlay
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
@@ -53,7 +53,7 @@ def write_logfile(path: Path, published: Published, store: ResultStore, selectio
 
 
 def _digest(published: Published, store: ResultStore, selection: Selection) -> str:
-    """What the pages depend on."""
+    """Hash of everything that the pages depend on."""
     rows = zip([m.name for m in published.micrographs], published.picks, published.mean_score, strict=True)
     text = f"{store.record.fingerprint} {selection.settings()} {list(rows)} {published.score_histogram.tolist()}"
     return hashlib.sha256(text.encode()).hexdigest()
@@ -92,9 +92,8 @@ def _page_of_scores(published: Published, threshold: float) -> Figure:
 def _page_of_overlays(published: Published, store: ResultStore, selection: Selection) -> Figure | None:
     """Some micrographs with their picks drawn in; None where none can be read."""
     diameter_A = store.record.settings.diameter_A
-    chosen = _evenly(len(published.micrographs), OVERLAYS)
     pictures = []
-    for micrograph in [published.micrographs[i] for i in chosen]:
+    for micrograph in evenly_spread(published.micrographs, OVERLAYS):
         result = current_result(store, micrograph)
         try:
             image = read_image(Path(micrograph.name))
@@ -112,9 +111,3 @@ def _page_of_overlays(published: Published, store: ResultStore, selection: Selec
         if pictures:
             axes.imshow(np.asarray(pictures.pop(0)), interpolation="none")
     return figure
-
-
-def _evenly(count: int, wanted: int) -> Sequence[int]:
-    """Up to `wanted` numbers below `count`, evenly spread."""
-    wanted = min(count, wanted)
-    return [i * count // wanted for i in range(wanted)]

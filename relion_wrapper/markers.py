@@ -1,4 +1,4 @@
-"""How RELION learns that a job has ended, and how it asks one to end."""
+"""Marker files: a job reports its end, and RELION asks for an abort."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ABORT_NOW = "RELION_JOB_ABORT_NOW"
 
 
 class JobMarkers:
-    """The empty files by which RELION and a job talk to each other.
+    """The empty files by which RELION and a job communicate.
 
     Parameters
     ----------
@@ -24,10 +24,10 @@ class JobMarkers:
         self._folder = folder
 
     def begin(self) -> None:
-        """Remove what an earlier run has left.
+        """Remove the markers of an earlier run.
 
-        A wish to abort that no run has answered yet stays: RELION removes old ones itself before it starts a job, so it
-        was made while this one waited in a queue.
+        A request to abort that no run has answered stays: RELION removes old ones before it starts a job, so this one
+        was made while the job waited in a queue.
         """
         answered = self._path("ABORTED").exists()
         for end in ENDS:
@@ -40,7 +40,7 @@ class JobMarkers:
         return (self._folder / ABORT_NOW).exists()
 
     def end(self, end: End) -> None:
-        """Say how the job has ended: the last thing that it does."""
+        """Mark how the job has ended; the last action of a job."""
         for other in ENDS:
             if other != end:
                 with suppress(OSError):

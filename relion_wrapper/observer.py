@@ -1,4 +1,4 @@
-"""How a picking run shows in a job's run.out and run.err."""
+"""Show a picking run in a job's run.out and run.err."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_ve
 
 PIPELINE = "default_pipeline.star"
 STATUS_OF_3 = {"0": "Running", "1": "Scheduled", "2": "Succeeded", "3": "Failed", "4": "Aborted"}
-"""What RELION 3.1 numbers, in the words of 4 and 5."""
+"""Status numbers of RELION 3.1, in the words of 4 and 5."""
 
 MICROGRAPH_TYPES = ("MicrographsData", "MicrographGroupMetadata", "1")
 COORDINATE_TYPES = ("MicrographsCoords", "MicrographCoordsGroup", "2")
@@ -32,13 +32,13 @@ class Job:
 
     @property
     def number(self) -> int:
-        """Of ``jobNNN``; later jobs have larger ones."""
+        """The number in ``jobNNN``; later jobs have larger numbers."""
         found = re.search(r"/job(\d+)", self.name)
         return int(found[1]) if found else 0
 
     @property
     def kind(self) -> str:
-        """What comes before the number: "External", "CtfFind"."""
+        """The job type before the number: "External", "CtfFind"."""
         return self.name.partition("/")[0]
 
     @property
@@ -69,7 +69,7 @@ class Project:
     Raises
     ------
     InputError
-        When it is none.
+        When it is not a RELION project.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +81,7 @@ class Project:
 
     @property
     def dialect(self) -> Dialect:
-        """Of the RELION that made the project."""
+        """The dialect of the RELION version that made the project."""
         return DIALECTS[detect_version(self.folder / PIPELINE) or DEFAULT_VERSION]
 
     def jobs(self) -> list[Job]:
@@ -150,20 +150,22 @@ class Project:
     def run(self, job: Job) -> Job:
         """Run a job, or continue it, and wait for its end; the job with its new status."""
         log = "cryoemmae_" + job.name.strip("/").replace("/", "_")
-        (self.folder / f"RUNNING_PIPELINER_default_{log}").unlink(missing_ok=True)  # of a wait that was cut short
+        (self.folder / f"RUNNING_PIPELINER_default_{log}").unlink(missing_ok=True)  # left by a run that was interrupted
         self._pipeliner("--schedule", log, "--RunJobs", job.name, "--sec_wait_after", "1")
         self.check_completion()
         return self.job(job.name)
 
     def check_completion(self) -> None:
-        """Have RELION look which running jobs have ended."""
+        """Ask RELION to check which running jobs have ended."""
         self._pipeliner("--check_job_completion")
 
     def _pipeliner(self, *words: str) -> str:
-        """Run RELION's pipeliner in the project; what it says. Its exit status tells nothing."""
+        """Run RELION's pipeliner in the project; return its output. Its exit status has no meaning."""
         program = shutil.which("relion_pipeliner")
         if program is None:
-            raise OutputError("relion_pipeliner is not on the PATH; load RELION's module first, or give --dry-run")
+            raise OutputError(
+                "relion_pipeliner is not on the PATH", remedy=("load RELION's module first", "give $dry_run=yes")
+            )
         done = subprocess.run(
             [program, *words], cwd=self.folder, capture_output=True, text=True, errors="replace", check=False
         )

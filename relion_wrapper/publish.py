@@ -27,7 +27,7 @@ SCORE_BINS = 50
 
 @dataclass
 class Published:
-    """What has been written, for the log: no coordinates, so that it stays small.
+    """Statistics of the published picks, for the log; without coordinates, so that it stays small.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Published:
     score_histogram : ndarray, shape (SCORE_BINS,)
         All picks' figures of merit, from 0 to 1.
     changed : int
-        Coordinate files that were not there before as they are now.
+        Number of coordinate files that are new or changed.
     """
 
     micrographs: list[JobMicrograph] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Published:
 def publish_coordinates(
     folder: Path, micrographs: Iterable[JobMicrograph], store: ResultStore, selection: Selection
 ) -> Published:
-    """Write the coordinate file of each micrograph that has a result, and take away that of one without.
+    """Write the coordinate file of each micrograph that has a result, and delete that of a micrograph without a result.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def write_list(folder: Path, dialect: Dialect, in_mics: Path, micrographs: Seque
 
 
 def write_output_nodes(folder: Path, dialect: Dialect, *, logfile: bool) -> None:
-    """Tell RELION what the job has made."""
+    """Write the list of the job's output nodes for RELION."""
     nodes = [(folder / dialect.list_name, dialect.coordinates_type)]
     if logfile:
         nodes.append((folder / LOGFILE, dialect.logfile_type))
@@ -116,7 +116,7 @@ def write_output_nodes(folder: Path, dialect: Dialect, *, logfile: bool) -> None
 
 
 def write_if_changed(path: Path, text: str) -> bool:
-    """Put `text` into the place of `path`, unless it is there already; whether something was written."""
+    """Write `text` into `path`, unless it has this content already; whether it was written."""
     try:
         if path.read_bytes() == text.encode():
             return False

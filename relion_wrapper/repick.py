@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryoemmae_plugin.errors import CryoemmaeError, InputError
+from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, InputError, render
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.run.micrograph_table import read_named_micrographs
 from cryoemmae_plugin.star import parse_star, records_of, to_number
@@ -138,13 +138,15 @@ def _micrographs_star(project: Project, job_name: str | None) -> str:
     if job_name is not None:
         job = project.job(job_name)
         if job.micrographs is None:
-            raise InputError(f"{project.folder / job.name}: has no micrographs; give --job CtfFind/jobNNN or the like")
+            raise InputError(
+                f"{project.folder / job.name}: has no micrographs; give another $job, such as CtfFind/job003"
+            )
         return job.micrographs
     for kind in MICROGRAPH_JOBS:
         for job in reversed(project.jobs()):
             if job.kind == kind and job.status == "Succeeded" and job.micrographs is not None:
                 return job.micrographs
-    raise InputError(f"{project.folder}: no finished job with micrographs; say which one with --job")
+    raise InputError(f"{project.folder}: no finished job with micrographs; name one with $job")
 
 
 def _diameter_of(project: Project) -> float:
@@ -152,7 +154,7 @@ def _diameter_of(project: Project) -> float:
         diameter_A = to_number(row.get("rlnJobOptionValue", ""))
         if row.get("rlnJobOptionVariable") == "diameter" and diameter_A is not None and diameter_A > 0:
             return diameter_A
-    raise InputError(f"{project.folder}: the particle's diameter is not known here; give it with --diameter, in Å")
+    raise InputError(f"{project.folder}: the particle's diameter is not known here; give $diameter_A")
 
 
 def _row(plan: Plan, job: Job) -> Row:
@@ -177,7 +179,7 @@ def repick_all(plans: list[Plan | Row], tell: Callable[[str], None], *, dry_run:
             try:
                 rows.append(carry_out(plan, tell))
             except CryoemmaeError as err:
-                rows.append(Row(str(plan.project.folder), "", "not done", note=str(err)))
+                rows.append(Row(str(plan.project.folder), "", "not done", note=render(err, UNSPELLED)))
     return rows
 
 

@@ -133,10 +133,10 @@ def install_scheme(
     """
     version = "5" if version == "4" else version
     if not _NAME.fullmatch(name):
-        raise SettingsError(f"--name is {name!r}: use letters, digits, _ and -")
+        raise SettingsError(setting="name", value=name, remedy="use letters, digits, _ and -")
     folder = project / FOLDERS[version] / name
     if folder.exists() and not overwrite:
-        raise OutputError(f"{folder}: there already; choose another --name, or replace it with --overwrite")
+        raise OutputError(f"{folder}: there already", remedy=("choose another $name", "replace it with $overwrite=yes"))
     micrographs = f"{FOLDERS[version]}/{name}/import/micrographs.star"
     pick = external_job_star(
         micrographs, {"diameter": "$$diameter", **parameters}, threads=values.threads, executable=executable

@@ -19,6 +19,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MARKER_XY = (60, 5)  # of the brightest pixel of `marker_image`
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests, so that no core waits for one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

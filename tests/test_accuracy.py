@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,21 @@ MOST_PICKS = {"ice": 2, "carbon": 2, "crystalline": 12, "contaminated": 2}
 """On micrographs without a particle; mottled crystalline ice is where the model still errs."""
 
 
+QUICK = ("touching", "ice")
+"""Those that `make test-quick` picks too."""
+
+
+def cases(names: Iterable[str]) -> list[Any]:
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def pick(settings: SimulationSettings, seed: int) -> tuple[NDArray[np.float64], Picks]:
     made = simulate(settings, seed)
     picker = CandidatePicker(load_model("emmae-base"), PickerSettings(diameter_A=settings.diameter_A))
     return made.xy, picker.pick(made.image, settings.pixel_size_A)
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", cases(SCENES))
 def test_particles_are_found(name: str) -> None:
     settings = SimulationSettings(**COMMON, **SCENES[name])
     truth, candidates = pick(settings, 77)
@@ -72,7 +81,7 @@ def test_particles_are_found(name: str) -> None:
     assert whole.average_precision >= half_d - 0.05
 
 
-@pytest.mark.parametrize("name", EMPTY)
+@pytest.mark.parametrize("name", cases(EMPTY))
 def test_a_micrograph_without_a_particle_is_left_alone(name: str) -> None:
     settings = SimulationSettings(**COMMON, diameter_A=170.0, n_particles=0, **EMPTY[name])
     _, candidates = pick(settings, 78)

@@ -313,6 +313,7 @@ def test_variants_of_the_default_mode_return_all_candidates(script, tiny_model, 
         assert (np.diff(picks.score) <= 0).all(), name
 
 
+@pytest.mark.slow
 def test_command_line_is_scored_as_a_user_runs_it(script, tiny_model, monkeypatch, tmp_path):
     sets, pickers = script("sets"), script("pickers")
     settings = SimulationSettings(shape=(160, 192), pixel_size_A=4.0, diameter_A=96.0, n_particles=6)

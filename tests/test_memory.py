@@ -36,6 +36,7 @@ def test_a_users_choice_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ[HUGE_PAGES_VARIABLE] == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not SYSTEM.exists() or "[never]" in SYSTEM.read_text(), reason="this system hands out no large pages"
 )

@@ -369,6 +369,7 @@ def test_unwritable_folder_is_an_output_error(tmp_path: Path):
         write_micrographs(tmp_path / "file", [Scene("first", SMALL)], [1])
 
 
+@pytest.mark.slow
 def test_demo_and_benchmark_show_what_they_promise():
     demo = [scene.settings for scene in demo_scenes()]
     assert 5 <= len(demo) <= 6

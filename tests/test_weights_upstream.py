@@ -193,6 +193,7 @@ def refused(tmp_path, state, *words):
 # --- parity -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [TINY, EncoderConfig(tile_px=16, embed_dim=16, depth=1, num_heads=4), EncoderConfig(depth=2)],
@@ -210,6 +211,7 @@ def test_tokens_equal_an_independent_implementation(tmp_path, config):
     torch.testing.assert_close(ours, reference, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_decoder_equals_an_independent_implementation(tmp_path):
     state = released_state(seed=5)
     do_import(checkpoint(tmp_path, state))
@@ -462,6 +464,7 @@ def test_a_particle_cluster_without_clusters_is_refused(tmp_path):
         do_import(checkpoint(tmp_path), particle_cluster=1)
 
 
+@pytest.mark.slow
 def test_without_a_number_the_particle_cluster_is_found_on_simulated_micrographs(tmp_path):
     np.savez(tmp_path / "k.npz", centroids=fitted_kmeans().cluster_centers_)
     do_import(checkpoint(tmp_path), tmp_path / "k.npz", find_cluster=particle_cluster_by_simulation)

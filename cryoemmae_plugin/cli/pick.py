@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from cryoemmae_plugin.errors import Interrupted, SettingsError
-from cryoemmae_plugin.settings import AS_A_RULE, AS_SUITS, ON_ANY_DEVICE, ONE_PROCESS, pictures_of
+from cryoemmae_plugin.errors import Interrupted
+from cryoemmae_plugin.settings import AS_A_RULE, AS_SUITS, ON_ANY_DEVICE, ONE_PROCESS
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import (
@@ -30,12 +29,10 @@ def pick(
     *,
     settings: SettingsOptions,
     out: Annotated[Path, Parameter(group=INPUT_OUTPUT)] = Path("picks"),
-    overlays: Annotated[str, Parameter(group=INPUT_OUTPUT)] = "3",
     overwrite: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
     recursive: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
-    formats: Annotated[str, Parameter(group=INPUT_OUTPUT, show_default=False)] = "",
+    outputs: OutputChoice = AS_A_RULE,
     box: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
-    looks: OutputChoice = AS_A_RULE,
     device: DeviceChoice = ON_ANY_DEVICE,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
@@ -53,30 +50,25 @@ def pick(
         Micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, or a micrographs STAR.
     out
         Folder for the results.
-    overlays
-        Draw the picks on the first N micrographs, or on all, or none.
     overwrite
         Delete the results of earlier runs in the folder.
     recursive
         Search subfolders too.
-    formats
-        Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
     box
         Write EMAN .box files as well; the same as --formats eman.
     """
-    drawn = count_of("overlays", overlays)
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: looking for micrographs")  # before the imports, which take seconds
     from cryoemmae_plugin.cli.observer import TerminalObserver
     from cryoemmae_plugin.report.finisher import report_finisher
-    from cryoemmae_plugin.run.formats import Format, parse_formats
+    from cryoemmae_plugin.run.formats import Format
     from cryoemmae_plugin.run.inputs import find_micrographs
     from cryoemmae_plugin.run.request import Outputs, RunRequest
     from cryoemmae_plugin.run.service import run_picking
     from cryoemmae_plugin.run.stop import Stop, stop_on_signals
     from cryoemmae_plugin.run.store import Existing, owner_in
 
-    wanted = parse_formats(formats) | ({Format.EMAN} if box else set())
+    written = Outputs.of(outputs, *([Format.EMAN] if box else []))
     existing = Existing.REPLACE if overwrite else Existing.CONTINUE
     micrographs = find_micrographs(
         paths,
@@ -93,7 +85,7 @@ def pick(
         threads=device.threads or 0,
         compute=compute,
         workers=workers,
-        outputs=Outputs(formats=wanted, overlays=drawn, report=pictures_of(looks.report)),
+        outputs=written,
     )
     with stop_on_signals(Stop()) as stop, TerminalObserver(reporter) as observer:
         try:
@@ -103,13 +95,3 @@ def pick(
             reporter.warn(f"{str(stop.reason).capitalize()}. To resume, run the same command again.")
             return exits.stopped_by(stop.signal)
     return exits.status_of_run(run.counts.micrographs, run.counts.failed)
-
-
-def count_of(option: str, text: str) -> int:
-    """How many micrographs an option asks for."""
-    words = {"all": sys.maxsize, "none": 0}
-    if text in words:
-        return words[text]
-    if not text.isdecimal():
-        raise SettingsError(setting=option, value=text, remedy="give a number, all, or none")
-    return int(text)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from cryoemmae_plugin.cli.pick import count_of
-from cryoemmae_plugin.settings import REPORT_PICTURES
+from cryoemmae_plugin.settings import REPORT_PICTURES, Count, count_of
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import Flag
 
@@ -16,7 +15,7 @@ Folder = Annotated[Path, Parameter(name="DIR")]
 _READING = "Reading the results in {}"
 
 
-def report(folder: Folder, /, *, pictures: str = str(REPORT_PICTURES)) -> None:
+def report(folder: Folder, /, *, pictures: Count = REPORT_PICTURES) -> None:
     """Write the report of an earlier run again: a page to look at picks, thresholds and micrographs.
 
     Open DIR/report/index.html in a browser; a copy of DIR/report works on any computer, without a network.
@@ -28,7 +27,6 @@ def report(folder: Folder, /, *, pictures: str = str(REPORT_PICTURES)) -> None:
     pictures
         Of how many micrographs to draw pictures: N evenly spread, all, or none. Pictures that are there stay.
     """
-    count = count_of("pictures", pictures)
     reporter = Reporter()
     reporter.say(_READING.format(folder))  # before the imports, which take seconds
     from cryoemmae_plugin.report.writer import ReportOptions, write_report
@@ -36,7 +34,9 @@ def report(folder: Folder, /, *, pictures: str = str(REPORT_PICTURES)) -> None:
     from cryoemmae_plugin.terminal.console import Stages
 
     with ResultStore.open(folder) as store, Stages(reporter) as stages:
-        options = ReportOptions(count, progress=lambda done, total: stages.show("Drawing pictures", done, total))
+        options = ReportOptions(
+            count_of(pictures), progress=lambda done, total: stages.show("Drawing pictures", done, total)
+        )
         page = write_report(store, options=options)
     reporter.say(f"Wrote the report: {page}. Open it in a browser, or run: cryoemmae view {folder}")
 

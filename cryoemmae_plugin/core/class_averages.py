@@ -1,4 +1,4 @@
-"""What particles look like together: picks turned onto each other and averaged, and how far the averages extend."""
+"""Class averages of picks: picks are aligned by rotation and averaged, and the extent of the averages is measured."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch.nn import functional as F  # noqa: N812
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX
 
 REACH = round(GRID_DIAMETER_PX)
-"""Patches reach so many grid pixels from their centre."""
+"""Distance from the centre of a patch to its edge, in grid pixels."""
 MASK_EDGE = 0.05
 """Width of the edge of soft masks, in diameters."""
 PICKS_PER_AVERAGE, AVERAGES = 40, (2, 8)
-"""Picks that an average takes, and the least and greatest number of averages."""
+"""Picks per class average; smallest and largest number of class averages."""
 ANGLES, ROUNDS = 36, 4
-"""Orientations that are tried, and how often."""
+"""Number of orientations that are tried, and number of rounds."""
 BLUR_PX = 1.0
-"""Averages are smoothed by so much before their extent is taken."""
+"""Gaussian width by which averages are smoothed before their extent is measured, in grid pixels."""
 ZOOM = 3
 """The extent is measured on a grid finer by this factor."""
 EDGE_REACH = (8, 19)
-"""The particle's surroundings are sought so far from the middle, in grid pixels: 1/3 to 4/5 of a diameter."""
+"""Distances from the centre, in grid pixels, between which the background is searched: 1/3 to 4/5 of a diameter."""
 EDGE_HEIGHT = 0.15
-"""A particle extends to where its average has fallen to this share of its height above the surroundings."""
+"""A particle ends where its average falls to this share of its height above the background."""
 EDGE_VIEWS = 0.8
-"""Most views show less than the longest extent, and junk more: this quantile of the views' extents is taken."""
+"""Most views show less than the longest extent, and junk shows more: the extent is this quantile over the views."""
 FARTHEST_PIXELS = 1500
-"""Of a view's pixels, only so many, the outermost ones, are compared."""
+"""Only this many pixels of a view, the outermost ones, are compared."""
 
 
 def cut_patches(pixels: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -50,13 +50,13 @@ def soft_mask(radius: float) -> Tensor:
 def average_classes(
     patches: NDArray[np.float32], mask: Tensor, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Turn patches (N, side, side) onto each other and average them, those that are alike together.
+    """Align patches (N, side, side) by rotation, and average similar ones together.
 
     Parameters
     ----------
     patches : ndarray, shape (N, side, side), float32
     mask : Tensor, shape (side, side)
-        Only what is in it counts.
+        Only pixels inside it count.
     rng : Generator
 
     Returns
@@ -87,7 +87,7 @@ def average_classes(
 
 
 def longest_extent(averages: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
-    """How long a particle is, in the diameters that it was seen by.
+    """Length of the particle in averages, in particle diameters.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def longest_extent(averages: NDArray[np.float64], shares: NDArray[np.float64]) -
 
 
 def _extent(average: NDArray[np.float64]) -> float:
-    """Greatest distance of two places of one view, particle bright, that stand out of its surroundings."""
+    """Greatest distance between two places of one view, particle bright, that are above the background."""
     smooth = gaussian_filter(average, BLUR_PX)
     line = np.arange(-REACH, REACH + 1)
     radius = np.hypot(line[:, None], line)
@@ -116,14 +116,14 @@ def _extent(average: NDArray[np.float64]) -> float:
 
 
 def _average(patches: Tensor, kind: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean patch of each kind (count, side, side), and how many there are of it."""
+    """Mean patch of each class (count, side, side), and its number of patches."""
     members = torch.bincount(kind, minlength=count).float()
     total = torch.zeros(count, *patches.shape[1:]).index_add_(0, kind, patches)
     return total / members.clamp(min=1)[:, None, None], members
 
 
 def _turned(images: Tensor, angle: Tensor) -> Tensor:
-    """Turn each of (N, side, side) about its middle by its angle (N,)."""
+    """Rotate each of (N, side, side) about its centre by its angle (N,)."""
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([torch.stack([cosine, -sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)
     grid = F.affine_grid(matrix, [len(images), 1, *images.shape[1:]], align_corners=False)

@@ -1,4 +1,4 @@
-"""What a head sees in the middle of one micrograph: enough to average its picks, in a fraction of the time."""
+"""What a head finds in the middle of one micrograph: enough to average its picks, in a fraction of the time."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
 
 FIELD_DIAMETERS = 24
-"""Side of the piece, in the frame's middle, that is looked at."""
+"""Side of the square in the middle of the frame that is examined, in pixels of the grid."""
 LEAST_PX = 8.0
-"""Diameters of fewer micrograph pixels are not looked at."""
+"""Smaller diameters, in micrograph pixels, are not examined."""
 LARGEST_SHARE = 1 / 4
-"""Nor are diameters beyond this share of the frame's shorter side."""
+"""Larger diameters, as a share of the shorter side of the frame, are not examined."""
 LIKELY = 0.5
-"""Chance of candidates that are taken for particles."""
+"""Least chance of a candidate that counts as a particle."""
 
 
 @dataclass(frozen=True)
 class CropDetections:
-    """What a head sees in the middle of one micrograph.
+    """What a head finds in the middle of one micrograph.
 
     Attributes
     ----------
@@ -100,6 +100,6 @@ def with_dark_particles(image: NDArray[np.float32], bright: bool) -> Tensor:
 
 
 def central_crop(pixels: Tensor, side: int) -> Tensor:
-    """The middle of an image (ny, nx), at most so many pixels a side."""
+    """The middle of an image (ny, nx), of at most this many pixels per side."""
     top, left = (max(0, (n - side) // 2) for n in pixels.shape)
     return pixels[top : top + side, left : left + side]

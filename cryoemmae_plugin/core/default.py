@@ -1,4 +1,4 @@
-"""The default mode: the particle's scale, templates that the data choose, evidence from the embedding, one head."""
+"""The default mode: scale by the diameter, flatten, matched filter, features of the embedding, score by the head."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def pick_default(
     Parameters
     ----------
     image : Tensor, shape (ny, nx), float32
-        Stored pixels, particles dark; on the device that shall do the work.
+        Stored pixels, particles dark; on the device to compute on.
     model : PickingModel
     head : Head
         On the same device.
@@ -103,7 +103,7 @@ def pick_default(
 def score_candidates(
     features: Features, flattened: FlattenedMicrograph, head: Head, *, calibrated: bool = True
 ) -> Picks:
-    """Let the head tell particles from the rest; all candidates, best first, in micrograph pixels."""
+    """Score candidates with the head; all candidates, best first, in micrograph pixels."""
     xy, score = find_candidates(features, flattened, head)
     xy = refine_centres(xy, score, features.sigmas, flattened.diameter_px)
     if score.sum() < head.least_density * flattened.area:
@@ -131,14 +131,14 @@ def find_candidates(
 def refine_centres(
     xy: NDArray[np.float64], chance: NDArray[np.float32], sigmas: Tensor, diameter_px: float
 ) -> NDArray[np.float64]:
-    """Draw centres towards the response's maxima beside them: two opinions, the errors of which differ.
+    """Move centres towards nearby maxima of the response: the mean of two estimates with different errors.
 
     Parameters
     ----------
     xy : ndarray, shape (N, 2)
         Centres as the head sees them, in grid pixels.
     chance : ndarray, shape (N,)
-        Of each to be a particle: the more, the more it counts where it is asked how far the two agree.
+        Chance of each to be a particle: its weight in the comparison of head and template.
     sigmas : Tensor, shape (rows, columns)
         The matched filter's response.
     diameter_px : float
@@ -175,7 +175,7 @@ def extract_features(flattened: FlattenedMicrograph, model: PickingModel, timer:
 
 
 def extract_features_without_embedding(flattened: FlattenedMicrograph, head: Head) -> Features:
-    """Gather what the head reads but for tokens and clusters, which it can do without: a fifth of the time."""
+    """Gather what the head reads, without tokens and clusters: this takes a fifth of the time."""
     pixels, valid, diameter_px = flattened.pixels, flattened.valid, flattened.diameter_px
     rows, columns = (-(-n // CELL_PX) for n in pixels.shape)
     tokens, cluster = pixels.new_zeros(rows, columns, head.embed_dim), pixels.new_full((rows, columns), 0.5)

@@ -1,9 +1,9 @@
-"""The particle's diameter, told from the micrographs alone: the one at which the head is surest of what it sees.
+"""Estimate the particle diameter from the micrographs alone.
 
-The default mode sees everything at the scale of the diameter that it is given, and its head knows particles at the
-right one, give or take a tenth. Given a much smaller or larger one, it sees no particle where there is one. So it is
-given one after the other, and how sure it is draws a curve with a peak. What the peak says of a compact particle, it
-says too small of a long one, so its picks there are averaged, and the averages measured.
+The default mode scales every micrograph by the diameter that it is given. Its head recognises particles at the right
+diameter, within a tenth. At a much smaller or larger diameter it finds no particles. So several diameters are tried,
+and the confidence of the head over the diameter is a curve with a peak. The peak is at the diameter of a compact
+particle. It is too small for a long particle. So the picks at the peak are averaged, and the averages are measured.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ from cryoemmae_plugin.errors import CannotTellError
 
 SMALLEST_A, LARGEST_A, STEP = 50.0, 800.0, 1.18
 SIZES_A = SMALLEST_A * STEP ** np.arange(int(np.log(LARGEST_A / SMALLEST_A) / np.log(STEP)) + 1)
-"""Diameters that are given to the head; what lies between is interpolated."""
+"""Diameters that are tried; values in between are interpolated."""
 FIELD_DIAMETERS = 32
-"""Side of the piece, in the frame's middle, that is looked at."""
+"""Side of the square in the middle of the frame that is examined, in particle diameters."""
 RIVAL_SHARE = 0.9
 """Peaks at least so high beside the highest are rivals, and the largest diameter among them is the particle's: parts of
 a particle look like smaller particles, and nothing looks like a larger one."""
 SEEN_TOO_LARGE = 1.05
-"""Diameter at which the head is surest, over the true one: it was trained by diameters that are rounded up."""
+"""Diameter of the peak over the true diameter: the head was trained with diameters that are rounded up."""
 LIKELY_ERROR = 0.1
 """Relative error that four in five estimates on simulated data sets stay below."""
 LEAST_PARTICLES = 30
-"""Fewer particles, in all micrographs together, are more likely contamination."""
+"""Fewer particles than this, in all micrographs together, are more likely contamination."""
 LEAST_CONFIDENCE = 2.0
 """Mean squared log-odds of the particles below which they may be noise, or grains of ice."""
 LEAST_AVERAGED, MOST_AVERAGED = 40, 1200
-"""Of fewer picks averages say nothing; of more, so many are drawn."""
+"""Smallest number of picks for averages, and the largest number that is used."""
 AVERAGED_TIMES = 4
-"""Which views are averaged together hangs on chance: that often it is done, from other beginnings."""
+"""Number of random restarts of the class averages."""
 MASK_RADIUS = 0.8
 """Radius of the averages, in diameters: the particle may be longer than it seems."""
 EXTENT_WEIGHT = 0.7
-"""Weight of the averages' extent beside the diameter at which the head is surest, in the logarithm."""
+"""Weight of the extent of the averages against the diameter of the peak, in the logarithm."""
 REMEDY = "measure a few particles and give their longest extent, in Å, with $diameter_A"
 
 
 @dataclass(frozen=True)
 class SizeScan:
-    """What one micrograph says of every diameter of `SIZES_A`.
+    """What one micrograph shows at each diameter of `SIZES_A`.
 
     Attributes
     ----------
     sureness : ndarray, shape (sizes,)
-        Sum of the squared log-odds of all picks, in the area that was looked at; NaN for diameters that cannot be
-        looked at.
+        Sum of the squared log-odds of all picks, in the area examined; NaN for diameters that cannot be
+        examined.
     particles : ndarray, shape (sizes,)
         Picks, better than even, in that area.
     area : ndarray, shape (sizes,)
-        Of the micrograph that was looked at, in square Å.
+        Area of the micrograph that was examined, in Å².
     """
 
     confidence: NDArray[np.float64]
@@ -71,7 +71,7 @@ class SizeScan:
 
 @dataclass(frozen=True)
 class DiameterEstimate:
-    """A particle diameter, and what speaks for it.
+    """An estimated particle diameter, and the evidence for it.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class DiameterEstimate:
 
 
 def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, bright: bool = False) -> SizeScan:
-    """Look at a micrograph with every diameter; a second or less for each, on a CPU.
+    """Try every diameter on a micrograph; a second or less for each, on a CPU.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
     Raises
     ------
     CannotTellError
-        When there are no particles to be seen, or no diameter is better than its neighbours on both sides.
+        When no particles are found, or no diameter is better than its neighbours on both sides.
     """
     total, particles, area = (
         np.nansum([getattr(scan, name) for scan in scans], axis=0) for name in ("confidence", "particles", "area")
@@ -190,7 +190,7 @@ def likely_patches(
 
 
 def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.float32]]) -> DiameterEstimate:
-    """Measure averages of picks, and correct an estimate by what they say; the same estimate where picks are few.
+    """Correct an estimate by the extent of averaged picks; with few picks, the estimate stays as it is.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def _count(scans: Sequence[SizeScan]) -> str:
 
 
 def _find_peak(confidence: NDArray[np.float64]) -> int | None:
-    """The largest size at which the curve has a peak that rivals the highest one; None where there is nothing."""
+    """The largest size at which the curve has a peak that rivals the highest one; None without a peak."""
     highest = np.nanmax(confidence, initial=0.0)
     if not highest > 0:
         return None

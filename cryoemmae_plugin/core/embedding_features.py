@@ -1,4 +1,4 @@
-"""What the embedding says of every cell: its token, and whether it lies in a cluster of particles."""
+"""Features of every cell from the embedding: its token, and whether it lies in a cluster of particles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def embed_any_size(pixels: Tensor, encoder: Encoder, mean: float, std: float) ->
 
 
 def _mirror(image: Tensor, multiple: int) -> Tensor:
-    """Extend the rows to a whole multiple by mirroring them at the lower edge, as often as it takes."""
+    """Extend the rows to a whole multiple by mirroring them at the lower edge, as often as needed."""
     rows = len(image)
     wanted = -(-rows // multiple) * multiple
     index = torch.arange(wanted, device=image.device) % (2 * rows)
@@ -75,7 +75,7 @@ def _cells_of(valid: Tensor, shape: torch.Size, patch_px: int) -> Tensor:
 
 
 def sample_map(cells: Tensor, xy: NDArray[np.float64], patch_px: int) -> NDArray[np.float64]:
-    """Interpolate a map of cells (rows, columns) at grid positions (N, 2), bilinearly; borders go on outwards."""
+    """Interpolate a map of cells (rows, columns) at grid positions (N, 2), bilinearly; outside, as at the border."""
     if not len(xy):
         return np.zeros(0)
     rows, columns = cells.shape

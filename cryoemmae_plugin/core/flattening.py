@@ -30,7 +30,7 @@ HOT_PIXEL_SIGMAS = 8.0
 SMEAR_SHARE = 0.4
 """Where pixels change along an axis by less than this share of the median change, there is smear, not image."""
 BLUR_REACH = 5.0
-"""A Gaussian is cut at so many of its widths."""
+"""A Gaussian is cut off at this many of its widths."""
 SAMPLE = 200_000
 """Pixels from which medians and quantiles are taken."""
 

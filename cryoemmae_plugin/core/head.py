@@ -1,7 +1,8 @@
-"""The head: reads embedding, clusters, matched filter and pixels around every cell, and tells particles from the rest.
+"""The head: a network that separates particles from ice, carbon and contamination.
 
-A small convolutional network, fixed on simulated micrographs, whose answers are known by construction; no annotation of
-a real one. It belongs to the encoder whose tokens it has learned to read.
+It reads embedding, clusters, matched filter and pixels around every cell. It is a small convolutional network, trained
+on simulated micrographs, whose particles are known by construction, without annotations of real micrographs. It belongs
+to the encoder whose tokens it was trained on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ STEM_CHANNELS = 32
 DILATIONS = (1, 1, 2, 1, 4, 1, 8, 2, 1)
 """Of the body's 3 x 3 convolutions: together they see 21 cells, three particles and a half, to every side."""
 TAIL_DILATIONS = (1, 2, 1)
-"""Of the convolutions that follow when each cell has been told what the whole micrograph shows."""
+"""Number of convolutions after the context of the whole micrograph was added to each cell."""
 KINDS, CONTEXT_UNITS = 4, 64
 """Kinds of cells that are counted and described over the whole micrograph; units that make something of it."""
 LEAST_SHARE = 1e-3
@@ -64,7 +65,7 @@ class Residual(nn.Module):
 
 
 class Context(nn.Module):
-    """Tells each cell what the whole micrograph shows.
+    """Adds the context of the whole micrograph to each cell.
 
     One dark blob may be a particle or a grain of ice; a hundred that are alike are particles, a hundred of all sizes
     are not. Of each kind of cell, which the network chooses, the share, the mean features and their deviation are taken
@@ -129,7 +130,7 @@ class Head(nn.Module):
         self.register_buffer("least_density", torch.tensor(UNREACHABLE_DENSITY))
 
     def forward(self, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge every cell.
+        """Score every cell.
 
         Parameters
         ----------
@@ -137,7 +138,7 @@ class Head(nn.Module):
         cells : Tensor, shape (batch, CLUSTER_LAYERS + embed_dim, rows / n, columns / n)
             Where the encoder's patches are n cells wide.
         inside : Tensor, shape (batch, rows, columns)
-            Not 0 where there is image: these cells say what the micrograph shows.
+            Not 0 where there is image: these cells are the context of the micrograph.
 
         Returns
         -------
@@ -236,7 +237,7 @@ def whole_cells(inside: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def score_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Judge one micrograph upright and upside down, and take the mean: orientation means nothing, and errors differ.
+    """Score one micrograph upright and upside down, and take the mean, since the errors differ.
 
     Parameters
     ----------
@@ -244,7 +245,7 @@ def score_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tu
     pixels, cells : Tensor
         As :func:`head_inputs` gives them.
     inside : Tensor, shape (rows, columns), bool
-        Cells that say what the micrograph shows, see :func:`whole_cells`.
+        Cells that are the context of the micrograph, see :func:`whole_cells`.
 
     Returns
     -------

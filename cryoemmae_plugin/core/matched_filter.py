@@ -1,7 +1,7 @@
-"""Matched filters for particles that nobody has seen yet: a bank of round templates, and the one that the data choose.
+"""Matched filters for unknown particles: a bank of round templates, from which the micrograph selects one.
 
 Blob detectors assume a filled disc; apoferritin is a ring, and many particles are narrower than the diameter that their
-users give. So a small bank of templates is tried, and the micrograph's own response decides.
+users give. So a small bank of templates is tried. The template with the best response on the micrograph is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUPPORT = 0.9
 PEAK_SPACING = 0.35
 """Least distance between two maxima of a response, in particle diameters."""
 OUTLIER_SIGMAS = 6.0
-"""Response beyond this counts no further in the choice of a template: contamination must not choose."""
+"""Responses are cut at this value before a template is chosen, so that contamination does not decide."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RoundTemplate:
     inner : float
         Radius of its hole; 0 for a disc.
     sharpness : float
-        Steepness of its edges: a logistic of so many units per particle radius.
+        Steepness of its edges: a logistic function with this many units per particle radius.
     """
 
     outer: float
@@ -71,7 +71,7 @@ BANK = (
 
 @dataclass(frozen=True)
 class Response:
-    """What a matched filter says of every place.
+    """Response of a matched filter at every place.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ def disc_weights(diameter_px: float) -> Tensor:
 def correlate(pixels: Tensor, kernels: list[Tensor]) -> Iterator[Tensor]:
     """Correlate (rows, columns) with kernels of odd, equal sides, dark being positive; the mean beyond the frame.
 
-    One response after the other: all of a bank at once take more memory than all else.
+    The responses are computed one after the other: all at once would take more memory than everything else.
     """
     rows, columns = pixels.shape
     side = kernels[0].shape[0]

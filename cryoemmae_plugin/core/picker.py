@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from cryoemmae_plugin.weights import Model
 
 LEAST_CELLS = 2
-"""A particle smaller than so many of the model's cells cannot be seen."""
+"""Smallest particle diameter that can be seen, in cells of the model."""
 LEAST_PX = 4.0
-"""Nor can one of fewer micrograph pixels."""
+"""Smallest particle diameter that can be seen, in micrograph pixels."""
 MOST_GRID_PX = 1e8
-"""Pixels of the micrograph on the default mode's grid, at most: some 10 GB."""
+"""Most pixels of a micrograph on the grid of the default mode: about 10 GB of memory."""
 
 
 class CandidatePicker:
@@ -127,7 +127,7 @@ class CandidatePicker:
             raise ImageError(f"an image of {image.ndim} dimensions is not a micrograph; give one 2-D image per file")
         least, most = torch.stack(image.aminmax()).tolist()
         if not math.isfinite(most - least):
-            raise ImageError("some pixels are not finite numbers; write the image anew, or put the mean in their place")
+            raise ImageError("some pixels are not finite numbers; write the image again, with the mean in their place")
         if least == most:
             raise ImageError(f"every pixel is {least:g}: there is no image to pick")
         given = f"$diameter_A {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"

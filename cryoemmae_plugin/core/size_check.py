@@ -1,7 +1,7 @@
-"""Whether a micrograph's particles look as large, and as dark, as was said: a few looks at the middle of it.
+"""Check diameter and contrast: compare the middle of a micrograph at a few other diameters, and inverted.
 
 The head knows particles at the right diameter, give or take a third. At half or twice the diameter, and with the
-contrast inverted, it is far less sure of what it sees.
+contrast inverted, it is far less confident.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from cryoemmae_plugin.core.diameter import LEAST_CONFIDENCE, score_without_embed
 from cryoemmae_plugin.core.head import Head
 
 FIELD_DIAMETERS = 12
-"""Side of the piece that is looked at, in the diameter of each look."""
+"""Side of the square that is examined, in the diameter that is tried."""
 COARSE, FINE = (0.5, 2.0), (0.71, 0.84, 1.19, 1.41)
-"""Other diameters that are looked at, over the one given; and, where one of them fits better, over that one."""
+"""Diameters that are tried, relative to the given one; then, where one of them fits better, relative to that one."""
 LEAST_PARTICLES = 12
-"""Fewer particles in a look say nothing."""
+"""Smallest number of particles for a comparison."""
 CLEARLY_BETTER = 2.5
-"""How many times surer the head must be of another look than of the one that was asked for."""
+"""How many times more confident the head must be to call another diameter or contrast better."""
 
 
 @dataclass(frozen=True)
 class BetterFit:
-    """A look that fits a micrograph much better than the one that was asked for.
+    """A diameter or a contrast that fits a micrograph much better than the given one.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class BetterFit:
 def find_better_fit(
     image: NDArray[np.float32], diameter_px: float, head: Head, *, bright: bool = False
 ) -> BetterFit | None:
-    """Look at the middle of a micrograph at other diameters, and with the other contrast.
+    """Compare the middle of a micrograph at other diameters, and with the other contrast.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ def find_better_fit(
     head : Head
         On the CPU.
     bright : bool
-        Whether particles are said to be lighter than the ice.
+        Whether particles are set to be lighter than the ice.
 
     Returns
     -------
     BetterFit or None
-        None where what was asked for fits, or nothing does.
+        None where the given diameter and contrast fit, or nothing does.
     """
     asked, other = with_dark_particles(image, bright), with_dark_particles(image, not bright)
     least = CLEARLY_BETTER * _confidence(asked, diameter_px, head, least_particles=1)

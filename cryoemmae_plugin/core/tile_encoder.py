@@ -1,4 +1,4 @@
-"""An encoder that takes any number of tiles: as many at a time as the memory holds, in the precision asked for."""
+"""An encoder for any number of tiles: in batches that fit into memory, in the chosen precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 TILES_PER_BATCH = 16
 """Tiles encoded at once on a CPU; larger batches fall out of the cache."""
 TILES_PER_BATCH_CUDA = 1024
-"""At most so many tiles are encoded at once on a GPU."""
+"""Most tiles that are encoded at once on a GPU."""
 TENSOR_CORES = (7, 0)
 """Compute capability from which a GPU is faster in 16 bits."""
 CAUTIOUS_BATCH_CUDA = 256
@@ -109,7 +109,7 @@ def _half_precision(precision: Precision, device: torch.device) -> torch.dtype |
 
 
 def fitting_batch(config: EncoderConfig, device: torch.device, memory_bytes: int | None) -> int:
-    """How many tiles to encode at once: on a GPU, as many as its share of so much memory holds, if that is known."""
+    """How many tiles to encode at once: on a GPU, as many as fit into their share of the memory, if that is known."""
     if device.type != "cuda":
         return TILES_PER_BATCH
     if memory_bytes is None:

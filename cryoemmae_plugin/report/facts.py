@@ -68,7 +68,7 @@ def gather_facts(
     summary = read_summary(folder)
     return RunFacts(
         failed=saved_failures(folder) if failed is None else dict(failed),
-        warnings=[] if failed is not None else _warnings(folder, summary),
+        warnings=[] if failed is not None else _warnings(summary),
         settings=_settings(record.settings, selection),
         provenance=_provenance(folder, record, summary),
         diameter=_diameter(_part(summary, "diameter")),
@@ -133,7 +133,7 @@ def _diameter(diameter: dict[str, Any]) -> str:
     return "estimated from the micrographs"
 
 
-def _warnings(folder: Path, summary: dict[str, Any]) -> list[str]:
+def _warnings(summary: dict[str, Any]) -> list[str]:
     if not summary:
         return [f"No {SUMMARY_FILE} in the result folder: threshold and failures of the run are not known."]
     status = summary.get("status")

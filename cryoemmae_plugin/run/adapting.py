@@ -83,17 +83,17 @@ def adapt_model(
     Parameters
     ----------
     settings : PickerSettings
-        What is going to be picked.
+        Settings of the run.
     model : Model
         The model to adapt.
     micrographs : sequence of Micrograph
-        What is going to be picked.
+        All micrographs of the run.
     folder : Path
-        Where the adapted model goes, if there is one.
+        Folder for the adapted model.
     loader : callable
         Reads a micrograph.
     observer : Observer, optional
-        Hears how it goes.
+        Is told of every step.
     should_stop : callable
         Asked before each step.
 
@@ -121,7 +121,7 @@ def adapt_model(
 
     observer.stage(Stage.ADAPTING, f"Adapting {model.card.name} to these micrographs; $adapt=no skips this")
     head = load_head(model)
-    seen = _look(settings, model, head, micrographs, loader, should_stop)
+    seen = _detect(settings, model, head, micrographs, loader, should_stop)
     if not seen:
         return None
     why = f"{count_sure(seen)} confident picks in {len(seen)} micrographs"
@@ -146,7 +146,7 @@ def _note(settings: PickerSettings, model: Model, why: str, *, adapted: bool) ->
     )
 
 
-def _look(
+def _detect(
     settings: PickerSettings,
     model: Model,
     head: Head,

@@ -102,7 +102,7 @@ def _split(paths: Iterable[Path], out: Iterable[Path]) -> tuple[list[Path], list
 
 
 def _headers_of(paths: Sequence[Path]) -> dict[Path, ImageHeader | ImageError | None]:
-    """The headers of images; None for a movie or stack, the error where it cannot be read: it is told in its turn."""
+    """The headers of images; None for a movie or stack, the error where it cannot be read, which picking reports."""
 
     def header_of(path: Path) -> ImageHeader | ImageError | None:
         try:

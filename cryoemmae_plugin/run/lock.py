@@ -30,7 +30,7 @@ class FolderLock:
 
     @property
     def is_locked(self) -> bool:
-        """Whether this run has the folder for itself."""
+        """Whether this run holds the folder."""
         return self._without or self._lock.is_locked
 
     def acquire(self) -> None:

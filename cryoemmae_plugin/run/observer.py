@@ -1,4 +1,4 @@
-"""What a run tells its front end: the only way back from the service."""
+"""What a run reports to its front end: the only way back from the service."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Stage(Enum):
     ESTIMATED = auto()
     """The diameter was estimated."""
     TRAINING = auto()
-    """About the model that the run trains for itself."""
+    """About the model that the run trains on its own micrographs."""
     ADAPTING = auto()
     """The model is about to be adapted to the micrographs."""
     ADAPTED = auto()
     """Whether the model was adapted, and from what."""
     REUSED = auto()
-    """An earlier run in the folder has settled something, and this run keeps to it."""
+    """This run uses an answer of an earlier run in the folder."""
 
 
 class Observer:
-    """Hears how a run goes. This one does nothing: front ends override what they show.
+    """Is told of every step of a run. This one does nothing: front ends override the methods that they need.
 
     Methods are called in the thread of the run, while it holds the folder's lock. An error that one raises ends the
     run.
@@ -53,4 +53,4 @@ class Observer:
         """Something is wrong that does not end the run. The text names settings as ``$field``."""
 
     def done(self, run: Run) -> None:
-        """The run has come to its end, or was interrupted; its files are written."""
+        """The run is complete, or was interrupted; its files are written."""

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from cryoemmae_plugin.training.prepare import TrainingMicrograph
     from cryoemmae_plugin.training.start import Start
 
-MANIFEST_FILE = "training.json"
+SAMPLE_FILE = "training.json"
 """Name of the note beside the model's folder."""
 
 
-class TrainingManifest(BaseModel):
-    """What a model is trained on; noted once, so that a resumed training uses the same micrographs."""
+class TrainingSample(BaseModel):
+    """What a model is trained on, noted once: a resumed training uses the same micrographs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +66,7 @@ def train_own_model(
         _check_mode(wanted.folder, settings.mode)
         observer.stage(Stage.REUSED, f"Using the model that this job has trained: {wanted.folder}")
     else:
-        _train(wanted, _manifest(wanted, settings), devices, observer, should_stop)
+        _train(wanted, _noted_sample(wanted, settings), devices, observer, should_stop)
         observer.stage(Stage.TRAINING, f"Trained. The model is kept in {wanted.folder}")
     return settings.model_copy(update={"model": str(wanted.folder)})
 
@@ -80,11 +80,11 @@ def _check_mode(folder: Path, mode: Mode) -> None:
         )
 
 
-def _manifest(wanted: OwnModel, settings: PickerSettings) -> TrainingManifest:
-    path = wanted.folder.parent / MANIFEST_FILE
-    manifest = read_note(path, TrainingManifest, "delete it to choose the training micrographs again")
-    if manifest is None:
-        manifest = TrainingManifest(
+def _noted_sample(wanted: OwnModel, settings: PickerSettings) -> TrainingSample:
+    path = wanted.folder.parent / SAMPLE_FILE
+    sample = read_note(path, TrainingSample, "delete it to choose the training micrographs again")
+    if sample is None:
+        sample = TrainingSample(
             mode=settings.mode,
             start=settings.model_name,
             epochs=wanted.epochs,
@@ -92,13 +92,13 @@ def _manifest(wanted: OwnModel, settings: PickerSettings) -> TrainingManifest:
             contrast=settings.contrast,
             micrographs=tuple((str(m.path), m.pixel_size_A) for m in wanted.micrographs),
         )
-        write_note(path, manifest)
-    return manifest
+        write_note(path, sample)
+    return sample
 
 
 def _train(
     wanted: OwnModel,
-    manifest: TrainingManifest,
+    sample: TrainingSample,
     devices: Sequence[str],
     observer: Observer,
     should_stop: Callable[[], bool],
@@ -106,16 +106,16 @@ def _train(
     from cryoemmae_plugin.training.recipe import FitSettings
     from cryoemmae_plugin.training.train import train_model
 
-    start = _start(manifest.start, observer)
-    how = f"further from {manifest.start}" if start else "from scratch"
-    task = f"Training on {len(manifest.micrographs)} micrographs, {how}"
+    start = _start(sample.start, observer)
+    how = f"further from {sample.start}" if start else "from scratch"
+    task = f"Training on {len(sample.micrographs)} micrographs, {how}"
     with ExitStack() as files:
         train_model(
-            _sample(wanted, manifest, files),
+            _files_of(wanted, sample, files),
             wanted.folder,
             wanted.name,
-            mode=manifest.mode,
-            settings=FitSettings(epochs=manifest.epochs) if manifest.epochs else None,
+            mode=sample.mode,
+            settings=FitSettings(epochs=sample.epochs) if sample.epochs else None,
             start=start,
             data=wanted.data or "",
             device=choose_device(split_devices(devices[0])[0]),
@@ -125,18 +125,18 @@ def _train(
         )
 
 
-def _sample(wanted: OwnModel, manifest: TrainingManifest, files: ExitStack) -> list[TrainingMicrograph]:
-    """The micrographs of a manifest; their files exist until `files` is closed."""
+def _files_of(wanted: OwnModel, sample: TrainingSample, files: ExitStack) -> list[TrainingMicrograph]:
+    """The micrographs of a sample; their files exist until `files` is closed."""
     from cryoemmae_plugin.training.prepare import TrainingMicrograph
 
     known = {str(micrograph.path): micrograph for micrograph in wanted.micrographs}
-    sample = []
-    for path, pixel_size_A in manifest.micrographs:
+    found = []
+    for path, pixel_size_A in sample.micrographs:
         micrograph = known.get(path) or Micrograph(Path(path), pixel_size_A, path)
         file = files.enter_context(wanted.file_of(micrograph))
-        bright = manifest.contrast == "bright"
-        sample.append(TrainingMicrograph(file, manifest.diameter_A, pixel_size_A, bright))
-    return sample
+        bright = sample.contrast == "bright"
+        found.append(TrainingMicrograph(file, sample.diameter_A, pixel_size_A, bright))
+    return found
 
 
 def _start(name: str, observer: Observer) -> Start | None:

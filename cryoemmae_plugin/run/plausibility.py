@@ -1,7 +1,7 @@
-"""Whether results fit what the user said: pixel size, diameter and contrast.
+"""Check whether the results fit the pixel size, diameter and contrast that the user gave.
 
-After the first micrographs, a few of them are looked at with other diameters and with the other contrast; at the end,
-the picks of all are counted. What does not fit becomes one warning each, with the value that would.
+After the first micrographs, a few of them are compared at other diameters and with the other contrast. At the end, the
+picks of all are counted. Each problem is one warning, with the value that would fit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from cryoemmae_plugin.weights import load_model
 logger = logging.getLogger(__name__)
 
 FIRST = 3
-"""Micrographs after which the first look is taken."""
-RUN_PER_LOOK = 20
-"""One micrograph in so many is looked at, so that the looks take a small part of the run; at least one, at most
-`FIRST`."""
+"""Micrographs after which the first comparison is made."""
+RUN_PER_COMPARISON = 20
+"""One micrograph in this many is compared, so that it takes a small part of the run; at least 1, at most `FIRST`."""
 CROWDED = 0.85
 """Share of the frame under the discs of the picks that only overlapping or packed particles reach."""
 LEAST_EMPTY, EMPTY_SHARE = 4, 0.5
@@ -38,7 +37,7 @@ CHECK = "Check, in this order: $pixel_size_A, $diameter_A, $contrast"
 
 
 class Plausibility:
-    """Collects what a run finds, and says what does not fit the settings; each kind once.
+    """Collects the results of a run, and warns of what does not fit the settings; once for each problem.
 
     Parameters
     ----------
@@ -73,13 +72,13 @@ class Plausibility:
         if len(self._first) == FIRST:
             return []
         self._first.append(outcome.micrograph)
-        return self._look() if len(self._first) == min(FIRST, self._pending) else []
+        return self._compare() if len(self._first) == min(FIRST, self._pending) else []
 
     def conclude(self) -> list[str]:
         """The warnings that follow from all micrographs."""
-        late = [] if len(self._first) == min(FIRST, self._pending) else self._look()  # some have failed
+        late = [] if len(self._first) == min(FIRST, self._pending) else self._compare()  # some have failed
         if self._fit is not None:
-            return late  # the reason is told, and what follows from it need not be
+            return late  # the cause was reported; its consequences need no warning
         done = self._picked + self._empty
         if self._empty == done > 1:
             return [*late, f"No picks in any of {done} micrographs. {CHECK}"]
@@ -94,8 +93,8 @@ class Plausibility:
             return [*late, f"{self._empty} of {done} micrographs have no picks. Look at some of them; lower $threshold"]
         return late
 
-    def _look(self) -> list[str]:
-        count = int(np.clip(self._pending // RUN_PER_LOOK, 1, FIRST))
+    def _compare(self) -> list[str]:
+        count = int(np.clip(self._pending // RUN_PER_COMPARISON, 1, FIRST))
         try:
             head = load_head(load_model(DEFAULT_MODEL["default"]))
         except ModelError as err:

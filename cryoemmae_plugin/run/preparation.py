@@ -1,12 +1,12 @@
 """What a run settles before its first micrograph: the diameter and the adapted model.
 
-Both are kept in one note in the result folder, and one rule says when the note holds: an answer of before is used as
-long as it depends on the same settings (and, for the model, on the same base model). Otherwise the run settles it
-again, unless the folder has results that the run has to go on with (:attr:`Existing.CONTINUE`): then those decide.
-More micrographs change no answer, so that every micrograph of a folder is picked alike.
+Both are kept in one note in the result folder. A later run uses an answer as long as it depends on the same settings
+(and, for the model, on the same base model). Otherwise the run settles it again. If the folder has results that the run
+must continue (:attr:`Existing.CONTINUE`), these decide. More micrographs change no answer: all micrographs of a folder
+are picked with the same diameter and model.
 
-The releases before kept two notes, ``diameter.json`` and ``adapted.json``. They are read, and replaced by the one note
-as soon as something is settled again.
+Earlier releases kept two notes, ``diameter.json`` and ``adapted.json``. They are read, and replaced by the one note
+when something is settled again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cryoemmae_plugin.weights.folder import remove_model
 NOTE_FILE = "preparation.json"
 MODEL_FOLDER = "model"
 EARLIER_NOTES = ("diameter.json", "adapted.json")
-"""Notes of the releases before."""
+"""Notes of earlier releases."""
 
 _REMEDY = ("choose another $out", "start over with $overwrite=yes")
 
@@ -78,7 +78,7 @@ def diameter_account(folder: Path, diameter_A: float) -> dict[str, object]:
 
 def forget_preparation(folder: Path) -> None:
     """Delete the notes and the adapted model that they name, and nothing else."""
-    with suppress(StoreError):  # a note that cannot be read tells of nothing
+    with suppress(StoreError):  # a note that cannot be read names no model
         note = read_preparation(folder)
         if note.adaptation is not None and note.adaptation.adapted:
             remove_model(folder / MODEL_FOLDER)
@@ -101,7 +101,7 @@ def refuse_to_delete_model(folder: Path, settings: RequestedSettings) -> None:
     home = folder / MODEL_FOLDER
     if _is_chosen(home, settings) and (home / CARD_FILE).exists():
         raise StoreError(
-            f"{home}: starting over would delete the model that you picked to work with",
+            f"{home}: starting over would delete the model that you chose",
             remedy="choose another folder with $out, or copy the model elsewhere",
         )
 
@@ -136,7 +136,7 @@ class Preparation:
     loader : callable
         Reads a micrograph.
     observer : Observer
-        Hears what is settled.
+        Is told what is settled.
     should_stop : callable
         Asked before each step.
 
@@ -196,8 +196,8 @@ class Preparation:
         note = read_preparation(self._folder).adaptation
         if note is None or not note.holds_for(settings, model):
             if self._must_continue():
-                return settings  # the store says whether this run may go on there
-            if len(micrographs) >= SAMPLE:  # of fewer, nothing is learnt
+                return settings  # the store decides whether this run may continue there
+            if len(micrographs) >= SAMPLE:  # with fewer, nothing is adapted
                 _refuse_foreign_model(home, settings, note)
             note = adapt_model(
                 settings,

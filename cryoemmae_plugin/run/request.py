@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryoemmae_plugin.run.formats import Format
+from cryoemmae_plugin.run.formats import Format, parse_formats
 from cryoemmae_plugin.run.store import Existing
 from cryoemmae_plugin.settings import (
     AS_SUITS,
@@ -15,7 +15,10 @@ from cryoemmae_plugin.settings import (
     REPORT_PICTURES,
     ComputeOptions,
     ExecutorOptions,
+    OutputOptions,
     RequestedSettings,
+    count_of,
+    pictures_of,
 )
 from cryoemmae_plugin.types import Micrograph
 
@@ -73,6 +76,12 @@ class Outputs:
     formats: frozenset[Format] = frozenset()
     overlays: int = 3
     report: int | None = REPORT_PICTURES
+
+    @classmethod
+    def of(cls, asked: OutputOptions, *more: Format) -> Outputs:
+        """The outputs that options ask for, with files for more programs."""
+        formats = parse_formats(asked.formats or "") | {*more}
+        return cls(formats=formats, overlays=count_of(asked.overlays), report=pictures_of(asked.report))
 
 
 NO_OUTPUTS = Outputs(tables=False, overlays=0)

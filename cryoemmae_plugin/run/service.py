@@ -107,11 +107,11 @@ def run_picking(
     Parameters
     ----------
     request : RunRequest
-        What is asked for.
+        The request.
     micrographs : sequence of Micrograph
-        What to pick.
+        Micrographs to pick.
     observer : Observer
-        Hears how it goes.
+        Is told of every step.
     loader : callable
         Reads a micrograph; called in threads.
     stop : callable
@@ -129,9 +129,9 @@ def run_picking(
     Raises
     ------
     Interrupted
-        When `stop` says True. What is done is stored, and the same request goes on from there.
+        When `stop` says True. Finished micrographs are stored; the same request resumes the run.
     CryoemmaeError
-        When the run cannot go on.
+        When the run cannot continue.
     """
     make_engine = engine_factory or engines.build_engine
     if stop():

@@ -1,7 +1,7 @@
 """Why a run ends early: the only place that takes signals.
 
-A signal that is ignored already stays so: shells start background jobs deaf to Ctrl-C, nohup makes them deaf to the end
-of their terminal.
+A signal that is already ignored stays ignored: shells make background jobs ignore Ctrl-C, and nohup makes a program
+ignore the end of its terminal.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Stop:
     Attributes
     ----------
     reason : str or None
-        In words; None as long as nothing has happened.
+        In words; None until it is set.
     signal : int or None
         The signal, where it was one.
-    deaf : bool
-        No further signal is taken: the end is being written.
+    ending : bool
+        Further signals are ignored, because the end is being written.
     """
 
     reason: str | None = None
     signal: int | None = None
-    deaf: bool = False
+    ending: bool = False
 
     def __call__(self) -> bool:
         """Say whether to stop."""
@@ -60,10 +60,10 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[Stop]:
-    """Note the first signal in `stop`; the second one raises :class:`Stopped`. In a thread of a server: nothing."""
+    """Note the first signal in `stop`; the second one raises :class:`Stopped`. Outside the main thread, do nothing."""
 
     def note(number: int, frame: FrameType | None) -> None:
-        if stop.deaf:
+        if stop.ending:
             return
         if stop.signal is not None:
             raise Stopped(number)
@@ -76,7 +76,7 @@ def stop_on_signals(stop: Stop) -> Iterator[Stop]:
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Raise :class:`Stopped` at the first signal; further ones are ignored, so that the end can be noted."""
+    """Raise :class:`Stopped` at the first signal; later ones are ignored, so that the end can be recorded."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:

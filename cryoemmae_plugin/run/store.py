@@ -1,4 +1,4 @@
-"""One result file per micrograph, so that a run can stop at any instant and go on later.
+"""One result file per micrograph, so that a run can stop at any time and be resumed.
 
 Layout of a result folder::
 
@@ -41,14 +41,14 @@ _FINAL_FILES = ("picks.star", "picks.csv", "summary.json")
 
 
 class Existing(Enum):
-    """What a run does with what an earlier run has left in its folder."""
+    """What a run does with the results of an earlier run in its folder."""
 
     CONTINUE = "continue"
-    """Go on with it. Results of other settings or another model are an error."""
+    """Continue them. Results of other settings or another model are an error."""
     RENEW = "renew"
-    """Go on with it. Results of other settings or another model are thrown away."""
+    """Continue them. Results of other settings or another model are deleted."""
     REPLACE = "replace"
-    """Throw it away."""
+    """Delete them."""
 
 
 class RunRecord(BaseModel):
@@ -65,7 +65,7 @@ class RunRecord(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Settings and model in a few digits."""
+        """Short identity of settings and model."""
         return self.settings.fingerprint(self.model_sha256)
 
     def comparable(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class ResultStore:
     record : RunRecord
         What its results are made with.
     base : Path
-        Where relative paths of micrographs start: the present folder, or, in a worker, that of the run.
+        Where relative paths of micrographs start: the current folder, or, in a worker, that of the run.
     """
 
     def __init__(self, folder: Path, record: RunRecord, base: Path = Path(), lock: FolderLock | None = None) -> None:
@@ -103,7 +103,7 @@ class ResultStore:
         existing: Existing = Existing.CONTINUE,
         lock: FolderLock | None = None,
     ) -> ResultStore:
-        """Start a result folder, or go on with one that was made with the same settings and model; locked already.
+        """Start a result folder, or continue one that was made with the same settings and model; it is locked.
 
         Parameters
         ----------
@@ -112,9 +112,9 @@ class ResultStore:
         record : RunRecord
             What its results are made with.
         existing : Existing
-            What to do with what earlier runs have left.
+            What to do with earlier results.
         lock : FolderLock, optional
-            The folder's, where this run holds it already, see :func:`alone_in`.
+            The lock of the folder, if this run holds it already, see :func:`alone_in`.
 
         Raises
         ------
@@ -186,7 +186,7 @@ class ResultStore:
         try:
             now = path.stat()
         except OSError:
-            return True  # the input may be gone by now; its result stays good
+            return True  # the input may have been deleted; its result stays valid
         return now.st_size == result.source_bytes and _is_older(now.st_mtime_ns, self.path_of(micrograph.uid))
 
     def pending(self, micrographs: Iterable[Micrograph]) -> list[Micrograph]:
@@ -250,7 +250,7 @@ class ResultStore:
                 logger.warning("left out: %s", err)
 
     def _claim(self) -> None:
-        """Make sure that the folder is this run's to write into, and say in it what it is for."""
+        """Check that this run may write into the folder, and write its settings there."""
         path = self.folder / SETTINGS_FILE
         if path.exists():
             before = _read_record(path)
@@ -261,7 +261,7 @@ class ResultStore:
         write_json(path, self.record.model_dump(exclude={"settings": set(OUTPUT_SETTINGS)}))
 
     def _continues(self) -> bool:
-        """Whether what lies in the folder was made as this run makes it."""
+        """Whether the results in the folder were made with the same settings and model."""
         try:
             return _read_record(self.folder / SETTINGS_FILE).comparable() == self.record.comparable()
         except StoreError:
@@ -292,11 +292,9 @@ class ResultStore:
 
 @contextmanager
 def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[FolderLock]:
-    """Make a result folder, and keep other runs out of it from before a run has made up its mind, to its end.
+    """Make a result folder, and keep other runs out of it until this run has ended.
 
-    One that was made for a run that has left nothing in it goes again.
-
-    Yields the lock that the run's own store takes over, see :meth:`ResultStore.create`.
+    A new folder is deleted again if the run leaves nothing in it. Yields the lock, for :meth:`ResultStore.create`.
 
     Raises
     ------
@@ -354,7 +352,7 @@ def _make(folder: Path) -> None:
 
 
 def _acquire(lock: FolderLock, folder: Path) -> None:
-    """Lock a folder, and clear away what a run that died was writing."""
+    """Lock a folder, and delete partly written files of a run that died."""
     lock.acquire()
     for left in (folder / "results").glob(f"**/.*{PARTIAL}"):
         with suppress(OSError):
@@ -372,7 +370,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def owner_in(folder: Path, existing: Existing) -> Callable[[str], str | None]:
-    """What tells which micrograph a name in `folder` belongs to; nothing does, where its results are replaced."""
+    """Return a function from a uid to the micrograph whose result `folder` holds; none if they are replaced."""
     if existing is Existing.REPLACE:
         return lambda uid: None
     return partial(stored_source, folder)

@@ -1,4 +1,4 @@
-"""Pick many micrographs: threads read ahead, one after the other is picked, threads store results, all in order."""
+"""Pick many micrographs in order: threads read ahead, one micrograph is picked at a time, threads store results."""
 
 from __future__ import annotations
 
@@ -50,19 +50,18 @@ class ImagePicker(Protocol):
 
 @dataclass(frozen=True)
 class MicrographResult:
-    """What became of one micrograph.
+    """How one micrograph ended.
 
     Attributes
     ----------
     micrograph : Micrograph
-        The one.
     result : Result or None
         All candidates, as stored; None if it failed.
     reason : str or None
         Why it failed, with the file's name and a remedy; None if it did not fail.
     seconds : dict
-        Seconds by step: "read" and "write", which happen beside the picking, the picker's own, and "wait", for which
-        the picker stood still: for its image, or for results before to be written.
+        Seconds by step: "read" and "write", which run in parallel, those of the picker, and "wait": the time
+        that the picker waited for its image, or for earlier results to be written.
     """
 
     micrograph: Micrograph

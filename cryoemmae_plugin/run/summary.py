@@ -41,7 +41,7 @@ class RunCounts:
 
     @property
     def remaining(self) -> int:
-        """Micrographs that the run has not come to."""
+        """Micrographs that the run has not reached."""
         return self.micrographs - self.skipped - self.picked - self.empty - self.failed
 
 

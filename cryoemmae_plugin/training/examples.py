@@ -200,24 +200,6 @@ def cut_window(
     return FlattenedMicrograph(pixels, valid, MicrographFrame(shape, shape), seen.diameter_px), centres
 
 
-def view_example(
-    model: PickingModel, image: NDArray[np.float32], diameter_px: float, centres: NDArray[np.float64]
-) -> Example:
-    """Look at a micrograph as the default mode does, and set beside it what is known of it.
-
-    Parameters
-    ----------
-    model : PickingModel
-    image : ndarray, shape (ny, nx), float32
-        Particles dark.
-    diameter_px : float
-        Particle diameter as the user gives it, in micrograph pixels.
-    centres : ndarray, shape (N, 2)
-        Of all particles, x and y in micrograph pixels.
-    """
-    return example_of(model, flatten_background(torch.from_numpy(image), diameter_px, GRID_DIAMETER_PX), centres)
-
-
 def example_of(model: PickingModel, seen: FlattenedMicrograph, centres: NDArray[np.float64]) -> Example:
     """Look at a flattened micrograph, and set beside it the centres (N, 2) of all particles, in micrograph pixels."""
     with torch.inference_mode():

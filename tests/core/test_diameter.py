@@ -59,6 +59,7 @@ def bars(long: float, wide: float, count: int = 120) -> NDArray[np.float32]:
     return (rng.normal(0, 0.3, bar.shape) - bar).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("particle", "diameter_A"),
     [
@@ -102,11 +103,13 @@ def test_a_micrograph_that_the_particle_does_not_fit_says_nothing(head: Head, di
     assert likely_patches(noise, 1.0, diameter_A, head).shape == (0, 49, 49)
 
 
+@pytest.mark.slow
 def test_the_same_micrographs_give_the_same_number(head: Head) -> None:
     first, second = (estimate(head, "barrel", 180.0, shape=(500, 560), n_particles=40) for _ in range(2))
     assert first == second
 
 
+@pytest.mark.slow
 def test_bright_particles_are_measured_like_dark_ones(head: Head) -> None:
     (image,) = images("barrel", 180.0, shape=(500, 560), n_particles=50)
     dark, bright = scan_sizes(image, 4.0, head), scan_sizes(-image, 4.0, head, bright=True)
@@ -117,11 +120,13 @@ def test_bright_particles_are_measured_like_dark_ones(head: Head) -> None:
     assert patches[:, 24, 24].mean() < patches[:, 0, 0].mean()
 
 
+@pytest.mark.slow
 def test_the_particle_is_measured_not_the_contamination_beside_it(head: Head) -> None:
     found = estimate(head, "barrel", 180.0, frost=3, crystals=1, shape=(1000, 1100))
     assert found.diameter_A == pytest.approx(180.0, rel=0.15)
 
 
+@pytest.mark.slow
 def test_empty_ice_is_told_from_particles(head: Head) -> None:
     with pytest.raises(CannotTellError, match=r"no particles stand out in 1 micrograph.*diameter_A"):
         estimate(head, "barrel", 180.0, n_particles=0)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from testserver.state import PASSWORD, Refusal
 
+pytestmark = pytest.mark.slow
 CLIENT = "4.7.1"
 HELPERS = Path(__file__).resolve().parent / "helpers"
 

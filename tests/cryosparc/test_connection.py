@@ -41,7 +41,7 @@ def test_what_is_given_wins_over_environment_and_profile(profiles: Path, monkeyp
 
 
 def test_host_and_port_make_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LoginError, match="--url"):
+    with pytest.raises(LoginError, match="give url="):
         find_credentials()
     monkeypatch.setenv("CRYOSPARC_MASTER_HOSTNAME", "master")
     monkeypatch.setenv("CRYOSPARC_BASE_PORT", "61000")

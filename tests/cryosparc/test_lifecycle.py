@@ -147,6 +147,7 @@ def test_an_unexpected_error_ends_the_job_as_failed_with_the_reason(
     assert world.state.longest_url < 4000
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_gets_everything(world: Any) -> None:
     def restart() -> None:
         world.stop()
@@ -192,6 +193,7 @@ def test_long_texts_keep_their_ends(most: int) -> None:
     assert cut("brief", most) == "brief"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_line_ends_its_job_when_it_is_stopped(world: Any, number: int, status: int, tmp_path: Path) -> None:
     world.few(200)

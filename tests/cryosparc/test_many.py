@@ -13,6 +13,7 @@ from ask import request
 
 from cryosparc_job.create import begin
 
+pytestmark = pytest.mark.slow
 COUNT = 2000
 SIDE = 256  # an image of 256 KiB: were they kept, they would be 500 MiB
 

@@ -17,6 +17,7 @@ from cryoemmae_plugin.run.engine import build_engine
 from cryosparc_job.create import begin
 
 
+@pytest.mark.slow
 def test_a_real_model_picks(world: Any, tiny_model: Path) -> None:
     exposures = world.exposures()
     noise = np.random.default_rng(0).standard_normal((256, 320)).astype(np.float32)

@@ -11,6 +11,7 @@ nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 
+pytestmark = pytest.mark.slow
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "cryosparc_notebook.ipynb"
 HELPERS = Path(__file__).resolve().parent / "helpers"
 

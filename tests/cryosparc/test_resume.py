@@ -59,6 +59,7 @@ def test_resumed_picks_are_those_of_a_run_without_interruption(world: Any) -> No
         assert (world.saved(before.job)[name] == world.saved(whole.job)[name]).all(), name
 
 
+@pytest.mark.slow
 def test_where_a_job_cannot_run_again_a_new_one_takes_over(world: Any) -> None:
     world.few(6)
     before = interrupted(world, 2)
@@ -80,6 +81,7 @@ def test_a_process_that_was_killed_leaves_what_can_be_resumed(world: Any) -> Non
     assert (report.status, report.picks) == ("completed", 9)
 
 
+@pytest.mark.slow
 def test_results_outside_of_the_project_are_found_again(world: Any, tmp_path: Path) -> None:
     world.few(3)
     world.state.advertised["P3"] = Path("/nowhere/on/this/host")

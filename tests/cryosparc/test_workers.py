@@ -43,6 +43,7 @@ def noisy(world: Any, count: int) -> None:
     world.state.add_output("P3", "J2", "exposures", exposures.dataset())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_two_workers_find_the_particles_of_one_process(world: Any, tiny_model: Path) -> None:
     noisy(world, 3)

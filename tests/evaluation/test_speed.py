@@ -161,12 +161,15 @@ def test_the_upstream_code_is_called_as_its_scripts_do_and_leaves_no_trace(
     assert not list(checkout.rglob("__pycache__"))
 
 
-def test_a_package_of_the_same_name_is_there_again_afterwards(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = type(sys)("utils")
-    monkeypatch.setitem(sys.modules, "utils", ours)
+def test_a_package_of_the_same_name_is_there_again_afterwards(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "utils.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    ours = importlib.import_module("utils")
     preprocess, _, _ = upstream.load_upstream(checkout)
     assert preprocess.__file__.startswith(str(checkout))
-    assert sys.modules["utils"] is ours
+    assert importlib.import_module("utils") is ours
 
 
 def test_a_folder_without_the_upstream_code_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cryoemmae_plugin.errors import SettingsError, render
-from relion_wrapper.arguments import PARAMETERS, parse_arguments, parse_gpu
+from relion_wrapper.arguments import PARAMETERS, JobOptions, parse_arguments
 
 LEAST = ["--o", "External/job010/", "--in_mics", "mics.star", "--diameter", "120"]
 
@@ -19,8 +19,8 @@ def test_the_form_becomes_settings() -> None:
     assert (settings.diameter_A, settings.mode, settings.threshold) == (120, "paper", 0.2)
     assert (settings.model, settings.contrast, settings.pixel_size_A) == ("mine", "bright", 1.5)
     assert (arguments.folder, arguments.in_mics) == (Path("External/job010"), Path("mics.star"))
-    assert (arguments.devices, arguments.threads, arguments.train_on) == (("cuda:0", "cuda:1"), 6, 5)
-    assert arguments.relion_version == "4"
+    assert (arguments.job.devices, arguments.threads, arguments.job.train_on) == (("cuda:0", "cuda:1"), 6, 5)
+    assert arguments.job.relion_version == "4"
 
 
 def test_the_form_says_who_picks() -> None:
@@ -37,11 +37,11 @@ def test_what_relion_adds_is_accepted_and_an_empty_value_is_the_default() -> Non
     )
     assert arguments.settings.model is None
     assert arguments.settings.threshold is None
-    assert arguments.devices == ("cpu",)
+    assert arguments.job.devices == ("cpu",)
 
 
 def test_without_the_parameter_gpu_a_gpu_is_used_where_there_is_one() -> None:
-    assert parse_arguments(LEAST).devices == ("auto",)
+    assert parse_arguments(LEAST).job.devices == ("auto",)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_without_the_parameter_gpu_a_gpu_is_used_where_there_is_one() -> None:
     ],
 )
 def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) -> None:
-    assert parse_gpu(text) == devices
+    assert JobOptions(gpu=text).devices == devices
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) ->
         ([*LEAST, "--diameter", "-5"], "diameter is '-5'"),
         ([*LEAST, "--threshold", "high"], "threshold is 'high'"),
         ([*LEAST, "--mode", "fast"], "mode is 'fast'"),
-        ([*LEAST, "--gpu", "all"], "write GPUs as 0, or 0,1"),
+        ([*LEAST, "--gpu", "all"], "something like 0, or 0,1"),
         ([*LEAST, "--train_on", "many"], "train_on is 'many'"),
         ([*LEAST, "--workers", "some"], "workers is 'some'"),
         ([*LEAST, "--scheduler", "slurm"], "give executor = dask too"),

@@ -29,6 +29,7 @@ def picked_with(job: str = JOB) -> float:
     return ResultStore.open(Path(job, "cryoemmae")).record.settings.diameter_A
 
 
+@pytest.mark.slow
 def test_the_first_pass_estimates_and_later_passes_keep_the_number(
     relion_job: Job, three_micrographs: Path, answer: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["paper"])
 def test_a_job_picks_with_a_real_model(
     three_micrographs: Path, tiny_model: Path, mode: str, capsys: pytest.CaptureFixture[str]
@@ -20,6 +21,7 @@ def test_a_job_picks_with_a_real_model(
     assert len(list(Path("External/job010/Movies").glob("*_autopick.star"))) == 3
 
 
+@pytest.mark.slow
 def test_a_job_on_two_workers_leaves_the_files_of_one(
     three_micrographs: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,6 +38,7 @@ def test_a_job_on_two_workers_leaves_the_files_of_one(
     assert "2 workers (the CPU, 1 threads each)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_abort_is_heeded_while_a_job_waits_for_workers(
     three_micrographs: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,7 @@ def xy_of(path: str) -> np.ndarray:
     return np.array(rows, float).reshape(-1, 2)
 
 
+@pytest.mark.slow
 def test_the_version_of_relion_is_told_by_the_projects_pipeline(relion_job: Job, three_micrographs: Path) -> None:
     columns = {
         "3.1": ("rlnPipeLineNodeType", "1"),
@@ -159,6 +160,7 @@ def test_continuing_with_nothing_new_changes_no_file_but_the_marker(relion_job: 
     assert moved <= {"RELION_JOB_EXIT_SUCCESS", ".lock", "summary.json", "summary.star", "summary.csv", "run.js"}
 
 
+@pytest.mark.slow
 def test_another_threshold_needs_no_picking_and_another_diameter_does(
     relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +200,7 @@ def test_an_abort_while_the_job_waited_in_a_queue_is_heeded(relion_job: Job, thr
     assert exits() == ["RELION_JOB_EXIT_ABORTED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_job_as_aborted(
     job_process: Process, three_micrographs: Path, number: signal.Signals
@@ -211,6 +214,7 @@ def test_a_signal_ends_the_job_as_aborted(
     assert "Continue the job" in out
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(
     job_process: Process, relion_job: Job, three_micrographs: Path
 ) -> None:
@@ -290,6 +294,7 @@ def test_rows_of_a_tiff_are_counted_as_relion_does(relion_job: Job, project: Pat
     assert xy_of(f"{JOB}Micrographs/b_autopick.star")[0].tolist() == [50, 30]
 
 
+@pytest.mark.slow
 def test_a_model_trained_by_the_job_is_kept_for_every_continue(
     three_micrographs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,6 +340,7 @@ def test_a_job_picks_with_the_model_that_was_adapted_in_its_folder(
     assert len(asked) == 3
 
 
+@pytest.mark.slow
 def test_a_first_pass_over_few_micrographs_says_that_it_does_not_adapt(
     relion_job: Job, three_micrographs: Path
 ) -> None:

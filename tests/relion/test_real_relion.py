@@ -27,6 +27,7 @@ from relion_wrapper.project import Job, Project
 EMPTY_PIPELINE = "\n# version 30001\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter 1\n\n"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.relion,
     pytest.mark.skipif(shutil.which("relion_pipeliner") is None, reason="NO RELION ON THIS MACHINE: not tested"),
 ]

@@ -45,8 +45,8 @@ def test_make_job_writes_what_the_job_takes(project: Path, capsys: pytest.Captur
     arguments = parse_arguments([*words, "--j", form["nr_threads"]])
     assert arguments.settings.diameter_A == 160
     assert arguments.settings.threshold == 0.4
-    assert (arguments.settings.edge_distance, arguments.settings.adapt, arguments.train_epochs) == (0.5, False, 30)
-    assert (arguments.devices, arguments.train_on, arguments.threads) == (("cuda:0", "cuda:1"), 5, 8)
+    assert (arguments.settings.edge_distance, arguments.settings.adapt, arguments.job.train_epochs) == (0.5, False, 30)
+    assert (arguments.job.devices, arguments.job.train_on, arguments.threads) == (("cuda:0", "cuda:1"), 5, 8)
 
 
 def test_a_scheme_is_not_put_into_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +114,7 @@ def test_without_a_project_the_version_has_to_be_said(project: Path, capsys: pyt
     assert "--relion-version" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_schemes_are_in_the_package_that_is_installed(repository: Path, tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]

@@ -143,6 +143,7 @@ def test_picks_show_in_one_line() -> None:
     assert repr(Picks.none((10, 20))) == "Picks(0 in 20 × 10 px)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cryoemmae_plugin", "cryoemmae_plugin.api", "cryoemmae_plugin.types"])
 def test_examples_of_docstrings_hold(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -151,6 +152,7 @@ def test_examples_of_docstrings_hold(name: str, folder: Path, monkeypatch: pytes
     assert tried.failed == 0
 
 
+@pytest.mark.slow
 def test_examples_of_the_page_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text("utf-8"), re.DOTALL)
@@ -159,6 +161,7 @@ def test_examples_of_the_page_hold(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
     nbformat = pytest.importorskip("nbformat")

@@ -117,6 +117,7 @@ def test_changed_settings_or_model_never_mix(
     assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, "--overwrite") == 0
 
 
+@pytest.mark.slow
 def test_rethreshold_is_the_same_as_picking_at_that_threshold(
     cryoemmae: Command, folder_of_six: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_namesakes_in_two_folders_are_kept_apart(
     }
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_order_and_readers(cryoemmae: Command, folder_of_six: Path, tmp_path: Path) -> None:
     files = sorted(folder_of_six.iterdir())
     cryoemmae("pick", *files, "--diameter", 20, "--out", tmp_path / "one", "--jobs", 1)
@@ -263,6 +265,7 @@ def wait_for_results(run: subprocess.Popen[str], out: Path, n: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_run_again_is_as_if_never_killed(
     cryoemmae: Command, folder_of_six: Path, tmp_path: Path
 ) -> None:
@@ -283,6 +286,7 @@ def test_killed_in_the_middle_and_run_again_is_as_if_never_killed(
     assert content(killed) == content(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_runs_say_so_and_keep_what_is_done(
     cryoemmae: Command,

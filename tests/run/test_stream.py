@@ -127,6 +127,7 @@ def test_slow_runs_report_a_micrograph_before_the_next_one_is_picked(
     stream.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", [1, 23])
 def test_killed_while_results_wait_nothing_that_was_told_is_lost(
     tmp_path: Path, kill_after: int, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ from cryoemmae_plugin.run.workers import cluster
 from cryoemmae_plugin.run.workers.engine import WorkerEngine
 from cryoemmae_plugin.settings import ExecutorOptions
 
+pytestmark = pytest.mark.slow
 distributed = pytest.importorskip("distributed", reason="dask is not installed")
 HELPERS = Path(__file__).with_name("helpers")
 sys.path.insert(0, str(HELPERS))

@@ -63,6 +63,7 @@ def smooth_images() -> list[torch.Tensor]:
     return [gaussian_blur(torch.randn(256, 256, generator=generator), 12.0) for _ in range(4)]
 
 
+@pytest.mark.slow
 def test_an_autoencoder_leaves_the_plateau_on_smooth_tiles(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = EncoderConfig(patch_px=8, embed_dim=32, depth=1, num_heads=4, position_weight=1.0)
@@ -100,6 +101,7 @@ def test_skill_compares_with_the_mean_of_each_tile() -> None:
     assert torch.equal(model.unpatchify(patches), tiles)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     fit(GridTiles(images()), SETTINGS.model_copy(update={"epochs": 20}), tmp_path, start=tiny())
     curve = losses(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +57,14 @@ def examples() -> list[Example]:
     return [example(seed) for seed in range(4)]
 
 
-def test_a_trained_head_finds_discs_where_they_are(examples: list[Example]) -> None:
-    head = calibrate(train_head(examples, SETTINGS), examples)
+@pytest.fixture(scope="module")
+def trained(examples: list[Example]) -> Head:
+    return train_head(examples, SETTINGS)
+
+
+@pytest.mark.slow
+def test_a_trained_head_finds_discs_where_they_are(trained: Head, examples: list[Example]) -> None:
+    head = calibrate(copy.deepcopy(trained), examples)
     fresh = example(99)
     found = answer(head, fresh)
     picked = head.score(torch.from_numpy(found.log_odds)).numpy() >= 0.5
@@ -65,6 +72,7 @@ def test_a_trained_head_finds_discs_where_they_are(examples: list[Example]) -> N
     assert picked.sum() <= 16
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_head(examples: list[Example], tmp_path: Path) -> None:
     settings = HeadSettings(steps=8, batch=2, warmup=2, checkpoint_steps=3)
     whole = train_head(examples, settings)
@@ -116,9 +124,10 @@ def test_a_turned_crop_points_to_the_same_centres() -> None:
             assert abs(dy) < 0.05 or (dy > 0) == bool(below > above)
 
 
-def test_a_balanced_head_picks_as_many_as_there_are(examples: list[Example]) -> None:
+@pytest.mark.slow
+def test_a_balanced_head_picks_as_many_as_there_are(trained: Head) -> None:
     held_out = [example(seed) for seed in range(10, 16)] + [example(20, particles=0)]
-    head = calibrate(train_head(examples, SETTINGS), held_out)
+    head = calibrate(copy.deepcopy(trained), held_out)
     found = [answer(head, one) for one in held_out]
     picks = sum(int((head.score(torch.from_numpy(a.log_odds)) >= 0.5).sum()) for a in found)
     assert picks == pytest.approx(sum(a.known for a in found), rel=0.1)

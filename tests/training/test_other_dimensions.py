@@ -50,11 +50,13 @@ def trained(micrograph: TrainingMicrograph, tmp_path_factory: pytest.TempPathFac
         return train_model([micrograph], folder, "small", settings=SETTINGS, start=start, head=HEAD)
 
 
+@pytest.mark.slow
 def test_its_card_says_both_dimensions(trained: Path) -> None:
     card = read_card(trained)
     assert (card.encoder, card.decoder) == (ENCODER, DECODER)
 
 
+@pytest.mark.slow
 def test_it_picks(trained: Path, micrograph: TrainingMicrograph) -> None:
     model = load_model(trained)
     assert load_head(model).embed_dim == ENCODER.embed_dim
@@ -63,6 +65,7 @@ def test_it_picks(trained: Path, micrograph: TrainingMicrograph) -> None:
     assert len(picks) > 0
 
 
+@pytest.mark.slow
 def test_it_is_trained_further(
     trained: Path, micrograph: TrainingMicrograph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

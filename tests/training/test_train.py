@@ -56,18 +56,25 @@ def small_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "training_scene", lambda seed, sides: SCENE)
 
 
-def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_training_leaves_a_model_that_picks_and_training_again_gives_the_same(
+    micrographs: list[TrainingMicrograph], tmp_path: Path
+) -> None:
     told: list[tuple[str, int, int]] = []
-    folder = train_model(
-        micrographs,
-        tmp_path / "mine",
-        "mine",
-        settings=SETTINGS,
-        start=Start(tiny()),
-        head=HEAD,
-        kept_back=micrographs[1:],
-        on_stage=lambda *stage: told.append(stage),
-    )
+
+    def train() -> Path:
+        return train_model(
+            micrographs,
+            tmp_path / "mine",
+            "mine",
+            settings=SETTINGS,
+            start=Start(tiny()),
+            head=HEAD,
+            kept_back=micrographs[1:],
+            on_stage=lambda *stage: told.append(stage),
+        )
+
+    folder = train()
     assert told == [
         *((READING, at, 2) for at in (0, 1, 2)),
         (READING, 0, 1),
@@ -89,8 +96,10 @@ def test_training_leaves_a_model_that_picks(micrographs: list[TrainingMicrograph
     assert load_decoder_state(folder)
     picks = CandidatePicker(model, PickerSettings(diameter_A=120.0)).pick(read_image(micrographs[0].path), 3.0)
     assert len(picks) > 0
+    assert load_model(train()).sha256 == model.sha256
 
 
+@pytest.mark.slow
 def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +121,7 @@ def test_a_head_that_is_trained_further_ends_halfway_on_scenes_of_its_own(
     assert not torch.equal(calibrated, start.calibration)
 
 
+@pytest.mark.slow
 def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
     folder = train_model(micrographs[:1], tmp_path, "mine", mode="paper", settings=SETTINGS, start=Start(tiny()))
     model = load_model(folder)
@@ -122,17 +132,7 @@ def test_paper_mode_is_trained_on_its_own_preprocessing(micrographs: list[Traini
     assert picks.shape == SCENE.shape
 
 
-def test_training_again_after_the_end_gives_the_same_model(
-    micrographs: list[TrainingMicrograph], tmp_path: Path
-) -> None:
-    first = train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=Start(tiny()), head=HEAD)
-    before = load_model(first).sha256
-    assert (
-        load_model(train_model(micrographs, tmp_path, "mine", settings=SETTINGS, start=Start(tiny()), head=HEAD)).sha256
-        == before
-    )
-
-
+@pytest.mark.slow
 def test_a_training_does_not_go_on_with_anything_else(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
     def train(used: list[TrainingMicrograph], start: MaskedAutoencoder | None, **options: Any) -> None:
         train_model(

@@ -1,6 +1,6 @@
 """Clusters of patch vectors: k-means, smoothing, and the published hierarchy from training set to micrograph.
 
-Source: Zamanos et al. 2025, algorithm 2, and its released code where that says more.
+Source: Zamanos et al. 2025, algorithm 2, and its released code for details.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 """k-means ends when the centroids move by less than this, as a share of the data's mean variance."""
 
 ROWS_PER_SUM = 64
-"""Vectors added up at once: so many stay in the cache, and the order of additions does not depend on threads."""
+"""Vectors added up at once: they fit into the cache, and the order of additions does not depend on threads."""
 
 
 def nearest_centroid(vectors: Tensor, centroids: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def _membership(labels: Tensor, k: int) -> Tensor:
 
 
 def smoothing_window(diameter_cells: float) -> int:
-    """Return the side, in cells, of the window that suits a particle of so many cells across."""
+    """Return the side, in cells, of the window for a particle of this diameter in cells."""
     return SMOOTHING_CELLS if diameter_cells >= SMALL_DIAMETER_CELLS else SMOOTHING_CELLS_SMALL
 
 
@@ -236,7 +236,7 @@ def hierarchical_mask(
     particle_cluster : int
         Which of them holds particles.
     fit_cells : int, optional
-        Fit the micrograph's clusters to about so many evenly spaced cells; as published, to all.
+        Fit the micrograph's clusters to about this many evenly spaced cells; as published, to all.
     follow : callable, optional
         Finds the particles of one clustering in the next: :func:`follow_cluster`, as released, or
         :func:`follow_best_overlap`.

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from cryoemmae_plugin.settings import PUBLISHED_FRACTION
 
 FINE_PER_CELL = 2
-"""Centres are found on a grid with so many pixels per cell of the mask: 512 for a mask of 256."""
+"""Pixels of the fine grid per cell of the mask, along each axis: 512 for a mask of 256."""
 
 THRESHOLDS = np.round(np.linspace(1.0, 0.0, 30), 2)
 

@@ -1,4 +1,4 @@
-"""Look at the workers of a run every few seconds: count them, check new ones, replace lost ones."""
+"""Check the workers of a run every few seconds: count them, check new ones, replace lost ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class WorkerMonitor:
             )
         elif now - self._reminded >= REMIND_S:
             self._reminded = now
-            logger.warning("waiting for workers: there is none")
+            logger.warning("waiting for workers")
 
     def check_versions(self) -> None:
         """Compare this package's version on all workers with that of the run.
