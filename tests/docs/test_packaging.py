@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,24 @@ def test_templates_name_the_tested_torch_through_the_constraints_alone() -> None
     assert tested
     for template in PACKAGING.iterdir():
         assert "torch==" not in template.read_text("utf-8"), template.name
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_packages_and_the_models(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="no hatchling: pip install '.[dev]'")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    for package in ("cryoemmae_plugin", "relion_wrapper", "cryosparc_job", "models"):
+        files = [path.relative_to(REPOSITORY) for path in (REPOSITORY / package).rglob("*") if path.is_file()]
+        wanted = {path.as_posix() for path in files if path.parent.name != "__pycache__"}
+        if package == "models":
+            wanted = {f"cryoemmae_plugin/{name}" for name in wanted}
+        assert not wanted - packed
+    kinds = {"report/site/index.html": 1, "schemes/": 2, "/card.toml": 3}  # that the packages hold these at all
+    for part, least in kinds.items():
+        assert sum(part in name for name in packed) >= least, part
 
 
 def test_installation_page_names_the_templates_and_the_constraints() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -112,14 +109,3 @@ def variables(blocks: dict[str, list[Row]], kind: str, prefix: str) -> set[str]:
 def test_without_a_project_the_version_has_to_be_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06"]) == 1
     assert "--relion-version" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_schemes_are_in_the_package_that_is_installed(repository: Path, tmp_path: Path) -> None:
-    pytest.importorskip("hatchling")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=repository, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for path in (repository / "relion_wrapper" / "schemes").rglob("*.star"):
-        assert str(path.relative_to(repository)) in names
