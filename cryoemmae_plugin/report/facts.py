@@ -11,7 +11,7 @@ from cryoemmae_plugin.box_size import BOX_DIAMETERS, suggest_box_px
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import RunRecord
 from cryoemmae_plugin.run.summary import SUMMARY_FILE, read_summary, saved_failures
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import PAPER_ONLY, PickerSettings
 from cryoemmae_plugin.version import package_version
 
 CITATION = (
@@ -95,18 +95,17 @@ def _part(summary: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _settings(settings: PickerSettings, selection: Selection) -> Rows:
     values = settings.model_dump() | selection.settings()
-    rows = []
-    for name, field_info in PickerSettings.model_fields.items():
-        value = values[name]
-        if name == "model":
-            continue  # the provenance names it
-        shown = {True: "yes", False: "no", None: "from the files"}.get(value) if not _is_number(value) else f"{value:g}"
-        rows.append((field_info.title or name, shown or str(value)))
-    return rows
+    left_out = {"model"} | ({*PAPER_ONLY} if settings.mode != "paper" else set())  # the provenance names the model
+    fields = PickerSettings.model_fields.items()
+    return [(field.title or name, _shown(name, values[name])) for name, field in fields if name not in left_out]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "from the files" if name == "pixel_size_A" else "no limit"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _provenance(folder: Path, record: RunRecord, summary: dict[str, Any]) -> Rows:
@@ -119,7 +118,7 @@ def _provenance(folder: Path, record: RunRecord, summary: dict[str, Any]) -> Row
         ("Model", f"{record.model_name} ({record.model_sha256[:12]})"),
         ("Fingerprint", record.fingerprint),
         ("Device", str(device.get("name") or device.get("torch") or "")),
-        ("Time per micrograph", f"{per_micrograph:g} s" if _is_number(per_micrograph) else ""),
+        ("Time per micrograph", f"{per_micrograph:g} s" if isinstance(per_micrograph, int | float) else ""),
         ("Picked with", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("Finished", str(summary.get("written") or "")),
         ("Report made with", f"cryoemmae {package_version()}"),

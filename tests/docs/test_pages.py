@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -75,8 +77,8 @@ class Counter(HTMLParser):
 
 
 def text_of(site: Path, page: str) -> Counter:
-    html = (site / f"{page}.html").read_text("utf-8")
-    article = re.search(r"<article.*?</article>", html, re.DOTALL)
+    text = (site / f"{page}.html").read_text("utf-8")
+    article = re.search(r"<article.*?</article>", text, re.DOTALL)
     assert article, f"{page}: no article"
     counter = Counter()
     counter.feed(article[0])
@@ -100,9 +102,27 @@ def test_lists_and_tables_of_a_page_are_lists_and_tables(site: Path, page: str) 
         assert not collapsed, f"{page}: a list, table or block of code is shown as text: {paragraph[:200]}"
 
 
+def test_links_between_pages_lead_to_a_place(site: Path) -> None:
+    ids = {
+        path.relative_to(site).as_posix(): set(re.findall(r' id="([^"]+)"', path.read_text("utf-8")))
+        for path in site.rglob("*.html")
+    }
+    lost = []
+    for page in PAGES:
+        article = re.search(r"<article.*?</article>", (site / f"{page}.html").read_text("utf-8"), re.DOTALL)
+        for link in re.findall(r'href="([^"]+)"', article[0] if article else ""):
+            target, _, place = html.unescape(link).partition("#")
+            if "://" in target or target.startswith("mailto:"):
+                continue
+            found = os.path.normpath(Path(page).parent / target) if target else f"{page}.html"
+            if not (site / found).exists() or (place and found in ids and unquote(place) not in ids[found]):
+                lost.append(f"{page}: {link}")
+    assert not lost, "\n".join(lost)
+
+
 def test_steps_in_relion_are_one_numbered_list(site: Path) -> None:
-    html = (site / "relion.html").read_text("utf-8")
-    steps = re.search(r'id="from-nothing-to-2d-classes".*?<ol>(.*?)</ol>', html, re.DOTALL)
+    text = (site / "relion.html").read_text("utf-8")
+    steps = re.search(r'id="from-nothing-to-2d-classes".*?<ol>(.*?)</ol>', text, re.DOTALL)
     assert steps
     assert len(re.findall("<li>", steps[1])) == 4
     assert "<table>" in steps[1]
