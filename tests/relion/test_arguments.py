@@ -20,7 +20,12 @@ def test_the_form_becomes_settings() -> None:
     assert (settings.model, settings.contrast, settings.pixel_size_A) == ("mine", "bright", 1.5)
     assert (arguments.folder, arguments.in_mics) == (Path("External/job010"), Path("mics.star"))
     assert (arguments.job.devices, arguments.threads, arguments.job.train_on) == (("cuda:0", "cuda:1"), 6, 5)
-    assert arguments.job.relion_version == "4"
+    assert (arguments.job.relion_version, arguments.job.report) == ("4", 50)
+
+
+@pytest.mark.parametrize(("text", "report"), [("all", "all"), ("none", "none"), ("7", 7), ("", 50)])
+def test_the_report_is_asked_for_by_number_all_or_none(text: str, report: int | str) -> None:
+    assert parse_arguments([*LEAST, "--report", text]).job.report == report
 
 
 def test_the_form_says_who_picks() -> None:

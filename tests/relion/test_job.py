@@ -132,6 +132,18 @@ def test_progress_in_run_out_looks_like_relions(
     assert said.err == ""
 
 
+def test_run_out_names_the_report_which_has_as_many_pictures_as_asked_for(
+    relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Path(JOB, "cryoemmae", "report")
+    assert run(relion_job, three_micrographs, "--report", "none") == 0
+    assert not report.exists()
+    assert "in a browser" not in capsys.readouterr().out
+    assert run(relion_job, three_micrographs, "--report", 2) == 0
+    assert f"Report, to open in a browser: {report / 'index.html'}" in capsys.readouterr().out
+    assert len(list(report.glob("pictures/*-small.jpg"))) == 2
+
+
 def test_continuing_picks_only_what_is_new(
     relion_job: Job, three_micrographs: Path, phantoms: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
