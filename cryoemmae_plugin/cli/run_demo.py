@@ -40,7 +40,8 @@ NEXT_STEPS = """Now your own micrographs:
 
   cryoemmae pick MICROGRAPHS/ --diameter 160 --out picks/
 
-160 stands for the particle's longest extent in Å. picks/picks.star is for other programs, picks/overlays/ to look at.
+160 stands for the particle's longest extent in Å. picks/picks.star is for other programs. To look at the picks, open
+picks/report/index.html in a browser.
 `cryoemmae rethreshold picks/ --threshold 0.6` makes picks fewer and purer; a lower threshold finds more.
 Next: docs/first_picks.md; for RELION docs/relion.md, for CryoSPARC docs/cryosparc.md."""
 
