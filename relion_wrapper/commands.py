@@ -54,6 +54,7 @@ else:
     Choices = _choices()
 Picking = Annotated[Choices, Parameter(name="*", name_transform=option_name)]
 JobChoice = Annotated[JobOptions, Parameter(name="*", name_transform=option_name)]
+SchemeChoice = Annotated[SchemeValues, Parameter(name="*", name_transform=option_name)]
 AS_USUAL, THE_JOBS_OWN = Choices(), JobOptions()
 """Nothing chosen."""
 
@@ -116,22 +117,8 @@ def install(
     project: Path,
     /,
     *,
-    diameter: float,
-    pixel_size: float,
-    micrographs: str = "Micrographs/*.mrc",
+    values: SchemeChoice,
     name: str = "cryoemmae",
-    voltage: float = 300.0,
-    cs: float = 2.7,
-    amplitude_contrast: float = 0.1,
-    box: int | None = None,
-    classes: int = 50,
-    iterations: int = 25,
-    psi_step: int = 6,
-    min_particles: int = 500,
-    wait: int = 180,
-    hours: int = 48,
-    passes: int = 500,
-    threads: int = 4,
     executable: str | None = None,
     overwrite: Flag = False,
     picking: Picking = AS_USUAL,
@@ -145,38 +132,8 @@ def install(
     ----------
     project
         RELION's project folder.
-    diameter
-        Longest extent of the particle, in Å; a variable of the scheme.
-    pixel_size
-        Å per pixel of the micrographs.
-    micrographs
-        Glob of the motion-corrected micrographs, relative to the project; in quotes.
     name
         What to call the scheme.
-    voltage
-        In kV.
-    cs
-        Spherical aberration in mm.
-    amplitude_contrast
-        Fraction of amplitude contrast.
-    box
-        Side of the extracted boxes in pixels. [default: 1.5 diameters]
-    classes
-        Number of 2D classes.
-    iterations
-        Of the 2D classification.
-    psi_step
-        In-plane angular sampling of the 2D classification, in degrees.
-    min_particles
-        Fewer are not classified.
-    wait
-        Least seconds between two passes.
-    hours
-        When a Scheme ends.
-    passes
-        After how many passes a Schedule ends.
-    threads
-        CPU threads of picking and classification.
     executable
         Program that RELION starts. [default: this installation's]
     overwrite
@@ -187,23 +144,6 @@ def install(
     version = options.relion_version if options.relion_version != "auto" else detect_version(project / PIPELINE)
     if version is None:
         raise InputError(f"{project / PIPELINE}: does not tell its version yet; give $relion_version: 3.1, 4 or 5")
-    values = SchemeValues(
-        micrographs=micrographs,
-        pixel_size_A=pixel_size,
-        diameter_A=diameter,
-        voltage_kV=voltage,
-        cs_mm=cs,
-        amplitude_contrast=amplitude_contrast,
-        box_px=box,
-        classes=classes,
-        iterations=iterations,
-        psi_step_deg=psi_step,
-        min_particles=min_particles,
-        wait_s=wait,
-        hours=hours,
-        passes=passes,
-        threads=threads,
-    )
     parameters = _parameters(picking, options, compute, workers)
     folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)

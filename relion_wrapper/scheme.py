@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from cryoemmae_plugin.box_size import suggest_box_px
 from cryoemmae_plugin.errors import OutputError, SettingsError
 from cryoemmae_plugin.files import atomic_write
+from cryoemmae_plugin.settings import Diameter, Options
+from cryoemmae_plugin.terminal.options import option_name
 from relion_wrapper.jobstar import external_job_star
 
 FOLDERS = {"3.1": "Schedules", "5": "Schemes"}
@@ -31,67 +35,43 @@ _PLACE = re.compile(r"@([A-Z_]+)@")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 
 
-@dataclass(frozen=True)
-class SchemeValues:
-    """What a scheme needs to know of a project.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=1)]
 
-    Attributes
-    ----------
-    micrographs : str
-        Glob of the motion-corrected micrographs, relative to the project.
-    pixel_size_A, voltage_kV, cs_mm, amplitude_contrast : float
-        How they were taken.
-    diameter_A : float
-        Particle diameter; a variable of the scheme.
-    box_px : int or None
-        Side of the extracted boxes; by default 1.5 diameters.
-    classes, iterations, psi_step_deg : int
-        Of the 2D classification.
-    min_particles : int
-        Fewer are not classified.
-    wait_s, hours, passes : int
-        Least time between two passes; when to end (RELION 5); number of passes (3.1).
-    threads : int
-        CPU threads of picking and classification.
-    """
 
-    micrographs: str
-    pixel_size_A: float
-    diameter_A: float
-    voltage_kV: float = 300.0
-    cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
-    box_px: int | None = None
-    classes: int = 50
-    iterations: int = 25
-    psi_step_deg: int = 6
-    min_particles: int = 500
-    wait_s: int = 180
-    hours: int = 48
-    passes: int = 500
-    threads: int = 4
+class SchemeValues(Options):
+    """What a scheme needs to know of a project. Frozen."""
+
+    diameter_A: Diameter = Field(description="Longest extent of the particle, in Å; a variable of the scheme.")
+    pixel_size_A: Positive = Field(description="Å per pixel of the micrographs.")
+    micrographs: str = Field(
+        default="Micrographs/*.mrc",
+        description="Glob of the motion-corrected micrographs, relative to the project; in quotes.",
+    )
+    voltage_kV: Positive = Field(default=300.0, description="Voltage in kV.")
+    cs_mm: float = Field(default=2.7, ge=0, description="Spherical aberration in mm.")
+    amplitude_contrast: float = Field(default=0.1, ge=0, le=1, description="Fraction of amplitude contrast.")
+    box_px: Number | None = Field(
+        default=None, description="Side of the extracted boxes in pixels. [default: 1.5 diameters]"
+    )
+    classes: Number = Field(default=50, description="Number of 2D classes.")
+    iterations: Number = Field(default=25, description="Iterations of the 2D classification.")
+    psi_step_deg: Number = Field(default=6, description="In-plane angular sampling of the 2D classification, in °.")
+    min_particles: Number = Field(default=500, description="Least number of particles for the 2D classification.")
+    wait_s: int = Field(default=180, ge=0, description="Least seconds between two passes.")
+    hours: Number = Field(default=48, description="Hours after which a Scheme ends.")
+    passes: Number = Field(default=500, description="Passes after which a Schedule ends.")
+    threads: Number = Field(default=4, description="CPU threads of picking and classification.")
 
     def places(self, name: str) -> dict[str, str]:
         """What takes the place of ``@NAME@`` and the others in the templates."""
-        return {
+        fields = {option_name(field).upper().replace("-", "_"): value for field, value in self.model_dump().items()}
+        fields |= {
             "NAME": name,
-            "MICROGRAPHS": self.micrographs,
-            "PIXEL_SIZE": f"{self.pixel_size_A:g}",
-            "DIAMETER": f"{self.diameter_A:g}",
-            "VOLTAGE": f"{self.voltage_kV:g}",
-            "CS": f"{self.cs_mm:g}",
-            "AMPLITUDE_CONTRAST": f"{self.amplitude_contrast:g}",
-            "BOX": str(self.box_px or suggest_box_px(self.diameter_A, self.pixel_size_A)),
-            "MASK": f"{math.ceil(MASK_DIAMETERS * self.diameter_A)}",
-            "CLASSES": str(self.classes),
-            "ITERATIONS": str(self.iterations),
-            "PSI": str(self.psi_step_deg),
-            "MIN_PARTICLES": str(self.min_particles),
-            "WAIT": str(self.wait_s),
-            "HOURS": str(self.hours),
-            "PASSES": str(self.passes),
-            "THREADS": str(self.threads),
+            "BOX": self.box_px or suggest_box_px(self.diameter_A, self.pixel_size_A),
+            "MASK": math.ceil(MASK_DIAMETERS * self.diameter_A),
         }
+        return {place: f"{value:g}" if isinstance(value, float) else str(value) for place, value in fields.items()}
 
 
 def install_scheme(

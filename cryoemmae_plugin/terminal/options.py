@@ -6,6 +6,7 @@ Help lists them in groups, those that most users need first.
 from __future__ import annotations
 
 import copy
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -23,7 +24,7 @@ SLURM = Group("SLURM", sort_key=5)
 
 def option_name(field: str) -> str:
     """The option of a settings field: ``diameter_A`` is ``diameter``, since the unit stands in its help."""
-    return field.removesuffix("_A").replace("_", "-")
+    return re.sub("_(A|kV|mm|px|deg|s)$", "", field).replace("_", "-")
 
 
 def _assign(option: str, value: str) -> str:
