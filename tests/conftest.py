@@ -7,9 +7,9 @@ from pathlib import Path
 
 # Tests run side by side, one for each core: each computes with one thread, and so do the programs that it starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# These programs need not compile PyTorch each time, also where Python may not keep what it has compiled in place.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "bytecode"))
+# Where Python may keep no compiled code, these programs would compile PyTorch each time: here they keep it elsewhere.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "bytecode")
 
 import numpy as np
 import pytest
