@@ -44,6 +44,9 @@ DEFAULT_THRESHOLD: dict[str, float] = {"default": 0.5, "paper": 0.0}
 """Figure of merit from which a candidate is a pick, by mode. `default` scores are shifted so that picks from 0.5 on are
 worth most on simulated micrographs, empty ones counted; the published method has no score to cut at."""
 
+Purity = Literal["high", "balanced", "complete"]
+PURITY_THRESHOLD: dict[str, float] = {"high": 0.75, "balanced": DEFAULT_THRESHOLD["default"], "complete": 0.25}
+"""Threshold that each preset stands for."""
 
 PUBLISHED_FRACTION = 0.04
 """Share of the area above the threshold of the published method."""
@@ -53,7 +56,7 @@ PAPER_ONLY: dict[str, object] = {"particle_fraction": PUBLISHED_FRACTION, "max_r
 REPORT_PICTURES = 50
 """Micrographs that a report has pictures of, unless the user says otherwise."""
 
-OUTPUT_SETTINGS = ("threshold", "edge_distance", "min_distance")
+OUTPUT_SETTINGS = ("threshold", "edge_distance", "min_distance", "drop_group")
 """Settings that choose among stored candidates. They may change without picking again."""
 
 
@@ -83,6 +86,9 @@ def form(pattern: str, example: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+DropGroup = Annotated[str, form(r"^[1-9]\d?(,[1-9]\d?)*$", "3, or 3,5")]
 
 
 class RequestedSettings(Options):
@@ -128,6 +134,12 @@ class RequestedSettings(Options):
         description="Lowest score of a pick. Raise it for fewer, purer picks; lower it for more picks. "
         "[default: 0.5; 0 in paper mode]",
     )
+    purity: Purity | None = Field(
+        default=None,
+        title="Purity",
+        description="In place of a threshold: 'high' for few false picks, 'complete' for few missed particles, "
+        "'balanced' for as few of both as possible. Default mode only.",
+    )
     contrast: Literal["dark", "bright"] = Field(
         default="dark",
         title="Particle contrast",
@@ -156,6 +168,12 @@ class RequestedSettings(Options):
         title="Distance between picks (diameters)",
         description="Of two picks closer to each other than this many particle diameters, keep only the better one.",
     )
+    drop_group: DropGroup | None = Field(
+        default=None,
+        title="Groups to leave out",
+        description="Leave out picks of these groups, such as 3 or 3,5. An adapted run groups its picks by what they "
+        "look like; the report shows the groups.",
+    )
     particle_fraction: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         default=PUBLISHED_FRACTION,
         title="Share of the area that particles cover",
@@ -170,6 +188,19 @@ class RequestedSettings(Options):
         description="Paper mode only: drop what is larger than this many particle radii, such as ice and touching "
         "particles. [default: keep all]",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_purity(cls, values: Any) -> Any:
+        """Put the threshold in place of a preset that it stands for; what is wrong is left to the fields."""
+        purity = values.get("purity") if isinstance(values, dict) else None
+        if purity not in PURITY_THRESHOLD:
+            return values
+        if values.get("threshold") is not None:
+            raise ValueError("$purity stands for a $threshold; give one of the two")
+        if values.get("mode") == "paper":
+            raise ValueError("$purity belongs to default mode; in paper mode give a $threshold")
+        return {**values, "purity": None, "threshold": PURITY_THRESHOLD[purity]}
 
     @model_validator(mode="after")
     def _check_mode(self) -> RequestedSettings:
@@ -203,7 +234,9 @@ class PickerSettings(RequestedSettings):
 
     def fingerprint(self, model_sha256: str) -> str:
         """Identify everything that candidates depend on: settings without :data:`OUTPUT_SETTINGS`, and the weights."""
-        chosen = self.model_dump(exclude={"model", *OUTPUT_SETTINGS}) | {"edge_distance": 0.0}  # as before it was one
+        chosen = self.model_dump(exclude={"model", "purity", *OUTPUT_SETTINGS}) | {
+            "edge_distance": 0.0
+        }  # as before it was one
         for name, default in PAPER_ONLY.items():  # results from before these settings stay valid
             if chosen[name] == default:
                 del chosen[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,12 +63,15 @@ class Picks:
         the model's grid; in paper mode against the ring around it.
     shape : tuple of int
         (ny, nx) of the micrograph in pixels.
+    group : ndarray, shape (N,), int32, or None
+        Group of picks that look alike, from 1; None where they are not grouped.
     """
 
     xy: NDArray[np.float64]
     score: NDArray[np.float32]
     power: NDArray[np.float32]
     shape: tuple[int, int]
+    group: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.xy)
@@ -76,6 +80,8 @@ class Picks:
                 f"xy {self.xy.shape}, score {self.score.shape} and power {self.power.shape} "
                 "do not describe the same picks"
             )
+        if self.group is not None and self.group.shape != (n,):
+            raise ValueError(f"group {self.group.shape} does not describe {n} picks")
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -86,23 +92,32 @@ class Picks:
         return f"Picks({len(self)} in {nx} × {ny} px{scores})"
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A table with a row for each pick: x and y in pixels, score, power."""
+        """A table with a row for each pick: x and y in pixels, score, power, and group where there are groups."""
         import pandas as pd
 
-        return pd.DataFrame({"x": self.xy[:, 0], "y": self.xy[:, 1], "score": self.score, "power": self.power})
+        columns = {"x": self.xy[:, 0], "y": self.xy[:, 1], "score": self.score, "power": self.power}
+        return pd.DataFrame(columns if self.group is None else {**columns, "group": self.group})
 
     def above(self, threshold: float) -> Picks:
         """Return the picks whose figure of merit is at least `threshold`."""
-        return self._only(self.score >= threshold)
+        return self.only(self.score >= threshold)
 
     def away_from_edge(self, distance_px: float) -> Picks:
         """Return the picks at least so far from the micrograph's edge."""
         last = np.array(self.shape[::-1]) - 1.0
         margin = np.minimum(self.xy, last - self.xy)
-        return self._only((margin[:, 0] >= distance_px) & (margin[:, 1] >= distance_px))
+        return self.only((margin[:, 0] >= distance_px) & (margin[:, 1] >= distance_px))
 
-    def _only(self, keep: NDArray[np.bool_]) -> Picks:
-        return Picks(self.xy[keep], self.score[keep], self.power[keep], self.shape)
+    def outside_groups(self, groups: Collection[int]) -> Picks:
+        """Return the picks that are in none of these groups."""
+        if not groups or self.group is None:
+            return self
+        return self.only(~np.isin(self.group, list(groups)))
+
+    def only(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Picks:
+        """Return the picks that `keep` says, a mask or indices."""
+        group = None if self.group is None else self.group[keep]
+        return Picks(self.xy[keep], self.score[keep], self.power[keep], self.shape, group)
 
     @classmethod
     def none(cls, shape: tuple[int, int]) -> Picks:

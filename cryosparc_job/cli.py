@@ -1,4 +1,4 @@
-"""The commands of ``cryoemmae-cryosparc``: pick, resume, repick, doctor."""
+"""The commands of ``cryoemmae-cryosparc``: pick, resume, repick, refine, doctor."""
 
 from __future__ import annotations
 
@@ -202,6 +202,55 @@ def repick(
     return exits.status_of_run(len(rows), wrong)
 
 
+def refine(
+    *,
+    project: str,
+    particles: str,
+    rejected: str | None = None,
+    workspace: str | None = None,
+    threshold: float | None = None,
+    title: str | None = None,
+    work: Path | None = None,
+    connection: ConnectionOptions = Connection(),
+) -> int:
+    """Pick again in a new job, by what you have kept in Select 2D.
+
+    The particles that were kept and those that were dropped teach the model of this data set. The exposures and all
+    settings are those of the job that has picked the particles; that job and its picks stay. Exit status as of pick.
+
+    Parameters
+    ----------
+    project
+        Project, such as P3.
+    particles
+        Job and output with the particles that were kept, such as J30.particles_selected.
+    rejected
+        Job and output with those that were dropped. [default: particles_excluded of the same job]
+    workspace
+        Workspace to make the job in. [default: that of the job that has picked]
+    threshold
+        Lowest score of a pick. [default: as before]
+    title
+        Title of the job. [default: that of the job that has picked, and "refined"]
+    work
+        Folder that was given with --work when that job started; the new job's results go there too.
+    """
+    from cryosparc_job.create import begin
+    from cryosparc_job.refining import refining_request
+    from cryosparc_job.request import PickRequest
+
+    teller = Teller()
+    teller(f"Connecting to CryoSPARC for {project} {particles}")
+    instance = connection.open()
+    found = refining_request(instance, project, particles, rejected, work=work)
+    changes = {"workspace": workspace, "title": title}
+    request = PickRequest(**dict(found) | {name: value for name, value in changes.items() if value is not None})
+    if threshold is not None:
+        settings = type(request.settings)(**request.settings.model_dump() | {"threshold": threshold})
+        request = request.model_copy(update={"settings": settings})
+    return finish(teller, begin(instance, request, work=work, tell=teller).run())
+
+
 def doctor(
     *,
     project: str | None = None,
@@ -230,7 +279,8 @@ def build_app() -> App:
     app.command(pick, sort_key=0)
     app.command(resume, sort_key=1)
     app.command(repick, sort_key=2)
-    app.command(doctor, sort_key=3)
+    app.command(refine, sort_key=3)
+    app.command(doctor, sort_key=4)
     return app
 
 

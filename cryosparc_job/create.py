@@ -21,7 +21,7 @@ from cryosparc_job.slots import PARTICLE_SLOTS, ParticleRows
 
 logger = logging.getLogger(__name__)
 
-INPUT = "micrographs"
+INPUT, SELECTED = "micrographs", "particles"
 
 
 def begin(
@@ -39,7 +39,7 @@ def begin(
     CryoemmaeError
         Before a job is made wherever that can be.
     """
-    prepared = prepare(instance, request)
+    prepared = prepare(instance, request, work)
     if not request.train_on and request.settings.diameter_A != "auto":  # a wrong model shows before there is a job
         settings = request.settings.with_diameter(request.settings.diameter_A)
         engine_factory = _once(engine_factory or engines.build_engine, settings, request.run_request(Path()))
@@ -66,6 +66,9 @@ def _furnish(job: ExternalJob, prepared: Prepared) -> tuple[ParticleRows, Exposu
     request = prepared.request
     uid, output = request.source
     job.connect(INPUT, uid, output, [slot for slot in prepared.slots if slot != "ctf"])
+    if request.selected is not None:
+        selected, _, name = request.selected.partition(".")
+        job.connect(SELECTED, selected, name, ("location",))
     template = job.add_output("particle", request.output, PARTICLE_SLOTS, "Picked particles")
     return ParticleRows(template, flip_y=request.flip_y), ExposureOutputs.add(job, INPUT)
 
@@ -86,9 +89,10 @@ def reopen(
     folder: Path,
     engine_factory: EngineFactory | None = None,
     tell: Callable[[str], None] = lambda text: None,
+    work: Path | None = None,
 ) -> PickJob:
     """Reopen an existing job; raises Refused if this version of CryoSPARC does not allow that."""
-    prepared = prepare(instance, request)
+    prepared = prepare(instance, request, work)
     job = ExternalJob.open(instance, request.project, uid)
     rows = ParticleRows(job.template(request.output), flip_y=request.flip_y)
     divided = ExposureOutputs.of(job)

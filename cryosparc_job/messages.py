@@ -39,6 +39,8 @@ def greeting(exposures: Sequence[Exposure], request: PickRequest, folder: Path) 
     ]
     if request.limit:
         rows.insert(1, ("limit", f"the first {request.limit}"))
+    if request.selected:
+        rows.insert(1, ("refined by", f"{request.selected}, picked by {request.picked_by}"))
     if request.flip_y:
         rows.append(("flip-y", "the vertical axis of the picks is flipped"))
     if not any(exposure.exp_group_id for exposure in exposures):

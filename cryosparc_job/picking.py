@@ -24,10 +24,8 @@ from cryosparc_job.lifecycle import JobStop, Watch, running
 from cryosparc_job.observer import CryosparcObserver
 from cryosparc_job.particles import ParticlesOutput
 from cryosparc_job.preflight import Prepared
+from cryosparc_job.request import MODEL_FOLDER, PICKS_FOLDER
 from cryosparc_job.slots import Exposure, ParticleRows
-
-PICKS_FOLDER, MODEL_FOLDER = "picks", "model"
-"""Results and the model that the job has trained, in the job's own folder."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class PickJob:
         observer = CryosparcObserver(self.prepared, self.job, self._particles, files.load, self.tell)
         watch = Watch(self.job, self.stop)
         run_picking(
-            request.run_request(self.folder / PICKS_FOLDER, self._own_model(files)),
+            request.run_request(self.folder / PICKS_FOLDER, self._own_model(files), self.prepared.selection),
             self._micrographs(self.prepared.exposures),
             observer,
             loader=files.load,

@@ -9,7 +9,9 @@ from typing import Any
 
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import is_readable
+from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryosparc_job.instance import Instance, JobInfo
+from cryosparc_job.refining import selection_of_request
 from cryosparc_job.request import PickRequest
 from cryosparc_job.slots import EXPOSURE_SLOTS, Exposure, read_exposures
 
@@ -24,9 +26,10 @@ class Prepared:
     """The rows of the exposures output, those that `exposures` leaves out included."""
     project_dir: Path
     slots: tuple[str, ...]
+    selection: ClassSelection | None = None
 
 
-def prepare(instance: Instance, request: PickRequest) -> Prepared:
+def prepare(instance: Instance, request: PickRequest, work: Path | None = None) -> Prepared:
     """Check everything that can be checked before a job is made.
 
     Raises
@@ -44,7 +47,8 @@ def prepare(instance: Instance, request: PickRequest) -> Prepared:
             f"{request.exposures}: {exposures[0].path} is of a kind that cannot be read; connect the micrographs that "
             "motion correction has written"
         )
-    return Prepared(request, exposures, dataset, instance.project_dir(request.project), slots)
+    selection = selection_of_request(instance, request, exposures, work)
+    return Prepared(request, exposures, dataset, instance.project_dir(request.project), slots, selection)
 
 
 def exposure_slots(job: JobInfo, name: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.files import read_bytes, write_note
+from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.settings import (
     AS_SUITS,
@@ -30,6 +31,11 @@ from cryosparc_job.options import JobOptions
 
 REQUEST_FILE = "job.json"
 FOLDER_IN_JOB = "cryoemmae"
+PICKS_FOLDER, MODEL_FOLDER = "picks", "model"
+"""Results and the model that the job has trained, in the job's own folder."""
+
+
+ParticlesOutput = Annotated[str, form(r"\AJ\d+\.[A-Za-z][0-9A-Za-z_]*\Z", "J30.particles_selected")]
 
 
 class PickRequest(JobOptions):
@@ -47,6 +53,10 @@ class PickRequest(JobOptions):
         How to compute.
     workers : ExecutorOptions
         Where and by how many processes to pick.
+    selected, rejected : str or None
+        Job and output with the particles that 2D classification has kept or dropped: they refine the model.
+    picked_by : str or None
+        The job that has picked them.
     """
 
     project: Annotated[str, form(r"\AP\d+\Z", "P3")]
@@ -55,6 +65,9 @@ class PickRequest(JobOptions):
     settings: RequestedSettings
     compute: ComputeOptions = AS_SUITS
     workers: ExecutorOptions = ONE_PROCESS
+    selected: ParticlesOutput | None = None
+    rejected: ParticlesOutput | None = None
+    picked_by: str | None = None
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], *, project: str, workspace: str, exposures: str) -> PickRequest:
@@ -93,7 +106,9 @@ class PickRequest(JobOptions):
             return "cpu"
         return self.gpu if self.gpu == "auto" else f"cuda:{self.gpu.removeprefix('cuda:')}"
 
-    def run_request(self, folder: Path, own_model: OwnModel | None = None) -> RunRequest:
+    def run_request(
+        self, folder: Path, own_model: OwnModel | None = None, selection: ClassSelection | None = None
+    ) -> RunRequest:
         """What the picking service is asked for."""
         return RunRequest(
             self.settings,
@@ -102,6 +117,7 @@ class PickRequest(JobOptions):
             compute=self.compute,
             workers=self.workers,
             own_model=own_model,
+            selection=selection,
             outputs=replace(NO_OUTPUTS, report=pictures_of(self.report)),
         )
 

@@ -11,8 +11,8 @@ from cryoemmae_plugin.run.engine import EngineFactory
 from cryosparc_job.create import begin, reopen
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance
-from cryosparc_job.picking import MODEL_FOLDER, PICKS_FOLDER, JobReport, PickJob
-from cryosparc_job.request import find_work_folder, load_request
+from cryosparc_job.picking import JobReport, PickJob
+from cryosparc_job.request import MODEL_FOLDER, PICKS_FOLDER, find_work_folder, load_request
 
 _KEPT = (PICKS_FOLDER, MODEL_FOLDER)
 """What a new job copies from the folder of the old job."""
@@ -42,7 +42,7 @@ def resume_job(
     if info.status == "completed":
         raise Refused(f"{project} {uid} has completed; there is nothing to resume")
     try:
-        job = reopen(instance, request, uid, folder, engine_factory, tell)
+        job = reopen(instance, request, uid, folder, engine_factory, tell, work)
     except Refused as err:
         tell(f"{uid} cannot run again ({err}); a new job takes over its results")
         job = begin(instance, request, engine_factory, work=work, tell=tell)

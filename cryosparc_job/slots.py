@@ -229,7 +229,7 @@ class ParticleRows:
             "location/min_dist_A": np.full(n, min_dist_A, np.float32),
             "pick_stats/ncc_score": picks.score.astype(np.float32),
             "pick_stats/power": picks.power.astype(np.float32),
-            "pick_stats/template_idx": np.zeros(n, np.uint32),
+            "pick_stats/template_idx": np.zeros(n, np.uint32) if picks.group is None else picks.group.astype(np.uint32),
             "pick_stats/angle_rad": np.zeros(n, np.float32),
         }
         _check_rows(exposure, columns)

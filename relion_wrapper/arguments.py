@@ -42,6 +42,12 @@ class JobOptions(Options):
     train_on: TrainOn = None
     train_epochs: TrainEpochs = None
     report: ReportPictures = REPORT_PICTURES
+    rejected: str | None = Field(
+        default=None,
+        title="Rejected particles",
+        description="With input particles: a STAR file of the particles that 2D classification has dropped. "
+        "[default: those that the Select job has not kept]",
+    )
     relion_version: Annotated[Literal["auto", "3.1", "4", "5"], _MAJOR] = Field(
         default="auto",
         title="RELION version",
@@ -61,12 +67,11 @@ GROUPS = (RequestedSettings, JobOptions, ComputeOptions, ExecutorOptions)
 FIELDS = {name.removesuffix("_A"): name for group in GROUPS for name in group.model_fields}
 """Field of each parameter label: ``diameter_A`` of ``diameter``."""
 
-FROM_RELION = ("o", "in_mics", "j", "pipeline_control")
+FROM_RELION = ("o", "in_mics", "in_parts", "j", "pipeline_control")
 """What RELION itself puts on the command line."""
 
 OTHER_INPUTS = {
     "in_movies": "movies",
-    "in_parts": "particles",
     "in_coords": "coordinates",
     "in_3dref": "a 3D reference",
     "in_mask": "a mask",
@@ -90,7 +95,10 @@ PARAMETERS = ParameterNames(
 
 @dataclass(frozen=True)
 class JobArguments:
-    """What one External job is asked to do: its folder in the project, its micrographs STAR, and the settings."""
+    """What one External job is asked to do: its folder in the project, its micrographs STAR, and the settings.
+
+    `in_parts` are particles that 2D classification has kept: the model is refined by them.
+    """
 
     folder: Path
     in_mics: Path
@@ -99,6 +107,7 @@ class JobArguments:
     compute: ComputeOptions
     workers: ExecutorOptions
     threads: int
+    in_parts: Path | None = None
 
 
 def find_folder(words: Sequence[str]) -> Path | None:
@@ -126,10 +135,13 @@ def parse_arguments(words: Sequence[str]) -> JobArguments:
     for label, missing in _MISSING.items():
         if not given.get(label):
             raise SettingsError(missing)
+    if given.get("rejected") and not given.get("in_parts"):
+        raise SettingsError("rejected: fill in 'Input particles' too, with the particles that were kept")
     values = {FIELDS[label]: value for label, value in given.items() if label in FIELDS and (value or label == "gpu")}
     settings, job, compute, workers = make_options(values, *GROUPS)
     threads = DeviceOptions(threads=given.get("j") or 0).threads or 0
-    return JobArguments(Path(given["o"]), Path(given["in_mics"]), settings, job, compute, workers, threads)
+    in_parts = Path(given["in_parts"]) if given.get("in_parts") else None
+    return JobArguments(Path(given["o"]), Path(given["in_mics"]), settings, job, compute, workers, threads, in_parts)
 
 
 def accepted_labels() -> str:
@@ -169,6 +181,7 @@ def _refuse(label: str) -> NoReturn:
     if label in OTHER_INPUTS:
         raise SettingsError(
             f"--{label}: {OTHER_INPUTS[label]} cannot be used here, particles are picked in micrographs: "
-            "fill in 'Input micrographs' only, and leave the other inputs of the External job empty"
+            "fill in 'Input micrographs' (and 'Input particles' to refine), and leave the other inputs of the External "
+            "job empty"
         )
     raise SettingsError(f"--{label}: no such parameter. Param labels can be: {accepted_labels()}")

@@ -30,6 +30,7 @@ HELP = """Particle picking as a RELION External job.
 RELION runs it; on the External job's form give
   External executable:  the path of this program
   Input micrographs:    a micrographs STAR (CtfFind, MotionCorr, Select or Import)
+  Input particles:      nothing; or the particles of a Select job, to pick again by what it has kept
   Param1 - label, value:  diameter, and the particle's longest extent in Angstrom
   further parameters:     {labels}
 
@@ -73,6 +74,7 @@ def make_job(
     *,
     in_mics: str,
     diameter: float | Auto,
+    in_parts: str | None = None,
     out: Path = Path("pick.job.star"),
     pixel_size: float | None = None,
     threads: int = 4,
@@ -90,6 +92,8 @@ def make_job(
         Micrographs STAR, relative to the project folder.
     diameter
         Longest extent of the particle, in Å; auto has the job estimate it.
+    in_parts
+        STAR of the particles that a Select job has kept: the job refines its model by them. [default: none]
     out
         File to write; its name has to end in job.star.
     pixel_size
@@ -101,7 +105,9 @@ def make_job(
     """
     asked = _parameters(picking, options, compute, workers, pixel_size=pixel_size)
     size = diameter if diameter == "auto" else f"{diameter:g}"
-    text = external_job_star(in_mics, {"diameter": size, **asked}, threads=threads, executable=executable)
+    text = external_job_star(
+        in_mics, {"diameter": size, **asked}, in_parts=in_parts, threads=threads, executable=executable
+    )
     if not out.name.endswith("job.star"):
         raise InputError(f"{out}: RELION reads a job's settings from a file whose name ends in job.star")
     atomic_write_bytes(out, text.encode())

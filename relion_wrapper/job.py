@@ -24,6 +24,7 @@ from relion_wrapper.micrographs import JobMicrograph, read_job_micrographs
 from relion_wrapper.observer import RelionObserver
 from relion_wrapper.progress import say, warn
 from relion_wrapper.publish import LOGFILE, Published, publish_coordinates, write_list, write_output_nodes
+from relion_wrapper.refining import selection_of_job
 
 WORK_FOLDER = "cryoemmae"
 """In the job's folder: all candidates of all micrographs, and the model that the job has trained."""
@@ -79,6 +80,7 @@ class PickJob:
             compute=asked.compute,
             workers=asked.workers,
             own_model=self._own_model(micrographs, work),
+            selection=selection_of_job(asked, micrographs),
             outputs=replace(NO_OUTPUTS, report=pictures_of(asked.job.report)),
         )
 

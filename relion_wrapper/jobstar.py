@@ -35,7 +35,12 @@ def own_executable() -> str:
 
 
 def external_job_star(
-    in_mics: str, parameters: Mapping[str, str], *, threads: int = 4, executable: str | None = None
+    in_mics: str,
+    parameters: Mapping[str, str],
+    *,
+    in_parts: str | None = None,
+    threads: int = 4,
+    executable: str | None = None,
 ) -> str:
     """The text of the ``job.star`` of a picking job.
 
@@ -45,6 +50,8 @@ def external_job_star(
         Micrographs STAR, relative to the project; may name a Scheme's job.
     parameters : mapping
         Labels and values, "diameter" and so on.
+    in_parts : str, optional
+        STAR of the particles that a Select job has kept, to refine by.
     threads : int
         CPU threads.
     executable : str, optional
@@ -55,11 +62,12 @@ def external_job_star(
     SettingsError
         When the job would refuse the parameters.
     """
-    check_parameters(in_mics, parameters)
+    check_parameters(in_mics, parameters, in_parts)
     options = {
         "do_queue": "No",
         "fn_exe": executable or own_executable(),
         "in_mic": in_mics,
+        **({"in_part": in_parts} if in_parts else {}),
         "nr_threads": str(threads),
     }
     for number, (label, value) in enumerate(parameters.items(), 1):
@@ -68,7 +76,7 @@ def external_job_star(
     return _HEAD + format_table("joboptions_values", columns, options.items())
 
 
-def check_parameters(in_mics: str, parameters: Mapping[str, str]) -> None:
+def check_parameters(in_mics: str, parameters: Mapping[str, str], in_parts: str | None = None) -> None:
     """Refuse here what the job would refuse later; a ``$$variable`` is filled in by RELION and may be anything.
 
     Raises
@@ -88,4 +96,5 @@ def check_parameters(in_mics: str, parameters: Mapping[str, str]) -> None:
     known = {label: value for label, value in parameters.items() if not value.startswith("$$")}
     filled = {"diameter": "100"} | known if "diameter" in parameters else known
     words = [word for label, value in filled.items() for word in (f"--{label}", value)]
-    parse_arguments(["--o", "External/job000/", "--in_mics", in_mics, *words])
+    inputs = ["--in_mics", in_mics, *(["--in_parts", in_parts] if in_parts else [])]
+    parse_arguments(["--o", "External/job000/", *inputs, *words])

@@ -20,7 +20,7 @@ from cryoemmae_plugin.run.store import alone_in
 from cryoemmae_plugin.settings import RequestedSettings
 from cryoemmae_plugin.terminal.console import Reporter
 
-COMMANDS = ("pick", "rethreshold", "evaluate", "train", "models", "demo", "doctor", "benchmark")
+COMMANDS = ("pick", "rethreshold", "refine", "evaluate", "train", "models", "demo", "doctor", "benchmark")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cryoemmae_plugin import settings
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
+from cryoemmae_plugin.settings import DEFAULT_THRESHOLD, PURITY_THRESHOLD, PickerSettings, RequestedSettings
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,24 @@ def test_examples_hold() -> None:
     tried = doctest.testmod(settings)
     assert tried.attempted > 0
     assert tried.failed == 0
+
+
+def test_a_purity_stands_for_a_threshold() -> None:
+    settings = RequestedSettings(diameter_A=100, purity="high")
+    assert settings.pick_threshold == PURITY_THRESHOLD["high"]
+    assert settings.with_diameter(100) == PickerSettings(diameter_A=100, threshold=PURITY_THRESHOLD["high"])
+    assert RequestedSettings(diameter_A=100, purity="balanced").pick_threshold == DEFAULT_THRESHOLD["default"]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"purity": "high", "threshold": 0.7}, "one of the two"),
+        ({"purity": "high", "mode": "paper"}, "belongs to default mode"),
+        ({"purity": "best"}, "purity is 'best'"),
+        ({"drop_group": "0"}, "give something like 3, or 3,5"),
+    ],
+)
+def test_a_purity_or_group_that_cannot_be_is_refused(values: dict[str, object], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        RequestedSettings(diameter_A=100, **values)

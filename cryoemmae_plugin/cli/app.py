@@ -14,6 +14,7 @@ from cryoemmae_plugin.cli.evaluate import evaluate
 from cryoemmae_plugin.cli.models import models
 from cryoemmae_plugin.cli.pick import pick
 from cryoemmae_plugin.cli.picks import convert, dedup, merge
+from cryoemmae_plugin.cli.refine import refine
 from cryoemmae_plugin.cli.report import apply, report, view
 from cryoemmae_plugin.cli.rethreshold import rethreshold
 from cryoemmae_plugin.cli.train import train
@@ -33,18 +34,19 @@ def build_app() -> App:
     app = App(name="cryoemmae", help=HELP, version=lambda: version("cryoemmae"), help_format="plaintext")
     app.command(pick, sort_key=0)
     app.command(rethreshold, sort_key=1)
-    app.command(view, sort_key=2)
-    app.command(report, sort_key=3)
-    app.command(apply, sort_key=4)
-    app.command(evaluate, sort_key=5)
-    app.command(convert, sort_key=6)
-    app.command(merge, sort_key=7)
-    app.command(dedup, sort_key=8)
-    app.command(train, sort_key=9)
-    app.command(models)  # 10
-    app.command(demo, sort_key=11)
-    app.command(doctor, sort_key=12)
-    app.command(benchmark)  # 13
+    app.command(refine, sort_key=2)
+    app.command(view, sort_key=3)
+    app.command(report, sort_key=4)
+    app.command(apply, sort_key=5)
+    app.command(evaluate, sort_key=6)
+    app.command(convert, sort_key=7)
+    app.command(merge, sort_key=8)
+    app.command(dedup, sort_key=9)
+    app.command(train, sort_key=10)
+    app.command(models)  # 11
+    app.command(demo, sort_key=12)
+    app.command(doctor, sort_key=13)
+    app.command(benchmark)  # 14
     return app
 
 

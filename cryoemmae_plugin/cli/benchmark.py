@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cryoemmae_plugin.types import Micrograph
 
 benchmark = App(
-    name="benchmark", help="Measure what picking costs on this machine.", sort_key=13, help_format="plaintext"
+    name="benchmark", help="Measure what picking costs on this machine.", sort_key=14, help_format="plaintext"
 )
 
 SIMULATED_PIXEL_A = 1.5

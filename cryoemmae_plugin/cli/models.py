@@ -14,7 +14,7 @@ from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import Flag
 
-models = App(name="models", help="List, show, verify and import models.", sort_key=10, help_format="plaintext")
+models = App(name="models", help="List, show, verify and import models.", sort_key=11, help_format="plaintext")
 
 
 @models.command(name="list")

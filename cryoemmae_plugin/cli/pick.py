@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -21,6 +22,10 @@ from cryoemmae_plugin.terminal.options import (
     WorkerOptions,
 )
 from cryoemmae_plugin.version import package_version
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.run.request import RunRequest
+    from cryoemmae_plugin.types import Micrograph
 
 
 def pick(
@@ -59,13 +64,9 @@ def pick(
     """
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: looking for micrographs")  # before the imports, which take seconds
-    from cryoemmae_plugin.cli.observer import TerminalObserver
-    from cryoemmae_plugin.report.finisher import report_finisher
     from cryoemmae_plugin.run.formats import Format
     from cryoemmae_plugin.run.inputs import find_micrographs
     from cryoemmae_plugin.run.request import Outputs, RunRequest
-    from cryoemmae_plugin.run.service import run_picking
-    from cryoemmae_plugin.run.stop import Stop, stop_on_signals
     from cryoemmae_plugin.run.store import Existing, owner_in
 
     written = Outputs.of(outputs, *([Format.EMAN] if box else []))
@@ -87,6 +88,16 @@ def pick(
         workers=workers,
         outputs=written,
     )
+    return carry_out(request, micrographs, reporter)
+
+
+def carry_out(request: RunRequest, micrographs: Sequence[Micrograph], reporter: Reporter) -> int:
+    """Pick micrographs, tell the terminal how it goes, and write the report; the exit status."""
+    from cryoemmae_plugin.cli.observer import TerminalObserver
+    from cryoemmae_plugin.report.finisher import report_finisher
+    from cryoemmae_plugin.run.service import run_picking
+    from cryoemmae_plugin.run.stop import Stop, stop_on_signals
+
     with stop_on_signals(Stop()) as stop, TerminalObserver(reporter) as observer:
         try:
             finishers = [report_finisher(observer.warning, stop)]

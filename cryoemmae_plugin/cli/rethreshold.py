@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
+from cryoemmae_plugin.settings import PURITY_THRESHOLD, Purity, RequestedSettings
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import Flag
 
@@ -24,13 +25,17 @@ def rethreshold(
     folder: Annotated[Path, Parameter(name="DIR")],
     /,
     *,
-    threshold: Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))],
+    threshold: Annotated[float | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=1))] = None,
+    purity: Annotated[Purity | None, Parameter(show_default=False)] = None,
     edge_distance: Distance = None,
     min_distance: Distance = None,
+    drop_group: Annotated[str | None, Parameter(show_default=False)] = None,
     formats: Annotated[str, Parameter(show_default=False)] = "",
     box: Flag = False,
 ) -> None:
     """Write the picks of an earlier run again, at another threshold. Takes seconds; the network does not run.
+
+    Give a threshold, a purity, or another distance.
 
     Parameters
     ----------
@@ -38,10 +43,17 @@ def rethreshold(
         Folder that pick has written.
     threshold
         Figure of merit, 0 to 1, from which a candidate is a pick. Raise for purer, lower for more picks.
+        [default: as it was]
+    purity
+        In place of a threshold: high for few false picks, complete for few missed particles, balanced for as few of
+        both as possible.
     edge_distance
         Leave out picks closer to the edge than this many diameters; 0 keeps all. [default: as it was]
     min_distance
         Of two picks closer than this many diameters, keep only the better one. [default: as it was]
+    drop_group
+        Leave out picks of these groups, such as 3 or 3,5; none keeps all. The report shows the groups.
+        [default: as it was]
     formats
         Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
         Those that are there are written again anyway.
@@ -55,8 +67,16 @@ def rethreshold(
     from cryoemmae_plugin.run.store import ResultStore
     from cryoemmae_plugin.run.summary import saved_selection, update_summary
 
+    if threshold is not None and purity is not None:
+        raise SettingsError("$purity stands for a $threshold; give one of the two")
+    threshold = threshold if purity is None else PURITY_THRESHOLD[purity]
     wanted = parse_formats(formats) | existing_formats(folder) | ({Format.EMAN} if box else set())
-    changed = {"threshold": threshold, "edge_distance": edge_distance, "min_distance": min_distance}
+    changed: dict[str, Any] = {
+        "threshold": threshold,
+        "edge_distance": edge_distance,
+        "min_distance": min_distance,
+        "drop_group": drop_group and _groups(drop_group),
+    }
     with ResultStore.open(folder) as store:
         before = saved_selection(folder, store.record)
         selection = replace(before, **{name: value for name, value in changed.items() if value is not None})
@@ -67,6 +87,11 @@ def rethreshold(
     each = f" ({totals.picks / micrographs:.0f} each)" if micrographs else ""
     empty = f"; {totals.empty} micrographs have no picks" if totals.empty else ""
     reporter.say(f"Wrote {totals.picks} picks from {micrographs} micrographs{each} to {folder / 'picks.star'}{empty}")
+
+
+def _groups(text: str) -> str:
+    """The groups to leave out; empty for none."""
+    return "" if text == "none" else RequestedSettings(diameter_A="auto", drop_group=text).drop_group or ""
 
 
 def _show_again(store: ResultStore, selection: Selection, reporter: Reporter) -> None:

@@ -72,16 +72,16 @@ def average_classes(
     angle = torch.from_numpy(rng.uniform(0, 2 * np.pi, len(patches))).float()
     turns = torch.arange(ANGLES) * (2 * torch.pi / ANGLES)
     for _ in range(ROUNDS):
-        averages, members = _average(_turned(data, -angle), kind, count)
+        averages, members = _average(turned(data, -angle), kind, count)
         inside = averages * mask
         inside = inside - inside.sum((1, 2), keepdim=True) / mask.sum() * mask
         inside = inside / inside.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
-        turned = torch.stack([_turned(inside, turn.expand(count)) for turn in turns], 1)
-        match = torch.einsum("nst,kast->nka", data, turned)
+        views = torch.stack([turned(inside, turn.expand(count)) for turn in turns], 1)
+        match = torch.einsum("nst,kast->nka", data, views)
         match[:, members == 0] = -torch.inf
         best = match.flatten(1).argmax(1)
         kind, angle = best // ANGLES, turns[best % ANGLES]
-    averages, members = _average(_turned(data, -angle), kind, count)
+    averages, members = _average(turned(data, -angle), kind, count)
     kept = members > 0
     return (averages[kept] * mask).double().numpy(), (members[kept].double() / len(patches)).numpy()
 
@@ -122,7 +122,7 @@ def _average(patches: Tensor, kind: Tensor, count: int) -> tuple[Tensor, Tensor]
     return total / members.clamp(min=1)[:, None, None], members
 
 
-def _turned(images: Tensor, angle: Tensor) -> Tensor:
+def turned(images: Tensor, angle: Tensor) -> Tensor:
     """Rotate each of (N, side, side) about its centre by its angle (N,)."""
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([torch.stack([cosine, -sine, zero], 1), torch.stack([sine, cosine, zero], 1)], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.types import Picks
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.core.groups import Groups
 
 GRID_DIAMETER_PX = 24.0
 """Particle diameter on the model's grid."""
@@ -71,7 +75,12 @@ class Features:
 
 
 def pick_default(
-    image: Tensor, model: PickingModel, head: Head, diameter_px: float, timer: StepTimer | None = None
+    image: Tensor,
+    model: PickingModel,
+    head: Head,
+    diameter_px: float,
+    timer: StepTimer | None = None,
+    groups: Groups | None = None,
 ) -> Picks:
     """Pick one micrograph.
 
@@ -86,6 +95,8 @@ def pick_default(
         Particle diameter in micrograph pixels.
     timer : StepTimer, optional
         Receives the seconds of each step.
+    groups : Groups, optional
+        What the picks of the data set look like: each candidate is put into one of them.
 
     Returns
     -------
@@ -97,11 +108,16 @@ def pick_default(
         flattened = flatten_background(image, diameter_px, GRID_DIAMETER_PX)
     features = extract_features(flattened, model, timer)
     with timer.step("locate"):
-        return score_candidates(features, flattened, head)
+        return score_candidates(features, flattened, head, groups=groups)
 
 
 def score_candidates(
-    features: Features, flattened: FlattenedMicrograph, head: Head, *, calibrated: bool = True
+    features: Features,
+    flattened: FlattenedMicrograph,
+    head: Head,
+    *,
+    calibrated: bool = True,
+    groups: Groups | None = None,
 ) -> Picks:
     """Score candidates with the head; all candidates, best first, in micrograph pixels."""
     xy, score = find_candidates(features, flattened, head)
@@ -113,7 +129,8 @@ def score_candidates(
     power = darkness(flattened, xy)
     ny, nx = flattened.frame.shape
     at = np.clip(flattened.frame.to_micrograph(xy), 0, (nx - 1, ny - 1))  # a centre may be seen just outside
-    return Picks(at, score, power, flattened.frame.shape)
+    group = None if groups is None else groups.assign(flattened.pixels, xy)
+    return Picks(at, score, power, flattened.frame.shape, group)
 
 
 def find_candidates(

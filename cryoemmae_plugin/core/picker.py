@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, pick_default
 from cryoemmae_plugin.core.encoder import Encoder
+from cryoemmae_plugin.core.groups import Groups
 from cryoemmae_plugin.core.head import CELL_PX, PREFIX, Head
 from cryoemmae_plugin.core.paper.pick import pick_paper
 from cryoemmae_plugin.core.paper.preprocess import PAPER_GRID_PX
@@ -65,6 +66,7 @@ class CandidatePicker:
         self._device = device or torch.device("cpu")
         self._settings = settings
         self._head = load_head(model) if settings.mode == "default" else None
+        self._groups = Groups.from_arrays(model.arrays) if settings.mode == "default" else None
         memory_bytes = limit_gpu_memory(self._device, compute.gpu_memory)
         try:
             model = model.to(self._device)
@@ -116,7 +118,7 @@ class CandidatePicker:
                     particle_fraction=self._settings.particle_fraction,
                     max_radius_ratio=self._settings.max_radius_ratio,
                 )
-            return pick_default(pixels, self._model, self._head, diameter_px, timer)
+            return pick_default(pixels, self._model, self._head, diameter_px, timer, self._groups)
 
     def _to_device(self, image: NDArray[np.float32] | Tensor) -> Tensor:
         pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))

@@ -119,7 +119,7 @@ class Rows(Protocol):
     """Writes the picks of one micrograph into a table."""
 
     def __call__(
-        self, micrograph: str, xy: NDArray[np.float64], score: NDArray[np.floating], *extras: NDArray[np.floating]
+        self, micrograph: str, xy: NDArray[np.float64], score: NDArray[np.floating], *extras: NDArray[np.number]
     ) -> None:
         """Write them."""
 
@@ -138,13 +138,14 @@ def star_of_picks(
         file.writelines(f"_{name} #{number}\n" for number, name in enumerate(columns, 1))
 
         def write(
-            micrograph: str, xy: NDArray[np.float64], score: NDArray[np.floating], *extras: NDArray[np.floating]
+            micrograph: str, xy: NDArray[np.float64], score: NDArray[np.floating], *extras: NDArray[np.number]
         ) -> None:
             name = quote(name_of(micrograph))
             for (x, y), merit, *more in zip(
                 xy.tolist(), score.tolist(), *(values.tolist() for values in extras), strict=True
             ):
-                file.write(" ".join([f"{name} {x:.3f} {y:.3f} {merit:.6f}", *(f"{one:.6f}" for one in more)]) + "\n")
+                others = "".join(f" {one}" if isinstance(one, int) else f" {one:.6f}" for one in more)
+                file.write(f"{name} {x:.3f} {y:.3f} {merit:.6f}{others}\n")
 
         yield write
         file.write("\n")

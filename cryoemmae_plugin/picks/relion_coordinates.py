@@ -46,7 +46,7 @@ def root_of(name: str) -> str:
 
 
 def format_coordinates(picks: Picks, upside_down: bool = False) -> str:
-    """The text of a coordinate file: whole pixels, since Extract cuts decimals off.
+    """The text of a coordinate file: whole pixels, since Extract cuts decimals off; the group as the class number.
 
     Parameters
     ----------
@@ -58,5 +58,7 @@ def format_coordinates(picks: Picks, upside_down: bool = False) -> str:
     ny, nx = picks.shape
     x = np.clip(np.floor(picks.xy[:, 0] + 0.5), 0, nx - 1)
     y = np.clip(np.floor(picks.xy[:, 1] + 0.5), 0, ny - 1)
-    rows = zip(x, ny - 1 - y if upside_down else y, picks.score, strict=True)
-    return _HEADER + "".join(f"{x:12.6f} {y:12.6f} {score:12.6f} {0:12d} {0.0:12.6f} \n" for x, y, score in rows) + "\n"
+    group = [0] * len(picks) if picks.group is None else picks.group.tolist()
+    rows = zip(x, ny - 1 - y if upside_down else y, picks.score, group, strict=True)
+    lines = (f"{x:12.6f} {y:12.6f} {score:12.6f} {number:12d} {0.0:12.6f} \n" for x, y, score, number in rows)
+    return _HEADER + "".join(lines) + "\n"

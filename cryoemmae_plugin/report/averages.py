@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.class_averages import average_classes, cut_patches, soft_mask
+from cryoemmae_plugin.core.groups import Groups
 from cryoemmae_plugin.report.pictures import MicrographPictures, stretch
 from cryoemmae_plugin.types import Picks
 
@@ -34,8 +35,8 @@ class AveragesOfPicks:
         if len(best):
             self._patches.append(cut_patches(pictures.flattened, pictures.frame.to_grid(best)))
 
-    def average(self) -> list[tuple[NDArray[np.uint8], float]]:
-        """Average the picks: a grey picture of each class and its share of the picks, the largest class first.
+    def average(self) -> list[tuple[NDArray[np.uint8], str]]:
+        """Average the picks: a grey picture of each class and a caption, the largest class first.
 
         Empty where there are too few picks.
         """
@@ -45,7 +46,16 @@ class AveragesOfPicks:
             np.concatenate(self._patches), soft_mask(MASK_RADIUS), np.random.default_rng(SEED)
         )
         order = np.argsort(-shares, kind="stable")
-        return [(_picture(averages[at]), float(shares[at])) for at in order]
+        return [(_picture(averages[at]), f"{shares[at]:.0%}") for at in order]
+
+
+def pictures_of_groups(groups: Groups) -> list[tuple[NDArray[np.uint8], str]]:
+    """The class averages that a run's picks are grouped by, with captions, the largest group first."""
+    found = []
+    for number, (kind, share) in enumerate(zip(groups.kinds, groups.shares, strict=True), 1):
+        for average in groups.averages[groups.number == number].double().numpy():
+            found.append((_picture(average), f"{number} {kind}, {share:.0%}"))
+    return found
 
 
 def _picture(average: NDArray[np.float64]) -> NDArray[np.uint8]:

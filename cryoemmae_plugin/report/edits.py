@@ -17,7 +17,7 @@ from cryoemmae_plugin.files import atomic_write, read_bytes, reason_of
 from cryoemmae_plugin.run.formats import Format
 from cryoemmae_plugin.run.outputs import Totals, write_picks
 from cryoemmae_plugin.run.record import Result
-from cryoemmae_plugin.run.selection import Selection, chosen
+from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.star import format_table
 from cryoemmae_plugin.types import Picks
@@ -182,7 +182,7 @@ def edited_picks(result: Result, selection: Selection, edit: MicrographEdits, wa
             raise InputError(f"{result.micrograph}: the added pick at {point} lies outside of it; {way_out}")
         else:
             by_hand.append(point)
-    return _with_points(chosen(candidates, keep), np.array(by_hand, np.float64).reshape(-1, 2))
+    return _with_points(candidates.only(keep), np.array(by_hand, np.float64).reshape(-1, 2))
 
 
 def _edited(store: ResultStore, selection: Selection, edits: Edits) -> Iterator[tuple[Result, Picks]]:
@@ -215,4 +215,5 @@ def _with_points(picks: Picks, xy: NDArray[np.float64]) -> Picks:
         np.concatenate([ones, picks.score]),
         np.concatenate([np.zeros(len(xy), np.float32), picks.power]),
         picks.shape,
+        None if picks.group is None else np.concatenate([np.zeros(len(xy), np.int32), picks.group]),
     )

@@ -95,7 +95,8 @@ def _part(summary: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _settings(settings: PickerSettings, selection: Selection) -> Rows:
     values = settings.model_dump() | selection.settings()
-    left_out = {"model"} | ({*PAPER_ONLY} if settings.mode != "paper" else set())  # the provenance names the model
+    left_out = {"model", "purity"} | ({*PAPER_ONLY} if settings.mode != "paper" else set())  # named elsewhere
+    left_out |= set() if selection.drop_group else {"drop_group"}
     fields = PickerSettings.model_fields.items()
     return [(field.title or name, _shown(name, values[name])) for name, field in fields if name not in left_out]
 

@@ -31,11 +31,12 @@ from PIL import Image
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.files import output_error
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.report.averages import AveragesOfPicks
+from cryoemmae_plugin.report.averages import AveragesOfPicks, pictures_of_groups
 from cryoemmae_plugin.report.facts import BIBTEX, CITATION, RunFacts, describe_box, gather_facts
 from cryoemmae_plugin.report.pictures import draw_pictures, jpeg_bytes
 from cryoemmae_plugin.report.scripts import STEPS, encode_steps, highest_steps, script, write_plain
 from cryoemmae_plugin.run.inputs import evenly_spread
+from cryoemmae_plugin.run.preparation import groups_in
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
@@ -201,8 +202,8 @@ def _write_candidates(store: ResultStore, selection: Selection, facts: RunFacts,
 
 def _draw(
     store: ResultStore, selection: Selection, columns: _Columns, folder: Path, options: ReportOptions
-) -> list[float]:
-    """Draw the pictures of a sample, and class averages of the picks in them; the averages' shares."""
+) -> list[str]:
+    """Draw the pictures of a sample, and class averages of the picks in them; the averages' captions."""
     picked = [uid for uid, failed in zip(columns.uid, columns.failed, strict=True) if not failed]
     sample = [uid for uid in evenly_spread(picked, options.pictures) if not pictures_are_current(store, folder, uid)]
     averages, missing = AveragesOfPicks(), list[ImageError]()
@@ -216,7 +217,8 @@ def _draw(
         options.progress(done, len(sample))
     if missing:
         logger.warning("No picture in the report of %d of %d micrographs: %s", len(missing), len(sample), missing[0])
-    return _write_averages(folder, averages)
+    groups = groups_in(store.folder)
+    return _write_averages(folder, averages.average() if groups is None else pictures_of_groups(groups))
 
 
 def draw_one(
@@ -265,25 +267,24 @@ def _picture_path(folder: Path, key: str, kind: str) -> Path:
     return folder / "pictures" / f"{key}{kind}.jpg"
 
 
-def _write_averages(folder: Path, averages: AveragesOfPicks) -> list[float]:
-    """Write new class averages; where there are none, those of before stay. Their shares of the picks."""
-    made = averages.average()
+def _write_averages(folder: Path, made: list[tuple[NDArray[np.uint8], str]]) -> list[str]:
+    """Write new class averages; where there are none, those of before stay. Their captions."""
     if not made:
-        return [share for _, share in _kept_averages(folder)]
-    for path, _ in _kept_averages(folder):
+        return [caption for _, caption in _kept_averages(folder)]
+    for path, _ in list(_kept_averages(folder)):
         path.unlink(missing_ok=True)
-    for number, (grey, share) in enumerate(made, 1):
-        write_plain(folder / "averages" / f"{number}.jpg", jpeg_bytes(grey, f"{share:.6f}"))
-    return [share for _, share in made]
+    for number, (grey, caption) in enumerate(made, 1):
+        write_plain(folder / "averages" / f"{number}.jpg", jpeg_bytes(grey, caption))
+    return [caption for _, caption in made]
 
 
-def _kept_averages(folder: Path) -> Iterator[tuple[Path, float]]:
-    """The pictures of class averages that are there, and their shares."""
+def _kept_averages(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The pictures of class averages that are there, and their captions."""
     number = 1
     while (path := folder / "averages" / f"{number}.jpg").is_file():
         try:
             with Image.open(path) as picture:
-                yield path, float(picture.info.get("comment", b"nan"))
+                yield path, bytes(picture.info.get("comment", b"")).decode()
         except (OSError, ValueError):
             return
         number += 1
@@ -305,11 +306,12 @@ def _about(
     facts: RunFacts,
     columns: _Columns,
     pictured: list[bool],
-    averages: list[float],
+    averages: list[str],
 ) -> dict[str, Any]:
     """All that the page shows, but for coordinates and figures of merit."""
     place = str(store.folder.absolute())
     identity = f"{store.record.fingerprint} {selection.edge_distance} {selection.min_distance} {place}"
+    identity += f" {selection.drop_group}" if selection.drop_group else ""
     sizes = sorted({round(size, 4) for size, bad in zip(columns.pixel, columns.failed, strict=True) if not bad})
     names = ("uid", "key", "name", "path", "nx", "ny", "pixel", "defocus", "failed")
     micrographs = {name: getattr(columns, name) for name in names}

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
 from cryoemmae_plugin.core.crop_detection import CropDetections, detect_on_crop, is_detectable, with_dark_particles
+from cryoemmae_plugin.core.groups import PREFIX as GROUPS
+from cryoemmae_plugin.core.groups import Groups, make_groups
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
@@ -128,9 +130,12 @@ def adapt_model(
     progress = partial(observer.progress, TASK)
     trained = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
     better = judge_together(trained or head, seen) or trained
+    groups = make_groups(np.concatenate([one.patches() for one in seen]))
     if better is not None:
+        if groups is not None:
+            observer.stage(Stage.ADAPTED, groups.describe())
         recipe = "trained further on micrographs made of its own picks" if trained else "told what they show together"
-        _save(model, better.arrays(), why, recipe, folder)
+        save_with_head(model, better, groups, SUFFIX, f"adapted to {why}", recipe, folder)
     observer.stage(Stage.ADAPTED, _account(why, trained=trained is not None, adapted=better is not None))
     return _note(settings, model, why, adapted=better is not None)
 
@@ -184,16 +189,19 @@ def _account(why: str, *, trained: bool, adapted: bool) -> str:
     return f"Not adapted: {why}"
 
 
-def _save(model: Model, head: dict[str, Tensor], why: str, recipe: str, folder: Path) -> None:
-    name = model.card.name[: NAME_LIMIT - len(SUFFIX)] + SUFFIX
+def save_with_head(
+    model: Model, head: Head, groups: Groups | None, suffix: str, data: str, recipe: str, folder: Path
+) -> None:
+    """Save a model with another head, and with groups of picks; name and card say so."""
     card = model.card.model_copy(
         update={
-            "name": name,
-            "data": f"{model.card.data}; adapted to {why}",
+            "name": model.card.name[: NAME_LIMIT - len(suffix)] + suffix,
+            "data": f"{model.card.data}; {data}",
             "recipe": f"{model.card.recipe}; head {recipe}",
             "hardware": f"CPU, {platform.machine()}",
             "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         }
     )
-    clusters = {CENTROIDS: model.centroids, **model.arrays, **head}
-    save_model(folder, card, model.encoder.state_dict(), clusters)
+    kept = {name: tensor for name, tensor in model.arrays.items() if not name.startswith(GROUPS)}
+    arrays = {CENTROIDS: model.centroids, **kept, **head.arrays(), **(groups.arrays() if groups else {})}
+    save_model(folder, card, model.encoder.state_dict(), arrays)

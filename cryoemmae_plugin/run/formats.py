@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+import numpy as np
 from pydantic import BaseModel
 
 from cryoemmae_plugin.errors import InputError, SettingsError, StoreError
@@ -24,6 +25,7 @@ CRYOSPARC_FILE = "cryosparc.star"
 RELION_LIST = "autopick.star"
 RELION_SUFFIX = f"coords_suffix{COORDINATES_SUFFIX}"
 """Name of the file that stands for all coordinates in RELION 3.1: its folder and the end of its name count."""
+GROUP_COLUMN = "rlnClassNumber"
 OWN_MARK = "# cryoemmae picks\n"
 """First line of RELION's coordinate files that this program has written for plain runs."""
 
@@ -112,10 +114,17 @@ def _one_file_each(
 
 
 @contextmanager
-def picks_star(path: Path, comment: str = "", name_of: Callable[[str], str] = str) -> Iterator[Writer]:
-    """The writer of one STAR table of all picks, see :func:`star_of_picks`."""
-    with star_of_picks(path, comment, name_of) as rows:
-        yield lambda result, picks: rows(result.micrograph, picks.xy, picks.score)
+def picks_star(
+    path: Path, comment: str = "", name_of: Callable[[str], str] = str, *, grouped: bool = False
+) -> Iterator[Writer]:
+    """The writer of one STAR table of all picks, see :func:`star_of_picks`; with the group of each where asked for."""
+    with star_of_picks(path, comment, name_of, (GROUP_COLUMN,) if grouped else ()) as rows:
+
+        def write(result: Result, picks: Picks) -> None:
+            group = np.zeros(len(picks), np.int32) if picks.group is None else picks.group
+            rows(result.micrograph, picks.xy, picks.score, *([group] if grouped else []))
+
+        yield write
 
 
 @contextmanager

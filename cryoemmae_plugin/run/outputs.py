@@ -6,6 +6,7 @@ import csv
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from cryoemmae_plugin.files import atomic_write
@@ -60,14 +61,16 @@ def write_picks(
     OutputError
         When a file cannot be written, or a box file of another program is in the way.
     """
-    totals = Totals()
+    totals, found = Totals(), iter(chosen)
+    first = next(found, None)
+    grouped = first is not None and first[1].group is not None
     with ExitStack() as stack:
         writers: list[Writer] = [
-            stack.enter_context(picks_star(folder / "picks.star", OWN_MARK)),
+            stack.enter_context(picks_star(folder / "picks.star", OWN_MARK, grouped=grouped)),
             stack.enter_context(_csv(folder / "picks.csv", diameter_A)),
         ]
         writers += [stack.enter_context(open_writer(one, folder, diameter_A, uids)) for one in Format if one in formats]
-        for result, picks in chosen:
+        for result, picks in chain([] if first is None else [first], found):
             totals.add(picks)
             for write in writers:
                 write(result, picks)

@@ -1,4 +1,4 @@
-"""What a run settles before its first micrograph: the diameter and the adapted model.
+"""What a run settles before its first micrograph: the diameter, and the adapted or refined model.
 
 Both are kept in one note in the result folder. A later run uses an answer as long as it depends on the same settings
 (and, for the model, on the same base model). Otherwise the run settles it again. If the folder has results that the run
@@ -18,13 +18,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from cryoemmae_plugin.errors import ModelError, StoreError
+from cryoemmae_plugin.core.groups import Groups
+from cryoemmae_plugin.errors import ModelError, SettingsError, StoreError
 from cryoemmae_plugin.files import output_error, read_note, write_note
 from cryoemmae_plugin.run.adapting import SAMPLE, AdaptationNote, adapt_model
 from cryoemmae_plugin.run.adapting import SUFFIX as ADAPTED_SUFFIX
+from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.diameter import DiameterNote, estimate_from
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
+from cryoemmae_plugin.run.refining import SUFFIX as REFINED_SUFFIX
+from cryoemmae_plugin.run.refining import RefinementNote, refine_model
 from cryoemmae_plugin.run.store import Existing, ResultStore, has_results
 from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
@@ -46,6 +50,12 @@ class PreparationNote(BaseModel):
 
     diameter: DiameterNote | None = None
     adaptation: AdaptationNote | None = None
+    refinement: RefinementNote | None = None
+
+    @property
+    def made_model(self) -> bool:
+        """Whether a run in the folder has made the model there."""
+        return self.refinement is not None or (self.adaptation is not None and self.adaptation.adapted)
 
 
 def read_preparation(folder: Path) -> PreparationNote:
@@ -66,6 +76,15 @@ def read_preparation(folder: Path) -> PreparationNote:
     )
 
 
+def groups_in(folder: Path) -> Groups | None:
+    """The groups that the picks of a result folder are in; None where they are not grouped."""
+    try:
+        made = read_preparation(folder).made_model
+        return Groups.from_arrays(load_model(folder / MODEL_FOLDER).arrays) if made else None
+    except (ModelError, StoreError):
+        return None
+
+
 def diameter_account(folder: Path, diameter_A: float) -> dict[str, object]:
     """Say for a summary whether a run's diameter was given or estimated, and from what."""
     note = None
@@ -80,7 +99,7 @@ def forget_preparation(folder: Path) -> None:
     """Delete the notes and the adapted model that they name, and nothing else."""
     with suppress(StoreError):  # a note that cannot be read names no model
         note = read_preparation(folder)
-        if note.adaptation is not None and note.adaptation.adapted:
+        if note.made_model:
             remove_model(folder / MODEL_FOLDER)
     _unlink(folder, NOTE_FILE, *EARLIER_NOTES)
 
@@ -106,20 +125,20 @@ def refuse_to_delete_model(folder: Path, settings: RequestedSettings) -> None:
         )
 
 
-def _refuse_foreign_model(home: Path, settings: PickerSettings, note: AdaptationNote | None) -> None:
+def _refuse_foreign_model(home: Path, settings: PickerSettings, note: PreparationNote) -> None:
     """Refuse to overwrite a model that no run in this folder has made.
 
-    A run that was killed may have left its adapted model without a note; such a model's name says that it is one.
+    A run that was killed may have left its model without a note; such a model's name says that it is one.
     """
     if not (home / CARD_FILE).exists():
         return
-    ours = note is not None and note.adapted
+    ours = note.made_model
     if not ours:
         with suppress(ModelError):
-            ours = read_card(home).name.endswith(ADAPTED_SUFFIX)
+            ours = read_card(home).name.endswith((ADAPTED_SUFFIX, REFINED_SUFFIX))
     if not ours or _is_chosen(home, settings):
         raise StoreError(
-            f"{home}: holds a model that the adapted model would replace",
+            f"{home}: holds a model that the new model would replace",
             remedy=("choose another folder with $out", "pick without adapting, with $adapt=no"),
         )
 
@@ -198,7 +217,7 @@ class Preparation:
             if self._must_continue():
                 return settings  # the store decides whether this run may continue there
             if len(micrographs) >= SAMPLE:  # with fewer, nothing is adapted
-                _refuse_foreign_model(home, settings, note)
+                _refuse_foreign_model(home, settings, read_preparation(self._folder))
             note = adapt_model(
                 settings,
                 model,
@@ -210,10 +229,47 @@ class Preparation:
             )
             if note is None:
                 return settings  # nothing could be read; picking is going to say why
-            self._keep(adaptation=note)
+            self._keep(adaptation=note, refinement=None)
         elif note.adapted:
             self._observer.stage(Stage.REUSED, f"Picking with the model that was adapted before: {home}")
         return settings.model_copy(update={"model": str(home.absolute())}) if note.adapted else settings
+
+    def settle_refined_model(
+        self, settings: PickerSettings, micrographs: Sequence[Micrograph], selection: ClassSelection
+    ) -> PickerSettings:
+        """Settings whose model is refined by a selection of picks.
+
+        Raises
+        ------
+        Interrupted
+            When `should_stop` says True.
+        SettingsError
+            When the mode has no head that could learn.
+        """
+        if settings.mode != "default":
+            raise SettingsError("$mode=paper has no model that can be refined", remedy="pick in default mode")
+        model, home = load_model(settings.model_name), self._folder / MODEL_FOLDER
+        before = read_preparation(self._folder)
+        if before.refinement is not None and before.refinement.holds_for(settings, model, selection):
+            self._observer.stage(Stage.REUSED, f"Picking with the model that was refined before: {home}")
+        elif self._must_continue():
+            return settings  # the store says whether this run may go on there
+        else:
+            _refuse_foreign_model(home, settings, before)
+            for text in selection.notes:
+                self._observer.warning(text)
+            note = refine_model(
+                settings,
+                model,
+                selection,
+                micrographs,
+                home,
+                loader=self._loader,
+                observer=self._observer,
+                should_stop=self._should_stop,
+            )
+            self._keep(refinement=note, adaptation=None)
+        return settings.model_copy(update={"model": str(home.absolute())})
 
     def _known_diameter(self, asked: RequestedSettings) -> float | None:
         """The diameter that earlier runs in the folder have picked with, or have estimated."""
@@ -227,7 +283,7 @@ class Preparation:
     def _must_continue(self) -> bool:
         return self._existing is Existing.CONTINUE and has_results(self._folder)
 
-    def _keep(self, **answer: BaseModel) -> None:
+    def _keep(self, **answer: BaseModel | None) -> None:
         """Add an answer to the note; the other answer stays."""
         write_note(self._folder / NOTE_FILE, read_preparation(self._folder).model_copy(update=answer))
         _unlink(self._folder, *EARLIER_NOTES)

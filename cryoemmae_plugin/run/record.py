@@ -15,6 +15,8 @@ FORMAT = 1
 
 MAGIC = "# cryoemmae result"
 _COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "cryoemmaePower")
+_GROUP = "rlnClassNumber"
+"""Label of a further column, where picks are grouped."""
 _MAX_SIDE = 2**31
 _DECIMALS_XY, _DECIMALS_SCORE, _DECIMALS_POWER = 3, 6, 4
 
@@ -57,6 +59,7 @@ def rounded(picks: Picks) -> Picks:
         np.round(picks.score.astype(np.float64), _DECIMALS_SCORE).astype(np.float32),
         np.round(picks.power.astype(np.float64), _DECIMALS_POWER).astype(np.float32) + np.float32(0),
         picks.shape,
+        picks.group,
     )
 
 
@@ -77,10 +80,15 @@ def format_result(result: Result) -> str:
     lines = [f"{MAGIC}, format {FORMAT}", "", "data_micrograph", ""]
     lines += [f"_{key} {value}" for key, value in header.items()]
     lines += ["", "data_candidates", "", "loop_"]
-    lines += [f"_{name} #{i}" for i, name in enumerate(_COLUMNS, 1)]
-    rows = zip(picks.xy.tolist(), picks.score.tolist(), picks.power.tolist(), strict=True)
-    lines += [f"{x:.3f} {y:.3f} {score:.6f} {power:.4f}" for (x, y), score, power in rows]
+    lines += [f"_{name} #{i}" for i, name in enumerate(_columns(picks.group is not None), 1)]
+    groups = [""] * len(picks) if picks.group is None else [f" {number}" for number in picks.group.tolist()]
+    rows = zip(picks.xy.tolist(), picks.score.tolist(), picks.power.tolist(), groups, strict=True)
+    lines += [f"{x:.3f} {y:.3f} {score:.6f} {power:.4f}{group}" for (x, y), score, power, group in rows]
     return "\n".join(lines) + "\n\n"
+
+
+def _columns(grouped: bool) -> tuple[str, ...]:
+    return (*_COLUMNS, _GROUP) if grouped else _COLUMNS
 
 
 def parse_header(text: str) -> dict[str, str]:
@@ -110,8 +118,9 @@ def parse_result(uid: str, text: str) -> Result:
     """
     header = parse_header(text)
     try:
-        rows = text.rpartition(f"_{_COLUMNS[-1]} #{len(_COLUMNS)}\n")[2]
-        table = np.array(rows.split(), np.float64).reshape(-1, len(_COLUMNS))
+        columns = _columns(f"\n_{_GROUP} #" in text)
+        rows = text.rpartition(f"_{columns[-1]} #{len(columns)}\n")[2]
+        table = np.array(rows.split(), np.float64).reshape(-1, len(columns))
         if len(table) != int(header["cryoemmaeCandidates"]) or not rows.endswith("\n\n"[: 2 if len(table) else 1]):
             raise ValueError("cut short")
         shape = (int(header["cryoemmaeRows"]), int(header["cryoemmaeColumns"]))
@@ -130,6 +139,7 @@ def parse_result(uid: str, text: str) -> Result:
                 table[:, 2].astype(np.float32),
                 table[:, 3].astype(np.float32),
                 shape,
+                table[:, 4].astype(np.int32) if _GROUP in columns else None,
             ),
         )
     except KeyError as err:

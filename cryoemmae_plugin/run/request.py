@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.formats import Format, parse_formats
 from cryoemmae_plugin.run.store import Existing
 from cryoemmae_plugin.settings import (
@@ -112,6 +113,8 @@ class RunRequest:
         Where and by how many processes to pick.
     own_model : OwnModel or None
         What to train first.
+    selection : ClassSelection or None
+        Picks that 2D classification has kept and dropped: the model is refined by them instead of adapted.
     outputs : Outputs
         What to write.
     """
@@ -125,4 +128,5 @@ class RunRequest:
     compute: ComputeOptions = AS_SUITS
     workers: ExecutorOptions = ONE_PROCESS
     own_model: OwnModel | None = None
+    selection: ClassSelection | None = None
     outputs: Outputs = Outputs()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
@@ -27,20 +24,28 @@ class Selection:
         Least distance of a centre from the frame, in diameters.
     min_distance : float
         Least distance of two picks, in diameters.
+    drop_group : str or None
+        Groups of picks that are left out, such as "3" or "3,5".
     """
 
     threshold: float
     diameter_A: float
     edge_distance: float
     min_distance: float
+    drop_group: str | None = None
 
     @classmethod
     def of(cls, settings: PickerSettings, threshold: float | None = None) -> Selection:
         """The rule that settings ask for; `threshold` overrides theirs."""
         chosen = settings.pick_threshold if threshold is None else threshold
-        return cls(chosen, settings.diameter_A, settings.edge_distance, settings.min_distance)
+        return cls(chosen, settings.diameter_A, settings.edge_distance, settings.min_distance, settings.drop_group)
 
-    def settings(self) -> dict[str, float]:
+    @property
+    def dropped_groups(self) -> frozenset[int]:
+        """The groups that are left out."""
+        return frozenset(int(number) for number in (self.drop_group or "").split(",") if number)
+
+    def settings(self) -> dict[str, float | str | None]:
         """The settings that it stands for, for a summary."""
         return {name: getattr(self, name) for name in OUTPUT_SETTINGS}
 
@@ -53,8 +58,9 @@ class Selection:
         return self.candidates(result).above(self.threshold)
 
     def allowed(self, picks: Picks, pixel_size_A: float) -> Picks:
-        """Return the candidates of a micrograph that keep both distances; `picks` are best first."""
+        """Return the candidates outside dropped groups that keep both distances; `picks` are best first."""
         diameter_px = self.diameter_A / pixel_size_A
+        picks = picks.outside_groups(self.dropped_groups)
         inside = picks.away_from_edge(self.edge_distance * diameter_px) if self.edge_distance else picks
         return keep_apart(inside, self.min_distance * diameter_px) if self.min_distance else inside
 
@@ -64,9 +70,4 @@ def keep_apart(picks: Picks, distance_px: float) -> Picks:
 
     Picks are best first. What is kept at a threshold does not depend on candidates below it.
     """
-    return chosen(picks, non_maximum_suppression(picks.xy, picks.score, distance_px * (1 - 1e-6)))
-
-
-def chosen(picks: Picks, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Picks:
-    """Return the picks that `keep` says, a mask or indices."""
-    return Picks(picks.xy[keep], picks.score[keep], picks.power[keep], picks.shape)
+    return picks.only(non_maximum_suppression(picks.xy, picks.score, distance_px * (1 - 1e-6)))

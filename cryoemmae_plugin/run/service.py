@@ -153,7 +153,7 @@ def _settle(
     stop: Callable[[], bool],
     make_engine: EngineFactory,
 ) -> tuple[PickerSettings, AnyEngine]:
-    """The settings of the run, and what picks: with the model asked for, trained, or adapted to the micrographs."""
+    """The settings of the run, and what picks: with the model asked for, trained, adapted, or refined."""
     if request.existing is Existing.REPLACE:
         refuse_to_delete_model(request.folder, request.settings)
     preparation = Preparation(request.folder, request.existing, loader=loader, observer=observer, should_stop=stop)
@@ -161,7 +161,10 @@ def _settle(
     if request.own_model is not None:
         chosen = train_own_model(request.own_model, settings, request.devices, observer, stop)
     engine = make_engine(chosen, request)  # a missing device shows before a minute is spent on adapting
-    adapted = preparation.settle_model(chosen, micrographs)
+    if request.selection is None:
+        adapted = preparation.settle_model(chosen, micrographs)
+    else:
+        adapted = preparation.settle_refined_model(chosen, micrographs, request.selection)
     if stop():
         raise Interrupted("stopped before the first micrograph")
     return settings, engine if adapted == chosen else make_engine(adapted, request)

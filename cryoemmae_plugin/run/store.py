@@ -70,7 +70,7 @@ class RunRecord(BaseModel):
 
     def comparable(self) -> dict[str, Any]:
         """What must be equal for two runs to share a folder, by name; settings as ``$field``."""
-        settings = self.settings.model_dump(exclude={"model", *OUTPUT_SETTINGS})
+        settings = self.settings.model_dump(exclude={"model", "purity", *OUTPUT_SETTINGS})
         named = {f"${field}": value for field, value in settings.items()}
         return named | {"model weights (sha256)": self.model_sha256, "version": self.version, "format": self.format}
 
@@ -258,7 +258,7 @@ class ResultStore:
                 self._compare(before)
                 return
         _refuse_foreign(self.folder)
-        write_json(path, self.record.model_dump(exclude={"settings": set(OUTPUT_SETTINGS)}))
+        write_json(path, self.record.model_dump(exclude={"settings": {"purity", *OUTPUT_SETTINGS}}))
 
     def _continues(self) -> bool:
         """Whether the results in the folder were made with the same settings and model."""
@@ -337,6 +337,19 @@ def _is_older(source_ns: int, result: Path) -> bool:
     if result_ns > time.time_ns() + CLOCK_TOLERANCE_NS:
         return abs(source_ns - result_ns) <= CLOCK_TOLERANCE_NS
     return source_ns <= result_ns
+
+
+def micrographs_in(store: ResultStore) -> list[Micrograph]:
+    """The micrographs that a run has picked, to be picked again.
+
+    By the path that they were given by where it still leads to them, else by their absolute path.
+    """
+    found = []
+    for result in store:
+        given = Path(result.micrograph)
+        path = given if is_same_file(result.source, given) else Path(result.source)
+        found.append(Micrograph(path, result.pixel_size_A, result.uid, result.picks.shape))
+    return found
 
 
 def has_results(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import resource
 import sys
 from collections.abc import Sequence
@@ -155,7 +156,9 @@ def saved_selection(folder: Path, record: RunRecord) -> Selection:
         return selection
     known, limits = {"min_distance": 0.0} | saved, {"threshold": 1.0, "edge_distance": 5.0, "min_distance": 5.0}
     valid = {name: float(known[name]) for name, most in limits.items() if _is_within(known.get(name), most)}
-    return replace(selection, **valid)
+    groups = known.get("drop_group")
+    drop_group = groups if isinstance(groups, str) and re.fullmatch(r"(\d+(,\d+)*)?", groups) else None
+    return replace(selection, **valid, drop_group=drop_group)
 
 
 def saved_failures(folder: Path) -> dict[str, str]:

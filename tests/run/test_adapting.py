@@ -265,7 +265,7 @@ def test_a_model_of_the_users_own_in_the_folder_is_not_replaced(lab: Laboratory,
     shutil.copytree(lab.model, own)
     before = {path.name: path.read_bytes() for path in own.iterdir()}
     for settings in (lab.settings(model=str(own)), lab.settings()):
-        with pytest.raises(StoreError, match="holds a model that the adapted model would replace"):
+        with pytest.raises(StoreError, match="holds a model that the new model would replace"):
             lab.settle(tmp_path, settings)
     with pytest.raises(StoreError, match="would delete the model"):
         refuse_to_delete_model(tmp_path, RequestedSettings(diameter_A=40, model=str(own)))

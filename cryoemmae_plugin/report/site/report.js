@@ -550,11 +550,11 @@ function fillFacts() {
     particle.append(text("dt", "Box to extract"), box);
   }
   $("averages").hidden = !facts.averages.length;
-  $("strip").replaceChildren(...facts.averages.map((share, i) => {
+  $("strip").replaceChildren(...facts.averages.map((caption, i) => {
     const figure = document.createElement("figure"), image = document.createElement("img");
     image.src = `averages/${i + 1}.jpg`;
     image.alt = `Class average ${i + 1}`;
-    figure.append(image, text("figcaption", `${Math.round(100 * share)} %`));
+    figure.append(image, text("figcaption", caption));
     return figure;
   }));
 }

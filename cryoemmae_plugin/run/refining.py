@@ -1,0 +1,168 @@
+"""Refine a model by what 2D classification has kept and dropped of its picks.
+
+All of it happens on the CPU, so that the weights do not depend on which device picks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cryoemmae_plugin.core.crop_detection import is_detectable, with_dark_particles
+from cryoemmae_plugin.core.groups import make_groups
+from cryoemmae_plugin.core.picker import load_head
+from cryoemmae_plugin.errors import ImageError, InputError, Interrupted
+from cryoemmae_plugin.run.adapting import save_with_head
+from cryoemmae_plugin.run.class_selection import ClassSelection
+from cryoemmae_plugin.run.inputs import evenly_spread
+from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.prefetch import Loaded, load
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.weights import Model
+
+if TYPE_CHECKING:
+    from cryoemmae_plugin.training.refine import JudgedMicrograph
+
+logger = logging.getLogger(__name__)
+
+SAMPLE, MOST_SAMPLE = 12, 40
+"""Micrographs to learn from, evenly spread over those with judged picks; more of them while..."""
+ENOUGH_KEPT = 500
+"""...fewer kept picks than this are on them."""
+SUFFIX = "-refined"
+TASK = "Refining the model"
+"""Name of the task for observers."""
+
+
+class RefinementNote(BaseModel):
+    """What the refined model in a folder was taught.
+
+    Attributes
+    ----------
+    why : str
+        What there was to learn from, for people.
+    base_sha256 : str
+        The model that was refined.
+    selection : str
+        Digest of the selection.
+    diameter_A, contrast
+        The settings that it depends on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    why: str
+    base_sha256: str
+    selection: str
+    diameter_A: float
+    contrast: str
+
+    def holds_for(self, settings: PickerSettings, model: Model, selection: ClassSelection) -> bool:
+        """Whether it was taken with the same settings, model and selection."""
+        return self == _note(settings, model, selection)
+
+
+def refine_model(
+    settings: PickerSettings,
+    model: Model,
+    selection: ClassSelection,
+    micrographs: Sequence[Micrograph],
+    folder: Path,
+    *,
+    loader: Callable[[Micrograph], Loaded] = load,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RefinementNote:
+    """Refine a model by a selection of its picks.
+
+    Parameters
+    ----------
+    settings : PickerSettings
+        What is going to be picked.
+    model : Model
+        The model to refine.
+    selection : ClassSelection
+        What was kept and what was dropped.
+    micrographs : sequence of Micrograph
+        What is going to be picked; those of the selection are among them.
+    folder : Path
+        Where the refined model goes.
+    loader, observer, should_stop
+        As for :func:`cryoemmae_plugin.run.adapting.adapt_model`.
+
+    Raises
+    ------
+    InputError
+        When no micrograph of the selection can be read.
+    Interrupted
+        When `should_stop` says True.
+    OutputError
+        When the model cannot be kept.
+    """
+    from cryoemmae_plugin.training.refine import refine_head
+
+    observer = observer or Observer()
+    observer.stage(Stage.ADAPTING, f"Refining {model.card.name}: {selection.describe()}")
+    head = load_head(model)
+    judged = _judged(settings, selection, micrographs, loader, should_stop)
+    progress = partial(observer.progress, TASK)
+    refined = refine_head(model, head, judged, progress=progress, should_stop=should_stop)
+    note = _note(settings, model, selection)
+    groups = make_groups(np.concatenate([one.patches() for one in judged]))
+    save_with_head(model, refined, groups, SUFFIX, f"refined by {note.why}", "trained on what was kept", folder)
+    if groups is not None:
+        observer.stage(Stage.ADAPTED, groups.describe())
+    observer.stage(Stage.ADAPTED, f"Refined, from {note.why}")
+    return note
+
+
+def _note(settings: PickerSettings, model: Model, selection: ClassSelection) -> RefinementNote:
+    return RefinementNote(
+        why=selection.describe(),
+        base_sha256=model.sha256,
+        selection=selection.digest,
+        diameter_A=settings.diameter_A,
+        contrast=settings.contrast,
+    )
+
+
+def _judged(
+    settings: PickerSettings,
+    selection: ClassSelection,
+    micrographs: Sequence[Micrograph],
+    loader: Callable[[Micrograph], Loaded],
+    should_stop: Callable[[], bool],
+) -> list[JudgedMicrograph]:
+    """Read a sample of the micrographs that have judged picks."""
+    from cryoemmae_plugin.training.refine import JudgedMicrograph
+
+    named = set(selection.uids)
+    known = [one for one in micrographs if one.uid in named]
+    judged: list[JudgedMicrograph] = []
+    for micrograph in dict.fromkeys([*evenly_spread(known, SAMPLE), *evenly_spread(known, MOST_SAMPLE)]):
+        if len(judged) >= SAMPLE and sum(len(one.kept) for one in judged) >= ENOUGH_KEPT:
+            break
+        if should_stop():
+            raise Interrupted("stopped while refining the model")
+        try:
+            loaded = loader(micrograph)
+        except ImageError as err:
+            logger.debug("not learned from: %s", err)
+            continue
+        diameter_px = settings.diameter_A / loaded.pixel_size_A
+        if is_detectable(diameter_px, loaded.image.shape):
+            image = with_dark_particles(loaded.image, settings.contrast == "bright")
+            picks = selection.kept_in(micrograph.uid), selection.dropped_in(micrograph.uid)
+            judged.append(JudgedMicrograph.cut(image, diameter_px, *picks))
+    if not any(len(one.kept) for one in judged):
+        raise InputError(
+            "none of the micrographs with selected particles can be read", remedy="put the micrographs back in place"
+        )
+    return judged
