@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -155,12 +155,13 @@ class InProcess:
             yield Found(path.stem, Scored(picks.xy, picks.score.astype(float)), seconds)
 
 
-def pick_set(picker: Picker, chosen: BenchmarkSet, work: Path) -> dict[str, Found]:
-    """Candidates of every micrograph of a set, by stem: stored ones, and the others found and stored now."""
+def pick_set(picker: Picker, chosen: BenchmarkSet, work: Path, paths: Sequence[Path] | None = None) -> dict[str, Found]:
+    """Candidates of every micrograph of a set, or of `paths` of it, by stem: stored ones, and the others found now."""
+    paths = chosen.micrographs() if paths is None else paths
     folder = work / picker.store / chosen.name
     stored = PickStore(folder, f"{picker.fingerprint} {chosen.fingerprint()}")
-    found = {path.stem: stored.load(path.stem) for path in chosen.micrographs()}
-    missing = [path for path in chosen.micrographs() if found[path.stem] is None]
+    found = {path.stem: stored.load(path.stem) for path in paths}
+    missing = [path for path in paths if found[path.stem] is None]
     if missing:
         for fresh in picker.pick(chosen, missing, folder / "work"):
             stored.save(fresh)
