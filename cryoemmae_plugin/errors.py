@@ -20,7 +20,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-_SETTING = re.compile(r"\$([a-z]\w*)(?:=(\w[\w.,:/=-]*\w|\w))?")
+_SETTING = re.compile(r"(?<![^\s(])\$([a-z]\w*)(?:=(\w[\w.,:/=-]*\w|\w))?(?![\w/]|[.$-]\w)")
+"""A word of its own: ``$`` in the middle of a file's name, or before its suffix, is none."""
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -121,7 +122,10 @@ def render(err: BaseException, names: ParameterNames) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else repr(value)
+    try:
+        return f"{value:g}" if isinstance(value, float) else repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a huge number"
 
 
 class SettingsError(CryoemmaeError):

@@ -106,14 +106,25 @@ def read_bytes(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> bytes:
     OSError
         When it cannot be read, is not a regular file, or is larger.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
-    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor)
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if found.st_size > max_bytes:
-            raise OSError(errno.EFBIG, f"{found.st_size} bytes are too many, at most {max_bytes} are read", str(path))
+    with _open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"{size} bytes are too many, at most {max_bytes} are read", str(path))
         return file.read(max_bytes)
+
+
+def read_beginning(path: Path, count: int) -> bytes:
+    """Read the first `count` bytes of a file, never of a pipe or a device; raises OSError as :func:`read_bytes`."""
+    with _open_regular(path) as file:
+        return file.read(count)
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")  # noqa: PTH123 (a descriptor)
 
 
 def read_text(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> str:

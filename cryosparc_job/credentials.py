@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import platformdirs
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cryoemmae_plugin.files import read_bytes
 from cryosparc_job.errors import LoginError
 
 if sys.version_info >= (3, 11):
@@ -148,10 +149,10 @@ def complete_url(text: str) -> str:
 def _read_profile(path: Path, name: str) -> Credentials:
     """Read one table of the profile file."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_bytes(path).decode())
     except FileNotFoundError as err:
         raise LoginError(f"{path}: no such file; write a profile [{name}] with url and email into it") from err
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         line = getattr(err, "lineno", None)
         where = f" (line {line})" if line else ""
         raise LoginError(f"{path}: cannot be read as TOML{where}; see docs/cryosparc.md for an example") from None

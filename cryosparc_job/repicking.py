@@ -155,10 +155,10 @@ class Repicking:
         """The jobs of earlier runs of this plan, by what they pick."""
         try:
             known = json.loads(read_bytes(self._state))
-            return {_key(PickRequest.model_validate_json(text)): job for text, job in known.items()}
+            return {_key(PickRequest.model_validate_json(text)): job for text, job in known.items() if job["job"]}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError, RecursionError) as err:
+        except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as err:
             raise InputError(f"{self._state}: cannot be read ({err}); delete it to pick the whole plan again") from err
 
     def _note(self, request: PickRequest, report: JobReport) -> None:

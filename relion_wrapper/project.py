@@ -33,7 +33,7 @@ class Job:
     @property
     def number(self) -> int:
         """The number in ``jobNNN``; later jobs have larger numbers."""
-        found = re.search(r"/job(\d+)", self.name)
+        found = re.search(r"/job(\d{1,9})", self.name)
         return int(found[1]) if found else 0
 
     @property

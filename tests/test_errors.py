@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from cryoemmae_plugin import errors
-from cryoemmae_plugin.errors import CryoemmaeError, DeviceError, ParameterNames, SettingsError, StoreError, render
+from cryoemmae_plugin.errors import (
+    UNSPELLED,
+    CryoemmaeError,
+    DeviceError,
+    ParameterNames,
+    SettingsError,
+    StoreError,
+    render,
+)
 from cryoemmae_plugin.terminal.options import OPTIONS
 from relion_wrapper.arguments import PARAMETERS
 
@@ -57,6 +65,16 @@ def test_a_remedy_that_a_front_end_does_not_have_is_left_out() -> None:
 def test_what_is_no_setting_stays_as_it_is() -> None:
     assert str(CryoemmaeError("$HOME/a$1.mrc costs 5$")) == "$HOME/a$1.mrc costs 5$"
     assert render(OSError("disk full"), OPTIONS) == "disk full"
+
+
+@pytest.mark.parametrize(
+    "name", ["$HOME x$threshold.mrc", "$threshold.mrc", "a $mode.mrc", "$out/b.mrc", "a-$adapt=no.tif"]
+)
+def test_a_file_name_with_dollar_signs_comes_out_as_it_is(name: str) -> None:
+    err = StoreError(f"/data/{name}: cut short", remedy=f"choose another $out, or delete {name}")
+    assert render(err, OPTIONS) == f"/data/{name}: cut short; choose another --out, or delete {name}"
+    assert OPTIONS(render(err, UNSPELLED)) == render(err, OPTIONS)
+    assert str(CryoemmaeError(f"{name!r}: gone")) == f"{name!r}: gone"
 
 
 def test_several_problems_are_one_error() -> None:

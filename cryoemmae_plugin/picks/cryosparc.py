@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def read_dataset(path: Path) -> NDArray[np.void]:
     try:
         packed = not content.startswith(_NUMPY)
         found = _packed(path) if packed else np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, TypeError, EOFError, OSError, SyntaxError, MemoryError) as err:
+    except Exception as err:  # a damaged header may raise anything
         raise InputError(f"{path}: cannot be read as a .cs file ({reason_of(err)}); export it again") from err
     if found.dtype.names is None:
         raise InputError(f"{path}: holds one array and no columns; give a .cs file of CryoSPARC")
@@ -75,12 +76,24 @@ def read_particles(path: Path) -> list[PickTable]:
             f"{path}: has no {missing[0]}; give the particles' .cs file that has locations, often the one with "
             "'passthrough' in its name"
         )
-    if len(rows) and not (rows[_SHAPE] > 0).all():
-        raise InputError(f"{path}: {_SHAPE} of some particles is 0; export the particles again")
-    order = np.argsort(rows[_PATH], kind="stable")
-    names, starts = np.unique(rows[_PATH][order], return_index=True)
-    parts = np.split(rows[order], starts[1:]) if len(rows) else []
-    return [_table(_text(name), part) for name, part in zip(names, parts, strict=True)]
+    with _columns_of(path):
+        if len(rows) and not (rows[_SHAPE] > 0).all():
+            raise InputError(f"{path}: {_SHAPE} of some particles is 0; export the particles again")
+        order = np.argsort(rows[_PATH], kind="stable")
+        names, starts = np.unique(rows[_PATH][order], return_index=True)
+        parts = np.split(rows[order], starts[1:]) if len(rows) else []
+        return [_table(_text(name), part) for name, part in zip(names, parts, strict=True)]
+
+
+@contextmanager
+def _columns_of(path: Path) -> Iterator[None]:
+    """Say which file it is that has columns of another type or form."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OverflowError) as err:
+        raise InputError(
+            f"{path}: a column is not of the kind that CryoSPARC writes ({reason_of(err)}); export it again"
+        ) from err
 
 
 def _table(name: str, rows: NDArray[np.void]) -> PickTable:
@@ -111,10 +124,11 @@ def read_exposures(path: Path) -> list[tuple[Micrograph, int]]:
     if missing:
         raise InputError(f"{path}: has no {missing[0]}; give the .cs file of motion-corrected micrographs")
     found = []
-    for row in rows:
-        name, (ny, nx) = _text(row[f"{_BLOB}/path"]).removeprefix(">"), row[f"{_BLOB}/shape"]
-        size_A = float(row[f"{_BLOB}/psize_A"])
-        found.append((Micrograph(Path(name), size_A, str(row["uid"]), (int(ny), int(nx))), int(row["uid"])))
+    with _columns_of(path):
+        for row in rows:
+            name, (ny, nx) = _text(row[f"{_BLOB}/path"]).removeprefix(">"), row[f"{_BLOB}/shape"]
+            size_A = float(row[f"{_BLOB}/psize_A"])
+            found.append((Micrograph(Path(name), size_A, str(row["uid"]), (int(ny), int(nx))), int(row["uid"])))
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from PIL import Image
 
-from cryoemmae_plugin.files import atomic_write_bytes
+from cryoemmae_plugin.files import atomic_write_bytes, read_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
 from cryoemmae_plugin.run.selection import Selection
@@ -43,10 +44,10 @@ def overlay_is_current(store: ResultStore, uid: str, selection: Selection) -> bo
     """Whether the picture of a result shows these settings and this selection."""
     path = overlay_path(store, uid)
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(read_bytes(path))) as picture:
             current = picture.info.get(_NOTE) == _note(store, selection)
         return current and path.stat().st_mtime >= store.path_of(uid).stat().st_mtime
-    except OSError:
+    except Exception:  # a damaged picture may raise anything
         return False
 
 

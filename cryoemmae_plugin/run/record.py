@@ -18,6 +18,8 @@ _COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "cry
 _GROUP = "rlnClassNumber"
 """Label of a further column, where picks are grouped."""
 _MAX_SIDE = 2**31
+_MOST = 1e30
+"""No number of a candidate is larger."""
 _DECIMALS_XY, _DECIMALS_SCORE, _DECIMALS_POWER = 3, 6, 4
 
 
@@ -125,7 +127,11 @@ def parse_result(uid: str, text: str) -> Result:
             raise ValueError("cut short")
         shape = (int(header["cryoemmaeRows"]), int(header["cryoemmaeColumns"]))
         pixel_size_A = float(header["rlnMicrographPixelSize"])
-        if not np.isfinite(table).all() or not 0 < pixel_size_A < np.inf or not all(0 < n < _MAX_SIDE for n in shape):
+        if (
+            not (np.abs(table) < _MOST).all()
+            or not 0 < pixel_size_A < np.inf
+            or not all(0 < n < _MAX_SIDE for n in shape)
+        ):
             raise ValueError("numbers that make no sense")
         return Result(
             uid=uid,

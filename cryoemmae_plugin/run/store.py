@@ -25,7 +25,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import StoreError
-from cryoemmae_plugin.files import PARTIAL, atomic_write, output_error, read_bytes, read_text, write_json
+from cryoemmae_plugin.files import (
+    PARTIAL,
+    atomic_write,
+    output_error,
+    read_beginning,
+    read_bytes,
+    read_text,
+    write_json,
+)
 from cryoemmae_plugin.run.lock import LOCK_FILE, FolderLock
 from cryoemmae_plugin.run.record import FORMAT, MAGIC, Result, format_result, parse_header, parse_result, rounded
 from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
@@ -280,9 +288,7 @@ class ResultStore:
         """Delete what earlier runs have written, and nothing else."""
         try:
             for path in (self.folder / "results").glob("**/*.star"):
-                with path.open(encoding="utf-8", errors="replace") as file:
-                    ours = file.readline().startswith(MAGIC)
-                if ours:
+                if read_beginning(path, len(MAGIC)) == MAGIC.encode():
                     path.unlink()
             for name in (SETTINGS_FILE, *_FINAL_FILES):
                 (self.folder / name).unlink(missing_ok=True)
@@ -392,8 +398,8 @@ def owner_in(folder: Path, existing: Existing) -> Callable[[str], str | None]:
 def stored_source(folder: Path, uid: str) -> str | None:
     """The absolute path of the micrograph that `folder` has a result of under `uid`; None where it has none."""
     try:
-        with _path_of(folder, uid).open(encoding="utf-8", errors="surrogateescape") as file:
-            return parse_header(file.read(16384)).get("cryoemmaeSource")
+        beginning = read_beginning(_path_of(folder, uid), 16384).decode("utf-8", "surrogateescape")
+        return parse_header(beginning).get("cryoemmaeSource")
     except (OSError, ValueError):
         return None
 

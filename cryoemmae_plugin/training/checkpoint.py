@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from cryoemmae_plugin.errors import OutputError
 from cryoemmae_plugin.files import atomic_write_binary
 
+HEAD_FILE = "head.pt"
+"""Of the training of a head."""
 START_OVER = "delete this file, then run the same command again: this part of the training starts over"
 
 
@@ -40,10 +43,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError("not a zip file")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # a damaged file may raise anything
-        size = path.stat().st_size if path.exists() else 0
-        raise OutputError(
-            f"{path}: this checkpoint of {size} bytes is damaged ({type(err).__name__})", remedy=START_OVER
-        ) from err
+        raise _damaged(path, err) from err
     if not isinstance(state, dict):
         raise OutputError(f"{path}: not a checkpoint", remedy=START_OVER)
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Take over what a checkpoint holds; raises as :func:`read_checkpoint` where that is not what it should be."""
+    try:
+        yield
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as err:
+        raise _damaged(path, err) from err
+
+
+def _damaged(path: Path, err: Exception) -> OutputError:
+    size = path.stat().st_size if path.exists() else 0
+    return OutputError(f"{path}: this checkpoint of {size} bytes is damaged ({type(err).__name__})", remedy=START_OVER)

@@ -18,7 +18,7 @@ from torch import nn
 
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import DeviceError, Interrupted, OutputError, TrainingError
-from cryoemmae_plugin.training.checkpoint import read_checkpoint, write_checkpoint
+from cryoemmae_plugin.training.checkpoint import read_checkpoint, restoring, write_checkpoint
 from cryoemmae_plugin.training.curve import LearningCurve, skill_of
 from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder, trivial_error
 from cryoemmae_plugin.training.recipe import Arithmetic, FitSettings
@@ -207,10 +207,11 @@ class _Training:
                 f"{self._checkpoint}: made with other settings or by an earlier release",
                 remedy=("choose another $out", "delete this file to start over"),
             )
-        self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._seconds = float(state.get("seconds", 0.0))
-        return int(state["step"])
+        with restoring(self._checkpoint):
+            self.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._seconds = float(state.get("seconds", 0.0))
+            return int(state["step"])
 
 
 def fastest(device: torch.device, precision: Arithmetic = "auto") -> torch.autocast:

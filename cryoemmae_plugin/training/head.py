@@ -30,7 +30,7 @@ from cryoemmae_plugin.core.head import (
 from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
-from cryoemmae_plugin.training.checkpoint import read_checkpoint, write_checkpoint
+from cryoemmae_plugin.training.checkpoint import read_checkpoint, restoring, write_checkpoint
 from cryoemmae_plugin.training.examples import Example
 
 NOISE_CHANCE, NOISE = 0.25, (0.1, 0.4)
@@ -275,9 +275,10 @@ def _resume(checkpoint: Path | None, head: Head, optimizer: torch.optim.Optimize
     if checkpoint is None or not checkpoint.exists():
         return 0, math.nan
     state = read_checkpoint(checkpoint)
-    head.load_state_dict(state["head"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["running"])
+    with restoring(checkpoint):
+        head.load_state_dict(state["head"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"]), float(state["running"])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.model import PickingModel
+from cryoemmae_plugin.training.checkpoint import HEAD_FILE
 from cryoemmae_plugin.training.examples import FIRST_SEED, make_examples
 from cryoemmae_plugin.training.head import HeadSettings, calibrate, mean_head, train_head
 from cryoemmae_plugin.training.prepare import Stage, silent
@@ -75,7 +76,7 @@ def make_head(
         examples[: plan.scenes],
         plan.settings,
         start=start,
-        checkpoint=work / "head.pt",
+        checkpoint=work / HEAD_FILE,
         progress=lambda done, total, loss: on_stage(JUDGING, done, total),
         should_stop=should_stop,
     )

@@ -132,6 +132,13 @@ class ModelCard(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # a number of thousands of digits
+        return "a huge number"
+
+
 def is_model_name(text: str) -> bool:
     """Say whether `text` can name a model: a plain word, never a path."""
     return NAME_PATTERN.fullmatch(text) is not None
@@ -155,7 +162,7 @@ def read_card(folder: Path) -> ModelCard:
     return make_card(str(path), **values)
 
 
-def make_card(source: str, **values: Any) -> ModelCard:
+def make_card(source: str, /, **values: Any) -> ModelCard:
     """Build a card from its fields.
 
     Raises
@@ -166,5 +173,7 @@ def make_card(source: str, **values: Any) -> ModelCard:
     try:
         return ModelCard(**values)
     except ValidationError as err:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))} is {p['input']!r:.60}: {p['msg']}" for p in err.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc']))} is {_shown(p['input'])}: {p['msg']}" for p in err.errors()
+        )
         raise ModelError(f"{source}: not a model card: {problems}; correct it, or install the model again") from err

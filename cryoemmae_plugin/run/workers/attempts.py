@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cryoemmae_plugin.files import output_error
+from cryoemmae_plugin.files import output_error, read_text
 from cryoemmae_plugin.run.workers.run_spec import host_name
 
 FOLDER = ".attempts"
@@ -33,7 +33,7 @@ class Attempts:
     def deaths(self, name: str) -> list[str]:
         """Return the hosts on which a process died during an attempt of `name`, one entry for each death."""
         try:
-            lines = (self._folder / name).read_text(encoding="utf-8").splitlines()
+            lines = read_text(self._folder / name).splitlines()
         except OSError:
             return []
         return [line.split()[0] for line in lines if line.strip()]
