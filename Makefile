@@ -42,7 +42,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), once; this takes a minute or a few"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	    rm -rf $(VENV); echo "No virtual environment: is Python's venv module there? (Debian: apt install python3-venv)" >&2; exit 1; }
-	@$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@{ while sleep 5; do echo "still installing"; done; } & tick=$$!; trap 'kill $$tick' EXIT INT TERM; \
+	    $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:

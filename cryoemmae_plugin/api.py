@@ -283,7 +283,7 @@ def pick_files(
             outputs=NO_OUTPUTS if out is None else Outputs.of(outputs),
         )
         heard = observer or Observer()
-        finishers = [] if out is None else [report_finisher(heard.warning)]
+        finishers = [] if out is None else [report_finisher(heard)]
         return _picks_of(run_picking(request, micrographs, heard, finishers=finishers))
 
 

@@ -98,6 +98,8 @@ def pick(
     work
         Folder for intermediate results. [default: inside the job's own folder]
     """
+    teller = Teller()
+    teller(f"Connecting to CryoSPARC for {project} {exposures}")  # before the imports, which take seconds
     from cryosparc_job.create import begin
     from cryosparc_job.request import PickRequest
 
@@ -110,9 +112,9 @@ def pick(
         workers=workers,
         **job.model_dump(),
     )
-    teller = Teller()
-    teller(f"Connecting to CryoSPARC for {project} {exposures}")
-    return finish(teller, begin(connection.open(), request, work=work, tell=teller).run())
+    with teller.reporter.alive():
+        report = begin(connection.open(), request, work=work, tell=teller).run()
+    return finish(teller, report)
 
 
 def resume(
@@ -135,10 +137,13 @@ def resume(
     work
         Folder that was given with --work when the job started.
     """
+    teller = Teller()
+    teller(f"Connecting to CryoSPARC for {project} {job}")
     from cryosparc_job.resuming import resume_job
 
-    teller = Teller()
-    return finish(teller, resume_job(connection.open(), project, job, work=work, tell=teller))
+    with teller.reporter.alive():
+        report = resume_job(connection.open(), project, job, work=work, tell=teller)
+    return finish(teller, report)
 
 
 def repick(
@@ -174,6 +179,8 @@ def repick(
     work
         Folder for intermediate results and for the list of finished jobs. [default: the job folders; beside the plan]
     """
+    teller = Teller()
+    teller(f"Connecting to CryoSPARC for {plan or project or 'a plan'}")
     from cryosparc_job.plan import all_exposures as find_all
     from cryosparc_job.plan import read_plan
     from cryosparc_job.repicking import Repicking, table
@@ -192,9 +199,9 @@ def repick(
         state = (work or local_folder(instance.credentials, project, "repick")) / "done.json"
     common = {name: value for name, value in (("diameter", diameter), ("threshold", threshold)) if value is not None}
     entries = [entry.model_copy(update={"values": {**common, **entry.values}}) for entry in entries]
-    teller = Teller()
     repicking = Repicking(instance, entries, state, work=work, tell=teller)
-    rows = repicking.dry_run() if dry_run else repicking.run()
+    with teller.reporter.alive():
+        rows = repicking.dry_run() if dry_run else repicking.run()
     teller.reporter.say(table(rows))
     wrong = sum(row.status not in ("completed", "to do") for row in rows)
     if dry_run:
@@ -263,12 +270,14 @@ def doctor(
     project
         Project to look at, such as P3.
     """
+    reporter = Reporter()
+    reporter.say("Checking the connection to CryoSPARC")
     from cryosparc_job.doctor import Examination
 
-    reporter = Reporter()
-    well = Examination(connection.url, connection.email, connection.profile, project).run(
-        lambda text: reporter.say(NAMES(text))
-    )
+    with reporter.alive():
+        well = Examination(connection.url, connection.email, connection.profile, project).run(
+            lambda text: reporter.say(NAMES(text))
+        )
     reporter.say("All is well." if well else "Something is wrong: see above.")
     return exits.ALL_DONE if well else exits.NOTHING_DONE
 

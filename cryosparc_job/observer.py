@@ -60,6 +60,7 @@ class CryosparcObserver(Observer):
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Write over the line of progress."""
         line = f"{task}  {messages.bar(done, total)}  {done} / {total}   {note}".rstrip()
+        self._tell(line)
         self._job.progress(line, now=done == total)
 
     def ready(self, run: Run) -> None:
@@ -89,6 +90,7 @@ class CryosparcObserver(Observer):
 
     def warning(self, text: str) -> None:
         """One line, marked as a warning."""
+        self._tell(f"Warning: {NAMES(text)}")
         self._job.log(NAMES(text), "warning")
 
     def done(self, run: Run) -> None:

@@ -119,7 +119,7 @@ class PickJob:
             loader=files.load,
             stop=watch,
             engine_factory=self.engine_factory,
-            finishers=[self._finish, report_finisher(observer.warning, watch)],
+            finishers=[self._finish, report_finisher(observer, watch)],
         )
 
     def _micrographs(self, exposures: Sequence[Exposure]) -> list[Micrograph]:

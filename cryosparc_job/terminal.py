@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cryosparc_job.picking import JobReport
 
 PROGRAM = "cryoemmae-cryosparc"
+_BAR = re.compile(r" \[#*-*\] ")
 _CALLED = {"device": "--gpu"}
 _ABSENT = ("out", "overwrite", "recursive")
 
@@ -38,7 +40,7 @@ class Teller:
 
     def __call__(self, text: str) -> None:
         """Show a line, unless it is one of many of progress."""
-        if text.startswith(("Picking ", "Training ")):
+        if _BAR.search(text):
             if time.monotonic() - self._last < LOG_EVERY_S:
                 return
             self._last = time.monotonic()

@@ -17,6 +17,7 @@ from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto, Options, Requ
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import columns
 from cryoemmae_plugin.terminal.options import OPTIONS, ComputeChoice, Flag, WorkerOptions, option_name
+from cryoemmae_plugin.terminal.streams import write_if_possible
 from cryoemmae_plugin.version import package_version
 from relion_wrapper.arguments import JobOptions, accepted_labels
 from relion_wrapper.dialect import detect_version
@@ -231,4 +232,4 @@ def _text(value: object) -> str:
 
 
 def _tell(*lines: str) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
+    write_if_possible(sys.stdout, "\n".join(lines) + "\n")

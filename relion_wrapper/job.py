@@ -56,17 +56,17 @@ class PickJob:
             When the job has failed; :class:`Interrupted` when it is aborted.
         """
         micrographs = read_job_micrographs(self._arguments.in_mics, self._arguments.settings.pixel_size_A)
-        observer = RelionObserver(self._arguments.in_mics)
-        run_picking(
-            self._request(micrographs),
-            [m.micrograph for m in micrographs],
-            observer,
-            stop=self._should_stop,
-            finishers=[
-                lambda run: self._publish(micrographs, run),
-                report_finisher(observer.warning, self._should_stop),
-            ],
-        )
+        with RelionObserver(self._arguments.in_mics) as observer:
+            run_picking(
+                self._request(micrographs),
+                [m.micrograph for m in micrographs],
+                observer,
+                stop=self._should_stop,
+                finishers=[
+                    lambda run: self._publish(micrographs, run),
+                    report_finisher(observer, self._should_stop),
+                ],
+            )
 
     def _request(self, micrographs: Sequence[JobMicrograph]) -> RunRequest:
         asked, work = self._arguments, self._folder / WORK_FOLDER

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
 
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.terminal.heartbeat import Heartbeat
 from relion_wrapper.arguments import PARAMETERS
 from relion_wrapper.progress import ProgressBar, StageBars, say, say_in_ascii, warn
 
 
 class RelionObserver(Observer):
-    """Writes lines and bars as RELION's own jobs do.
+    """Writes lines and bars as RELION's own jobs do; a context manager, so that run.out is never silent for long.
 
     Parameters
     ----------
@@ -24,14 +26,33 @@ class RelionObserver(Observer):
         self._in_mics, self._stages = in_mics, StageBars()
         self._bar: ProgressBar | None = None
         self._done = 0
+        self._heart = Heartbeat(self._beat)
+
+    def __enter__(self) -> RelionObserver:
+        self._heart.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._heart.__exit__(kind, value, traceback)
+
+    def _beat(self, seconds: float) -> None:
+        """Say that the job goes on."""
+        if self._bar is not None and not self._bar.is_complete:
+            self._bar.beat()
+        else:
+            say(f"... still working, {seconds:.0f} sec so far")
 
     def stage(self, stage: Stage, text: str) -> None:
         """One line."""
+        self._bar = None
+        self._heart.task()
         say_in_ascii(PARAMETERS(text))
 
     def progress(self, task: str, done: int, total: int, note: str = "") -> None:
         """Move the bar of the task."""
-        self._stages.show(task, done, total)
+        self._bar = self._stages.show(task, done, total)
 
     def ready(self, run: Run) -> None:
         """Say what is picked with what, and begin the bar."""
@@ -40,6 +61,7 @@ class RelionObserver(Observer):
         if run.counts.skipped:
             say(f"{run.counts.skipped} of {run.counts.micrographs} micrographs are done already")
         if run.pending:
+            self._heart.task()
             self._bar = ProgressBar(f"Autopicking {len(run.pending)} micrographs", len(run.pending))
         else:
             say("No new micrographs to do")

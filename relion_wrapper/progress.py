@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 
+from cryoemmae_plugin.terminal.streams import write_if_possible
+
 _WIDTH = 60
 _MOUSE, _HOLE = '~~(,_,">', "[oo]"
 
 
 def say(text: str) -> None:
     """One line for run.out, at once."""
-    sys.stdout.write(f" {text}\n")
-    sys.stdout.flush()
+    write_if_possible(sys.stdout, f" {text}\n")
 
 
 def say_in_ascii(text: str) -> None:
@@ -22,9 +23,8 @@ def say_in_ascii(text: str) -> None:
 
 def warn(text: str) -> None:
     """One line for run.err, at once."""
-    sys.stdout.flush()
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    write_if_possible(sys.stdout, "")
+    write_if_possible(sys.stderr, f"{text}\n")
 
 
 class ProgressBar:
@@ -40,19 +40,34 @@ class ProgressBar:
 
     def __init__(self, title: str, total: int) -> None:
         self._total, self._start, self._drawn = max(total, 1), time.monotonic(), -1
+        self._done = 0
         say(f"{title} ...")
         self.show(0)
 
-    def show(self, done: int) -> None:
-        """Show that `done` steps are done; writes only when the bar changes."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps are done."""
+        return self._done >= self._total
+
+    def show(self, done: int) -> bool:
+        """Show that `done` steps are done; writes only when the bar changes, and says whether it did."""
         place = min(done, self._total) * _WIDTH // self._total
+        self._done = done
         if place == self._drawn:
-            return
-        self._drawn = place
-        sys.stdout.write(f"\r{self._clock(done)} {'.' * place}{_MOUSE}{' ' * (_WIDTH - place)}{_HOLE}")
-        if done >= self._total:
-            sys.stdout.write("\n")
-        sys.stdout.flush()
+            return False
+        self._draw(place)
+        return True
+
+    def beat(self) -> None:
+        """Draw it again: its clock moves."""
+        self._draw(self._drawn)
+
+    def _draw(self, place: int) -> None:
+        self._drawn, done = place, self._done
+        end = "\n" if done >= self._total else ""
+        write_if_possible(
+            sys.stdout, f"\r{self._clock(done)} {'.' * place}{_MOUSE}{' ' * (_WIDTH - place)}{_HOLE}{end}"
+        )
 
     def _clock(self, done: int) -> str:
         """Time spent, and the expected total time if it is known."""
@@ -70,8 +85,9 @@ class StageBars:
     def __init__(self) -> None:
         self._bars: dict[str, ProgressBar] = {}
 
-    def show(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` steps of a stage are done."""
+    def show(self, stage: str, done: int, total: int) -> ProgressBar:
+        """Show that `done` of `total` steps of a stage are done, on the stage's bar."""
         if stage not in self._bars:
             self._bars[stage] = ProgressBar(stage, total)
         self._bars[stage].show(done)
+        return self._bars[stage]

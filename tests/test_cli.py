@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -164,27 +163,6 @@ def test_help_comes_without_waiting_for_the_network_library() -> None:
     assert done.stderr.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["pick", "nowhere.mrc", "--diameter", "9"],
-        ["train", "nowhere.mrc", "--diameter", "9", "--name", "x"],
-        ["rethreshold", "nowhere", "--threshold", "0.5"],
-    ],
-)
-def test_a_command_says_something_before_it_loads_what_takes_seconds(words: list[str], tmp_path: Path) -> None:
-    code = (
-        "import sys; from cryoemmae_plugin.cli import main; from cryoemmae_plugin.terminal.console import Reporter; "
-        "loaded = lambda: [name for name in ('torch', 'cv2', 'scipy') if name in sys.modules]; "
-        "Reporter.say = lambda self, text: (print(loaded()), sys.exit()); "
-        f"main({words})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=os.environ
-    )
-    assert done.stdout.splitlines() == ["[]"], done.stderr
-
-
 REFERENCE = "micrograph,x,y,diameter\na.mrc,10,10,20\na.mrc,90,90,20\nempty.mrc,,,20\n"
 PICKS = """data_particles
 
@@ -215,6 +193,14 @@ def test_evaluate_prints_a_table_that_a_person_reads(
     assert re.search(r"mean .*0\.500.*0\.500", said)
     assert "1 micrographs without a particle: 1.0 picks each" in said
     assert "1 micrographs with picks are not in reference.csv" in said
+
+
+def test_evaluate_does_not_cut_names_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "FoilHole_20000_Data_3000_3000_20240101_120000"
+    (tmp_path / "r.csv").write_text(REFERENCE.replace("a.mrc", f"{name}.mrc"))
+    (tmp_path / "p.star").write_text(PICKS.replace("x/a.mrc", f"x/{name}.mrc"))
+    assert main(["evaluate", str(tmp_path / "r.csv"), str(tmp_path / "p.star")]) == 0
+    assert f"\n{name}  " in capsys.readouterr().out
 
 
 def test_evaluate_prints_json_that_a_program_reads(scored: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cryoemmae_plugin.terminal.console import Reporter
+from cryoemmae_plugin.terminal.streams import write_if_possible
 
 SAY = (
     "import sys\nfrom cryoemmae_plugin.terminal.console import Reporter\nreporter = Reporter()\n"
@@ -33,6 +34,13 @@ def test_a_command_goes_on_when_its_log_cannot_be_written(tmp_path: Path) -> Non
         done = subprocess.run([sys.executable, script, end], stdout=full, stderr=subprocess.PIPE, timeout=120)
     assert (done.returncode, done.stderr) == (0, b"")
     assert end.read_text() == "done"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_job_goes_on_when_run_out_cannot_be_written() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        write_if_possible(full, "Picking")
+        write_if_possible(full, "Done")
 
 
 def test_a_name_that_is_not_utf8_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.settings import Mode, PickerSettings
+from cryoemmae_plugin.terminal.console import Reporter
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,8 @@ def speed(
     out
         Write all that was measured to this JSON file.
     """
+    reporter = Reporter()
+    reporter.say("Preparing to measure")  # before the imports, which take seconds
     import torch
 
     from cryoemmae_plugin.device import choose_device
@@ -85,7 +88,7 @@ def speed(
     if threads:
         _use_threads(threads)
     chosen, console = choose_device(device), Console(highlight=False)
-    with tempfile.TemporaryDirectory(prefix="cryoemmae-speed-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cryoemmae-speed-") as folder, reporter.alive():
         scratch = Path(folder)
         micrographs = _micrographs(paths, diameter, pixel_size, size, scratch)
         contenders = _contenders(mode, diameter, pixel_size, upstream, chosen, scratch)
@@ -95,7 +98,7 @@ def speed(
             micrographs = [as_float_mrc(micrograph, scratch) for micrograph in micrographs]
         if chosen.type == "cuda":  # kernels are chosen, memory is claimed
             measure(contenders, micrographs[:1], 1, chosen)
-        runs = measure(contenders, micrographs, repeats, chosen, lambda run: console.print(_line(run), soft_wrap=True))
+        runs = measure(contenders, micrographs, repeats, chosen, lambda run: reporter.say(_line(run)))
     names = [contender.name for contender in contenders]
     console.print(_table(runs, names), soft_wrap=True)
     for what, value in _environment(chosen, torch.get_num_threads()).items():

@@ -17,7 +17,8 @@ def demo(*, out: Path = Path("demo"), device: str = "auto") -> int:
     device
         auto (a GPU where there is one), cpu, or cuda:N.
     """
-    Reporter().say("Preparing the demo")  # before the imports, which take seconds
+    reporter = Reporter()
+    reporter.say("Preparing the demo")  # before the imports, which take seconds
     from cryoemmae_plugin.cli.run_demo import run_demo
 
-    return run_demo(out, device)
+    return run_demo(out, device, reporter=reporter)

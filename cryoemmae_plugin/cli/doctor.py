@@ -8,10 +8,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.terminal import exits
+from cryoemmae_plugin.terminal.console import Reporter
 
 LOW_DISK_GB, LOW_MEMORY_GB = 1.0, 3.0
 """Below these a run of large micrographs may not come through."""
@@ -19,20 +18,21 @@ LOW_DISK_GB, LOW_MEMORY_GB = 1.0, 3.0
 
 def doctor() -> int:
     """Check the installation: versions, devices, memory, disk, models, and a small pick."""
-    console = Console(highlight=False)
-    console.print("Checking the installation")  # before the imports, which take seconds
+    reporter = Reporter()
+    reporter.say("Checking the installation")  # before the imports, which take seconds
     bad = 0
-    for title, check in CHECKS.items():
-        try:
-            for line in check():
-                console.print(f"{title:<8}  {line}", markup=False, soft_wrap=True)
-        except CryoemmaeError as err:
-            bad += 1
-            console.print(f"{title:<8}  WRONG: {err}", markup=False, soft_wrap=True)
-        except Exception as err:
-            bad += 1
-            console.print(f"{title:<8}  WRONG: {type(err).__name__}: {err}", markup=False, soft_wrap=True)
-    console.print("Something is wrong: see above." if bad else "All is well.")
+    with reporter.alive():
+        for title, check in CHECKS.items():
+            try:
+                for line in check():
+                    reporter.say(f"{title:<8}  {line}")
+            except CryoemmaeError as err:
+                bad += 1
+                reporter.say(f"{title:<8}  WRONG: {err}")
+            except Exception as err:
+                bad += 1
+                reporter.say(f"{title:<8}  WRONG: {type(err).__name__}: {err}")
+    reporter.say("Something is wrong: see above." if bad else "All is well.")
     return exits.NOTHING_DONE if bad else exits.ALL_DONE
 
 

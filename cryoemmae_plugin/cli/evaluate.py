@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import Flag
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.evaluation.metrics import Evaluation
+
+WIDTH_OF_A_FILE = 400
+"""Columns of a table that goes into a file: names are not cut there."""
 
 
 def evaluate(
@@ -44,15 +48,20 @@ def evaluate(
     as_json
         Print JSON instead of a table.
     """
+    reporter = Reporter(aside=True)
+    reporter.say(f"Scoring picks against {reference}")  # before the imports, which take seconds
     from cryoemmae_plugin.evaluation import metrics
     from cryoemmae_plugin.evaluation.tables import read_picks, read_reference
 
-    truth = read_reference(reference)
-    files = [path / "picks.star" if path.is_dir() else path for path in picks]
-    found = read_picks(files, truth, min_score)
-    evaluation = metrics.evaluate(truth, found)
+    with reporter.alive():
+        truth = read_reference(reference)
+        files = [path / "picks.star" if path.is_dir() else path for path in picks]
+        found = read_picks(files, truth, min_score)
+        evaluation = metrics.evaluate(truth, found)
     strangers = {name: len(scored.xy) for name, scored in found.items() if name not in truth}
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
     if as_json:
         plain = _without_nan(asdict(evaluation) | {"picks_on_unlisted_micrographs": strangers})
         console.out(json.dumps(plain, indent=1), highlight=False)
@@ -70,7 +79,7 @@ def _print_tables(console: Console, evaluation: Evaluation) -> None:
     from cryoemmae_plugin.evaluation.metrics import RULES
 
     if evaluation.micrographs:
-        table = Table("micrograph", box=None, pad_edge=False)
+        table = Table(Column("micrograph", overflow="fold"), box=None, pad_edge=False)
         for name in ("ref.", "picks", "IoU", *(f"{rule} {what}" for rule in RULES for what in ("rec.", "prec.", "F1"))):
             table.add_column(name, justify="right")
         for score in evaluation.micrographs:

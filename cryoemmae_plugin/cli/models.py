@@ -62,10 +62,11 @@ def verify(names: Annotated[list[str] | None, Parameter(name="NAME|DIR", negativ
     names
         Names of installed models, or model folders.
     """
+    reporter = Reporter()
+    reporter.say("Comparing models with the hashes in their cards")  # before the imports, which take seconds
     from cryoemmae_plugin.weights import list_models, load_model
     from cryoemmae_plugin.weights.installed import folder_of
 
-    reporter = Reporter()
     bad = 0
     for name in names or [model.name for model in list_models()]:
         try:
@@ -108,17 +109,20 @@ def import_upstream(
     allow_pickle
         Open a pickled --kmeans. It can run any code: only for files that you trust.
     """
+    reporter = Reporter()
+    reporter.say(f"Importing {checkpoint}")  # before the imports, which take seconds
     from cryoemmae_plugin.training.clusters import particle_cluster_by_simulation
     from cryoemmae_plugin.weights.upstream import import_upstream as convert
 
-    folder = convert(
-        checkpoint,
-        kmeans,
-        mean,
-        std,
-        particle_cluster,
-        name,
-        allow_pickle,
-        find_cluster=particle_cluster_by_simulation,
-    )
-    Reporter().say(f"{folder}: pick with it by --mode paper --model {name}")
+    with reporter.alive():
+        folder = convert(
+            checkpoint,
+            kmeans,
+            mean,
+            std,
+            particle_cluster,
+            name,
+            allow_pickle,
+            find_cluster=particle_cluster_by_simulation,
+        )
+    reporter.say(f"{folder}: pick with it by --mode paper --model {name}")

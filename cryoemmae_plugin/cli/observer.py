@@ -25,11 +25,12 @@ class TerminalObserver(Observer):
         self._reporter, self._stages, self._bar = reporter, Stages(reporter), ExitStack()
 
     def __enter__(self) -> TerminalObserver:
+        self._stages.__enter__()
         return self
 
     def __exit__(self, *details: object) -> None:
         self._bar.close()
-        self._stages.close()
+        self._stages.__exit__(*details)
 
     def stage(self, stage: Stage, text: str) -> None:
         """Say the line."""
@@ -57,6 +58,8 @@ class TerminalObserver(Observer):
         if outcome.reason is not None:
             self._reporter.warn(OPTIONS(f"Failed: {outcome.reason}"))
         self._reporter.advance(f"{name}: failed" if outcome.reason is not None else f"{name}: {picks} picks")
+        if not run.counts.remaining:
+            self._bar.close()  # what follows has bars of its own
 
     def warning(self, text: str) -> None:
         """Say it in yellow."""

@@ -100,7 +100,7 @@ def carry_out(request: RunRequest, micrographs: Sequence[Micrograph], reporter: 
 
     with stop_on_signals(Stop()) as stop, TerminalObserver(reporter) as observer:
         try:
-            finishers = [report_finisher(observer.warning, stop)]
+            finishers = [report_finisher(observer, stop)]
             run = run_picking(request, micrographs, observer, stop=stop, finishers=finishers)
         except Interrupted:
             reporter.warn(f"{str(stop.reason).capitalize()}. To resume, run the same command again.")

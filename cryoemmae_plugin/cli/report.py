@@ -112,7 +112,7 @@ def apply(
     from cryoemmae_plugin.run.summary import saved_selection
 
     wanted, changed, place = parse_formats(formats), read_edits(edits), out or folder / EDITED_FOLDER
-    with ResultStore.open(folder) as store:
+    with reporter.alive(), ResultStore.open(folder) as store:
         if not overwrite:
             refuse_existing(place)
         applied = apply_edits(store, saved_selection(folder, store.record), changed, place, wanted)

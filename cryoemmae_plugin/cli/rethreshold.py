@@ -77,7 +77,7 @@ def rethreshold(
         "min_distance": min_distance,
         "drop_group": drop_group and _groups(drop_group),
     }
-    with ResultStore.open(folder) as store:
+    with reporter.alive(), ResultStore.open(folder) as store:
         before = saved_selection(folder, store.record)
         selection = replace(before, **{name: value for name, value in changed.items() if value is not None})
         totals = write_outputs(store, selection, wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from cryoemmae_plugin.run.stream import pick_micrographs
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.simulate import Scene, demo_scenes, write_micrographs
 from cryoemmae_plugin.simulate.write import REFERENCE_NAME
+from cryoemmae_plugin.terminal.console import Reporter, Stages
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import release
 from cryoemmae_plugin.weights import Model, load_model
@@ -46,7 +48,9 @@ picks/report/index.html in a browser.
 Next: docs/first_picks.md; for RELION docs/relion.md, for CryoSPARC docs/cryosparc.md."""
 
 
-def run_demo(out: Path, device: str = "auto", scenes: Sequence[Scene] | None = None) -> int:
+def run_demo(
+    out: Path, device: str = "auto", scenes: Sequence[Scene] | None = None, reporter: Reporter | None = None
+) -> int:
     """Simulate micrographs, pick them as ``cryoemmae pick`` does, score the picks, draw them, and say what comes next.
 
     Parameters
@@ -57,6 +61,8 @@ def run_demo(out: Path, device: str = "auto", scenes: Sequence[Scene] | None = N
         "auto", "cpu" or "cuda:N".
     scenes : sequence of Scene, optional
         What to simulate instead of the demo's own scenes.
+    reporter : Reporter, optional
+        The terminal.
 
     Returns
     -------
@@ -71,12 +77,17 @@ def run_demo(out: Path, device: str = "auto", scenes: Sequence[Scene] | None = N
     console = Console(highlight=False, soft_wrap=True)
     scenes = demo_scenes() if scenes is None else scenes
     chosen = choose_device(device)
-    console.print(f"Simulating {len(scenes)} micrographs with known answers into {out / 'micrographs'}")
     seeds = range(FIRST_SEED, FIRST_SEED + len(scenes))
-    paths = write_micrographs(out / "micrographs", scenes, seeds)
-    console.print(f"Picking them on {chosen} into {out / 'picks'}")
-    seconds = [pick_scene(path, scene, out, chosen) for path, scene in zip(paths, scenes, strict=True)]
-    score = score_demo(out, scenes)
+    seconds = []
+    with Stages(reporter or Reporter()) as stages:
+        simulating = f"Simulating {len(scenes)} micrographs with known answers into {out / 'micrographs'}"
+        paths = write_micrographs(out / "micrographs", scenes, seeds, progress=partial(stages.show, simulating))
+        picking = f"Picking them on {chosen} into {out / 'picks'}"
+        stages.show(picking, 0, len(scenes))
+        for path, scene in zip(paths, scenes, strict=True):
+            seconds.append(pick_scene(path, scene, out, chosen))
+            stages.show(picking, len(seconds), len(scenes), scene.name)
+        score = score_demo(out, scenes)
     console.print(score_table(score, seconds))
     good = score.mean["half_d"].f1 >= EXPECTED_F1
     console.print(f"Circles around the picks: {out / 'overlays'}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,11 @@ REFERENCE_COLUMNS = ("micrograph", "x", "y", "diameter")
 
 
 def write_micrographs(
-    folder: Path, scenes: Sequence[Scene], seeds: Iterable[int], dtype: Literal["float32", "float16"] = "float32"
+    folder: Path,
+    scenes: Sequence[Scene],
+    seeds: Iterable[int],
+    dtype: Literal["float32", "float16"] = "float32",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Simulate scenes into `folder`: one MRC each, row for row, pixel size in the header, and ``reference.csv``.
 
@@ -33,6 +37,8 @@ def write_micrographs(
         One a scene.
     dtype : {"float32", "float16"}
         MRC mode 2 or 12.
+    progress : callable
+        Told how many of how many are written.
 
     Returns
     -------
@@ -45,6 +51,7 @@ def write_micrographs(
         If the folder or a file cannot be written.
     """
     paths: list[Path] = []
+    progress(0, len(scenes))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / REFERENCE_NAME).open("w", newline="") as table:
@@ -57,6 +64,7 @@ def write_micrographs(
                 diameter = f"{micrograph.diameter_px:.3f}"
                 rows.writerows((path.name, f"{x:.3f}", f"{y:.3f}", diameter) for x, y in micrograph.xy)
                 paths.append(path)
+                progress(len(paths), len(scenes))
     except OSError as err:
         raise OutputError(f"{folder}: cannot write simulated micrographs ({err}); choose a writable folder") from err
     return paths

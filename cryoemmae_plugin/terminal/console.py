@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
-LOG_EVERY_S = 10.0
+from cryoemmae_plugin.terminal.heartbeat import EVERY_S, Heartbeat
+from cryoemmae_plugin.terminal.streams import discard
+
+LOG_EVERY_S = EVERY_S
 """Least seconds between two progress lines in a log."""
 
 
@@ -25,22 +35,32 @@ class Reporter:
         Draw a progress bar; by default when standard output is a terminal.
     dated : bool
         Begin each line with date and time where standard output is no terminal but, most likely, a log.
+    aside : bool
+        Say everything on standard error, for a command whose standard output another program may read.
     """
 
-    def __init__(self, interactive: bool | None = None, *, dated: bool = False) -> None:
-        self._out, self._err = _LastingConsole(highlight=False), _LastingConsole(highlight=False, stderr=True)
+    def __init__(self, interactive: bool | None = None, *, dated: bool = False, aside: bool = False) -> None:
+        self._err = _LastingConsole(highlight=False, stderr=True)
+        self._out = self._err if aside else _LastingConsole(highlight=False)
         self.interactive = self._out.is_terminal if interactive is None else interactive
         self._dated = dated and not self.interactive
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._total, self._done, self._before, self._start, self._last = 0, 0, 0, 0.0, 0.0
+        self._label, self._said = "", ""
+        self._heart: Heartbeat | None = None
 
     def say(self, text: str) -> None:
         """A message for the user."""
+        self._said = text
+        if self._heart is not None:
+            self._heart.task()
         self._write(self._out, text)
 
     def warn(self, text: str) -> None:
         """A message about something that went wrong, to standard error."""
+        if self._heart is not None:
+            self._heart.told()
         self._write(self._err, text, style="yellow")
 
     def error(self, text: str) -> None:
@@ -48,14 +68,41 @@ class Reporter:
         self._print(self._err, Text(printable(f"Error: {text}"), "red"))
 
     @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Until the end of the block, say at least every ten seconds that the command goes on."""
+        with Heartbeat(self._beat) as self._heart:
+            try:
+                yield
+            finally:
+                self._heart = None
+
+    def _beat(self, seconds: float) -> None:
+        """Say what goes on; a bar on a terminal moves by itself."""
+        if self._bar is not None and self._done < self._total:
+            return
+        task = f"{self._done}/{self._total}  {self._label}" if self._label else "".join(self._said.splitlines()[-1:])
+        self._last = time.monotonic()
+        self._write(self._out, f"{task[:100]} … still working, {timedelta(seconds=round(seconds))} so far")
+
+    @contextmanager
     def progress(self, total: int, label: str) -> Iterator[None]:
         """Show how far `total` steps have come, as :meth:`advance` counts them."""
         self._total, self._done, self._before = total, 0, 0
         self._start, self._last = time.monotonic(), float("-inf")
-        if not self.interactive:
-            yield
-            return
+        self._label = label
+        if self._heart is not None:
+            self._heart.task()
+        try:
+            with self._shown(label) if self.interactive else nullcontext():
+                yield
+        finally:
+            self._label = ""
+
+    @contextmanager
+    def _shown(self, label: str) -> Iterator[None]:
+        """Draw a bar; the wheel before it turns also while no step ends."""
         columns = (
+            SpinnerColumn("line"),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -63,7 +110,7 @@ class Reporter:
             TextColumn("[dim]{task.fields[note]}"),
         )
         with Progress(*columns, console=self._out) as self._bar:
-            self._task = self._bar.add_task(label, total=total, note="")
+            self._task = self._bar.add_task(label, total=self._total, note="")
             try:
                 yield
             finally:
@@ -85,8 +132,10 @@ class Reporter:
         now = time.monotonic()
         if now - self._last >= LOG_EVERY_S or done == total:
             self._last = now
+            if self._heart is not None:
+                self._heart.told()
             left = timedelta(seconds=round((now - self._start) / (done - self._before) * (total - done)))
-            self.say(f"{done}/{total}  {note}  ({left} left)")
+            self._write(self._out, f"{done}/{total}  {note}  ({left} left)")
 
     def _write(self, console: Console, text: str, style: str = "") -> None:
         if self._dated:
@@ -100,7 +149,7 @@ class Reporter:
             target.print(text, soft_wrap=True)
         except OSError:  # such as a full disk: what is written counts more than what is said
             target.quiet = True
-            _discard(target)
+            discard(target.file)
 
 
 class _LastingConsole(Console):
@@ -109,15 +158,7 @@ class _LastingConsole(Console):
     def on_broken_pipe(self) -> None:
         """Send everything else nowhere."""
         self.quiet = True
-        _discard(self)
-
-
-def _discard(console: Console) -> None:
-    """Send what is left in the stream's buffer nowhere, so that the end of Python does not fail."""
-    with suppress(OSError, ValueError):
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, console.file.fileno())
-        os.close(sink)
+        discard(self.file)
 
 
 def printable(text: str) -> str:
@@ -132,16 +173,18 @@ def printable(text: str) -> str:
 
 
 class Stages:
-    """One bar after the other: each stage of a training has its own."""
+    """One bar after the other: each stage of a training has its own; a context manager, so that no stage is silent."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self._reporter, self._stage, self._bar = reporter, "", ExitStack()
+        self._reporter, self._stage, self._bar, self._life = reporter, "", ExitStack(), ExitStack()
 
     def __enter__(self) -> Stages:
+        self._life.enter_context(self._reporter.alive())
         return self
 
     def __exit__(self, *details: object) -> None:
         self.close()
+        self._life.close()
 
     def close(self) -> None:
         """End the bar of the stage, if there is one."""
