@@ -9,6 +9,7 @@ import datetime
 import logging
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cryoemmae_plugin.core.groups import Groups, make_groups
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
+from cryoemmae_plugin.run.adapting_state import AdaptingState
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
@@ -37,8 +39,8 @@ SAMPLE = 5
 SPARE = 3
 """Unreadable micrographs are replaced; the search stops after SPARE times the sample."""
 SUFFIX = "-adapted"
-TASK = "Adapting to the micrographs"
-"""Name of the task for observers."""
+LOOKING, TASK = "Looking at the micrographs", "Adapting to the micrographs"
+"""Names of the tasks for observers."""
 
 
 class AdaptationNote(BaseModel):
@@ -76,6 +78,7 @@ def adapt_model(
     micrographs: Sequence[Micrograph],
     folder: Path,
     *,
+    state: AdaptingState | None = None,
     loader: Callable[[Micrograph], Loaded] = load,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -92,6 +95,8 @@ def adapt_model(
         All micrographs of the run.
     folder : Path
         Folder for the adapted model.
+    state : AdaptingState, optional
+        Keeps what is done, so that a second call goes on where the first was stopped.
     loader : callable
         Reads a micrograph.
     observer : Observer, optional
@@ -123,12 +128,13 @@ def adapt_model(
 
     observer.stage(Stage.ADAPTING, f"Adapting {model.card.name} to these micrographs; $adapt=no skips this")
     head = load_head(model)
-    seen = _detect(settings, model, head, micrographs, loader, should_stop)
+    detector = _Detector(settings, model, head, state)
+    seen = detector.detect(micrographs, loader, partial(observer.progress, LOOKING), should_stop)
     if not seen:
         return None
     why = f"{count_sure(seen)} confident picks in {len(seen)} micrographs"
-    progress = partial(observer.progress, TASK)
-    trained = adapt_head(model, head, seen, progress=progress, should_stop=should_stop)
+    progress, work = partial(observer.progress, TASK), state.folder if state else None
+    trained = adapt_head(model, head, seen, work=work, progress=progress, should_stop=should_stop)
     better = judge_together(trained or head, seen) or trained
     groups = make_groups(np.concatenate([one.patches() for one in seen]))
     if better is not None:
@@ -151,31 +157,55 @@ def _note(settings: PickerSettings, model: Model, why: str, *, adapted: bool) ->
     )
 
 
-def _detect(
-    settings: PickerSettings,
-    model: Model,
-    head: Head,
-    micrographs: Sequence[Micrograph],
-    loader: Callable[[Micrograph], Loaded],
-    should_stop: Callable[[], bool],
-) -> list[CropDetections]:
-    """Find particles in a sample of the micrographs. Others replace unreadable ones; picking reports those."""
-    detections: list[CropDetections] = []
-    for micrograph in dict.fromkeys([*evenly_spread(micrographs, SAMPLE), *evenly_spread(micrographs, SPARE * SAMPLE)]):
-        if len(detections) == SAMPLE:
-            break
-        if should_stop():
-            raise Interrupted("stopped while adapting to the micrographs")
-        try:
-            loaded = loader(micrograph)
-        except ImageError as err:
-            logger.debug("not adapted to: %s", err)
-            continue
-        diameter_px = settings.diameter_A / loaded.pixel_size_A
-        if is_detectable(diameter_px, loaded.image.shape):
-            image = with_dark_particles(loaded.image, settings.contrast == "bright")
-            detections.append(detect_on_crop(image, diameter_px, head, model))
-    return detections
+@dataclass(frozen=True)
+class _Detector:
+    """Finds particles in a sample of the micrographs."""
+
+    settings: PickerSettings
+    model: Model
+    head: Head
+    state: AdaptingState | None
+
+    def detect(
+        self,
+        micrographs: Sequence[Micrograph],
+        loader: Callable[[Micrograph], Loaded],
+        progress: Callable[[int, int], None],
+        should_stop: Callable[[], bool],
+    ) -> list[CropDetections]:
+        """Candidates of each. Others replace unreadable ones; picking reports those."""
+        sample, spare = evenly_spread(micrographs, SAMPLE), evenly_spread(micrographs, SPARE * SAMPLE)
+        wanted = list(dict.fromkeys([*sample, *spare]))
+        if self.state is not None:
+            self.state.begin(self.settings, self.model, wanted)
+        seen: list[CropDetections] = []
+        progress(0, SAMPLE)
+        for micrograph in wanted:
+            if len(seen) == SAMPLE:
+                break
+            if should_stop():
+                raise Interrupted("stopped while adapting to the micrographs")
+            try:
+                found = self._on(micrograph, loader)
+            except ImageError as err:
+                logger.debug("not adapted to: %s", err)
+                continue
+            seen += [] if found is None else [found]
+            progress(len(seen), SAMPLE)
+        return seen
+
+    def _on(self, micrograph: Micrograph, loader: Callable[[Micrograph], Loaded]) -> CropDetections | None:
+        """Candidates of one; None where particles of this size cannot be detected."""
+        loaded = loader(micrograph)
+        diameter_px = self.settings.diameter_A / loaded.pixel_size_A
+        if not is_detectable(diameter_px, loaded.image.shape):
+            return None
+
+        def detect() -> CropDetections:
+            image = with_dark_particles(loaded.image, self.settings.contrast == "bright")
+            return detect_on_crop(image, diameter_px, self.head, self.model)
+
+        return detect() if self.state is None else self.state.seen_on(micrograph, detect)
 
 
 def _account(why: str, *, trained: bool, adapted: bool) -> str:

@@ -77,9 +77,14 @@ class DiameterNote(BaseModel):
 
 
 def estimate_from(
-    micrographs: Sequence[Micrograph], asked: RequestedSettings, loader: Callable[[Micrograph], Loaded] = load
+    micrographs: Sequence[Micrograph],
+    asked: RequestedSettings,
+    loader: Callable[[Micrograph], Loaded] = load,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DiameterNote:
     """Estimate the diameter from up to `SAMPLE` micrographs, evenly spread over the list.
+
+    `progress` is told how many of how many looks are done: two at each micrograph.
 
     Raises
     ------
@@ -91,17 +96,21 @@ def estimate_from(
     seen: list[Micrograph] = []
     left_out: list[str] = []
     scans: list[SizeScan] = []
-    for micrograph, loaded in _readable(evenly_spread(micrographs, SAMPLE), loader, left_out):
+    sample = evenly_spread(micrographs, SAMPLE)
+    progress(0, 2 * len(sample))
+    for micrograph, loaded in _readable(sample, loader, left_out):
         scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, head, bright=bright))
         seen.append(micrograph)
+        progress(len(seen), 2 * len(sample))
     if not scans:
         reason = f"; first {left_out[0]}" if left_out else ""
         raise CannotTellError(f"no diameter can be estimated: none of {len(left_out)} micrographs can be read{reason}")
     estimate = estimate_diameter(scans)
-    patches = [
-        likely_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright)
-        for _, loaded in _readable(seen, loader, left_out)
-    ]
+    patches = []
+    for _, loaded in _readable(seen, loader, left_out):
+        patches.append(likely_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright))
+        progress(len(sample) + len(patches), 2 * len(sample))
+    progress(2 * len(sample), 2 * len(sample))
     return _note(refine_diameter(estimate, patches), asked, [str(m.path) for m in seen], left_out)
 
 

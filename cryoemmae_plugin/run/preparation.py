@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +24,7 @@ from cryoemmae_plugin.errors import ModelError, SettingsError, StoreError
 from cryoemmae_plugin.files import output_error, read_note, write_note
 from cryoemmae_plugin.run.adapting import SAMPLE, AdaptationNote, adapt_model
 from cryoemmae_plugin.run.adapting import SUFFIX as ADAPTED_SUFFIX
+from cryoemmae_plugin.run.adapting_state import AdaptingState
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.diameter import DiameterNote, estimate_from
 from cryoemmae_plugin.run.observer import Observer, Stage
@@ -39,6 +41,9 @@ NOTE_FILE = "preparation.json"
 MODEL_FOLDER = "model"
 EARLIER_NOTES = ("diameter.json", "adapted.json")
 """Notes of earlier releases."""
+
+ESTIMATING_TASK = "Looking for the diameter"
+"""Name of the task for observers."""
 
 _REMEDY = ("choose another $out", "start over with $overwrite=yes")
 
@@ -101,6 +106,7 @@ def forget_preparation(folder: Path) -> None:
         note = read_preparation(folder)
         if note.made_model:
             remove_model(folder / MODEL_FOLDER)
+    AdaptingState(folder).remove()
     _unlink(folder, NOTE_FILE, *EARLIER_NOTES)
 
 
@@ -196,7 +202,8 @@ class Preparation:
             self._observer.stage(Stage.REUSED, f"Diameter: {known:g} Å, as in {self._folder} before")
             return asked.with_diameter(known)
         self._observer.stage(Stage.ESTIMATING, "Estimating the particle diameter from the micrographs")
-        note = estimate_from(micrographs, asked, self._loader)
+        progress = partial(self._observer.progress, ESTIMATING_TASK)
+        note = estimate_from(micrographs, asked, self._loader, progress)
         self._keep(diameter=note)
         self._observer.stage(Stage.ESTIMATED, note.describe())
         return asked.with_diameter(note.diameter_A)
@@ -218,11 +225,13 @@ class Preparation:
                 return settings  # the store decides whether this run may continue there
             if len(micrographs) >= SAMPLE:  # with fewer, nothing is adapted
                 _refuse_foreign_model(home, settings, read_preparation(self._folder))
+            state = AdaptingState(self._folder)
             note = adapt_model(
                 settings,
                 model,
                 micrographs,
                 home,
+                state=state,
                 loader=self._loader,
                 observer=self._observer,
                 should_stop=self._should_stop,
@@ -230,6 +239,7 @@ class Preparation:
             if note is None:
                 return settings  # nothing could be read; picking is going to say why
             self._keep(adaptation=note, refinement=None)
+            state.remove()
         elif note.adapted:
             self._observer.stage(Stage.REUSED, f"Picking with the model that was adapted before: {home}")
         return settings.model_copy(update={"model": str(home.absolute())}) if note.adapted else settings

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +22,8 @@ from cryoemmae_plugin.core.geometry import MicrographFrame
 from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.errors import Interrupted
-from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, make_examples
+from cryoemmae_plugin.training.checkpoint import HEAD_FILE
+from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, keep_example, make_examples
 from cryoemmae_plugin.training.head import HeadSettings, mean_head, train_head
 from cryoemmae_plugin.training.specimen import Specimen, describe_specimen
 
@@ -30,7 +33,7 @@ OTHER_SCENES = range(FIRST_SEED + 9000, FIRST_SEED + 9024)
 """Seeds of micrographs of all kinds, lest it forget what junk looks like, and other views of the particle."""
 SIDE_PX = 256
 """Their side, in grid pixels: 11 particle diameters."""
-SETTINGS = HeadSettings(steps=150, rate=2e-3, crop_cells=SIDE_PX // CELL_PX)
+SETTINGS = HeadSettings(steps=150, rate=2e-3, crop_cells=SIDE_PX // CELL_PX, checkpoint_steps=15)
 LEAST_TOGETHER = 3
 """Fewer micrographs say nothing of a data set."""
 SHOWN_EVIDENCE, SHOWN_DENSITY = 2.0, 0.065
@@ -51,6 +54,7 @@ def adapt_head(
     detections: Sequence[CropDetections],
     *,
     seed: int = 0,
+    work: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Head | None:
@@ -65,6 +69,8 @@ def adapt_head(
     detections : sequence of CropDetections
         One a micrograph.
     seed : int
+    work : Path, optional
+        Folder that keeps what is done, so that a second call with the same input goes on where the first was stopped.
     progress : callable
         Told how many of how many steps are done; a scene counts as one, too.
     should_stop : callable
@@ -88,18 +94,20 @@ def adapt_head(
     total = scenes + SETTINGS.steps
     progress(0, total)
     others = make_examples(
-        model, OTHER_SCENES, None, lambda done, _: progress(done, total), should_stop, side_px=SIDE_PX
+        model, OTHER_SCENES, work, lambda done, _: progress(done, total), should_stop, side_px=SIDE_PX
     )
     own = []
     for number in range(SCENES):
         if should_stop():
             raise Interrupted("stopped while adapting to the micrographs; run the same command again")
-        own.append(make_own_example(model, specimen, np.random.default_rng([seed, number])))
+        make = partial(make_own_example, model, specimen, np.random.default_rng([seed, number]))
+        own.append(keep_example(work / f"own-{number}.safetensors" if work else None, make))
         progress(len(others) + len(own), total)
     trained = train_head(
         own + others,
         SETTINGS,
         start=head,
+        checkpoint=work / HEAD_FILE if work else None,
         progress=lambda done, steps, loss: progress(scenes + done, total),
         should_stop=should_stop,
     )

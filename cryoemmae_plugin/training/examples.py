@@ -156,6 +156,16 @@ def _see_ahead(seeds: Sequence[int], side_px: int | None, folder: Path | None) -
             yield ahead.popleft().result()
 
 
+def keep_example(path: Path | None, make: Callable[[], Example]) -> Example:
+    """Take the example that an earlier call has kept in `path`, or make it and keep it there; None keeps nothing."""
+    example = _read(path, Example)
+    if example is None:
+        example = make()
+        if path:
+            write_tensors(path, vars(example))
+    return example
+
+
 def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None) -> SeenScene:
     """Simulate the scene of a seed and condition it as the default mode does, or take what `folder` keeps of it.
 

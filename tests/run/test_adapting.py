@@ -236,9 +236,11 @@ def test_an_adapted_model_is_taken_as_it_is(lab: Laboratory, tmp_path: Path) -> 
     assert lab.trained == 1
 
 
-def test_a_stop_leaves_nothing_behind(lab: Laboratory, tmp_path: Path) -> None:
+def test_a_stop_leaves_no_model_behind_and_starting_over_forgets_what_was_seen(lab: Laboratory, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         lab.settle(tmp_path, should_stop=lambda: True)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapting"]
+    lab.settle(tmp_path, lab.settings(adapt=False), existing=Existing.REPLACE)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,127 @@
+"""What an unfinished adaptation leaves in the result folder, so that the next run goes on from there.
+
+Layout::
+
+    DIR/adapting/state.json              what it depends on
+    DIR/adapting/look-<digits>.safetensors   what was seen on one micrograph
+    DIR/adapting/*.safetensors, head.pt  simulated micrographs, and the head in training
+
+Any file may be missing or damaged: it is made again. The result is that of an adaptation without interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cryoemmae_plugin.core.crop_detection import CropDetections
+from cryoemmae_plugin.errors import OutputError, StoreError
+from cryoemmae_plugin.files import read_note, write_note
+from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.training.checkpoint import HEAD_FILE, read_checkpoint
+from cryoemmae_plugin.types import Micrograph
+from cryoemmae_plugin.version import release
+from cryoemmae_plugin.weights import Model
+from cryoemmae_plugin.weights.tensors import write_tensors
+
+logger = logging.getLogger(__name__)
+
+STATE_FOLDER = "adapting"
+NOTE_FILE = "state.json"
+_FIELDS = {"pixels", "area", "xy", "chance"}
+
+
+class StateNote(BaseModel):
+    """What an adaptation depends on: with anything else, it starts over."""
+
+    model_config = ConfigDict(frozen=True)
+
+    release: str
+    base_sha256: str
+    diameter_A: float
+    contrast: str
+    pixel_size_A: float | None
+    micrographs: tuple[str, ...]
+
+
+class AdaptingState:
+    """The state of one adaptation on the disk.
+
+    Parameters
+    ----------
+    folder : Path
+        The result folder, locked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / STATE_FOLDER
+
+    def begin(self, settings: PickerSettings, model: Model, sample: Sequence[Micrograph]) -> None:
+        """Make the folder, and keep what it holds only where it comes from the same adaptation.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written.
+        """
+        now = StateNote(
+            release=release(),
+            base_sha256=model.sha256,
+            diameter_A=settings.diameter_A,
+            contrast=settings.contrast,
+            pixel_size_A=settings.pixel_size_A,
+            micrographs=tuple(_digits_of(micrograph) for micrograph in sample),
+        )
+        before = None
+        with suppress(StoreError):  # a note that cannot be read tells of nothing
+            before = read_note(self.folder / NOTE_FILE, StateNote, ())
+        if before != now:
+            self.remove()
+            write_note(self.folder / NOTE_FILE, now)
+        checkpoint = self.folder / HEAD_FILE
+        if checkpoint.exists():
+            try:
+                read_checkpoint(checkpoint)
+            except OutputError as err:
+                logger.debug("begun again: %s", err)
+                checkpoint.unlink()
+
+    def seen_on(self, micrograph: Micrograph, look: Callable[[], CropDetections]) -> CropDetections:
+        """What an earlier run has seen on a micrograph, or else what `look` sees, which is kept."""
+        path = self.folder / f"look-{_digits_of(micrograph)}.safetensors"
+        with suppress(OSError, SafetensorError):
+            kept = load_file(path)
+            if set(kept) == _FIELDS:
+                return CropDetections(
+                    kept["pixels"].numpy(), float(kept["area"]), kept["xy"].numpy(), kept["chance"].numpy()
+                )
+        seen = look()
+        arrays = {name: torch.from_numpy(getattr(seen, name)) for name in _FIELDS - {"area"}}
+        write_tensors(path, arrays | {"area": torch.tensor(seen.area, dtype=torch.float64)})
+        return seen
+
+    def remove(self) -> None:
+        """Delete what an adaptation has left here, and nothing else."""
+        for path in [self.folder / NOTE_FILE, self.folder / HEAD_FILE, *self.folder.glob("*.safetensors")]:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+
+
+def _digits_of(micrograph: Micrograph) -> str:
+    """Tell a micrograph, as it is now, from others."""
+    size, time_ns = 0, 0
+    with suppress(OSError):
+        found = micrograph.path.stat()
+        size, time_ns = found.st_size, found.st_mtime_ns
+    text = f"{micrograph.path.absolute()}\n{size}\n{time_ns}\n{micrograph.pixel_size_A}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
