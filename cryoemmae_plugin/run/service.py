@@ -16,7 +16,7 @@ from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, Input
 from cryoemmae_plugin.run import engine as engines
 from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory, Loader
 from cryoemmae_plugin.run.lock import FolderLock
-from cryoemmae_plugin.run.observer import Observer
+from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.outputs import Totals, write_outputs
 from cryoemmae_plugin.run.overlays import overlay_is_current, write_overlay
 from cryoemmae_plugin.run.own_model import train_own_model
@@ -27,7 +27,7 @@ from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.run.stream import MicrographResult
-from cryoemmae_plugin.run.summary import RunCounts, RunLog, Status, write_summary
+from cryoemmae_plugin.run.summary import RunCounts, RunLog, Status, settle_selection, write_summary
 from cryoemmae_plugin.run.summary_table import defocus_of, write_summary_table
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
@@ -50,6 +50,8 @@ class Run:
         What picks.
     store : ResultStore
         The results.
+    selection : Selection
+        Which candidates are picks.
     log : RunLog
         Counts, failures and times so far.
     totals : Totals or None
@@ -64,18 +66,14 @@ class Run:
     pending: Sequence[Micrograph]
     engine: AnyEngine
     store: ResultStore
+    selection: Selection
     log: RunLog = field(init=False)
     totals: Totals | None = None
     report: Path | None = None
 
     def __post_init__(self) -> None:
         counts = RunCounts(micrographs=len(self.micrographs), skipped=len(self.micrographs) - len(self.pending))
-        self.log = RunLog(selection=Selection.of(self.settings), counts=counts)
-
-    @property
-    def selection(self) -> Selection:
-        """Which candidates are picks."""
-        return self.log.selection
+        self.log = RunLog(selection=self.selection, counts=counts)
 
     @property
     def counts(self) -> RunCounts:
@@ -140,7 +138,10 @@ def run_picking(
     with alone_in(request.folder, request.existing) as lock:
         settings, engine = _settle(request, micrographs, observer, loader, stop, make_engine)
         with _open_store(request, settings, engine, lock) as store:
-            run = Run(request, settings, micrographs, store.pending(micrographs), engine, store)
+            selection, line = settle_selection(request.folder, settings)
+            if line:
+                observer.stage(Stage.REUSED, line)
+            run = Run(request, settings, micrographs, store.pending(micrographs), engine, store, selection)
             _Session(run, observer, loader, stop, finishers).complete()
     return run
 

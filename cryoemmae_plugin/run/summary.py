@@ -23,11 +23,14 @@ from cryoemmae_plugin.run.profile import Profile
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
+from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.version import package_version
 
 Status = Literal["running", "done", "interrupted", "failed"]
 SUMMARY_FILE = "summary.json"
 PACKAGES = ("torch", "numpy", "scipy", "mrcfile")
+RETHRESHOLDED = "rethresholded"
+"""Entry that is true where the user has chosen among the candidates after picking."""
 
 
 @dataclass
@@ -123,14 +126,15 @@ def write_summary(
     hardware = hardware_name(device)
     timings = log.timings() | {"hardware": hardware}
     warnings: object = [PYTHON(text) for text in log.warnings]
+    before = read_summary(folder)
     if not log.profile.micrographs:
-        before = read_summary(folder)
         timings, warnings = before.get("timings") or timings, before.get("warnings") or warnings
     summary = {
         "status": status,
         "written": _now(),
         "command": sys.argv,
         "settings": record.settings.model_dump() | log.selection.settings(),
+        RETHRESHOLDED: before.get(RETHRESHOLDED) is True and _choices_in(before) == log.selection.settings(),
         "diameter": diameter_account(folder, record.settings.diameter_A),
         "model": {"name": record.model_name, "sha256": record.model_sha256},
         "fingerprint": record.fingerprint,
@@ -151,14 +155,37 @@ def saved_selection(folder: Path, record: RunRecord) -> Selection:
 
     Before there was a least distance between picks, all were kept.
     """
-    saved, selection = read_summary(folder).get("settings"), Selection.of(record.settings)
+    return replace(Selection.of(record.settings), **_choices_in(read_summary(folder)))
+
+
+def settle_selection(folder: Path, settings: PickerSettings) -> tuple[Selection, str]:
+    """Which candidates a run takes for picks, and a line for the user where this is not what the folder held.
+
+    What the user has chosen by rethreshold stays, unless the run is asked for something else.
+    """
+    asked, summary = Selection.of(settings), read_summary(folder)
+    before = _choices_in(summary)
+    if summary.get(RETHRESHOLDED) is True:
+        left_open = {name for name in before if getattr(settings, name) == PickerSettings.model_fields[name].default}
+        asked = replace(asked, **{name: before[name] for name in left_open})
+        if "threshold" in left_open:
+            return asked, f"Threshold {asked.threshold:g}, as chosen with rethreshold. For another one, give $threshold"
+    threshold = before.get("threshold", asked.threshold)
+    if threshold != asked.threshold:
+        return asked, f"Threshold {asked.threshold:g}; the picks in {folder} had {threshold:g} until now"
+    return asked, ""
+
+
+def _choices_in(summary: dict[str, Any]) -> dict[str, Any]:
+    """The output settings that a summary holds, where they make sense."""
+    saved = summary.get("settings")
     if not isinstance(saved, dict):
-        return selection
+        return {}
     known, limits = {"min_distance": 0.0} | saved, {"threshold": 1.0, "edge_distance": 5.0, "min_distance": 5.0}
     valid = {name: float(known[name]) for name, most in limits.items() if _is_within(known.get(name), most)}
     groups = known.get("drop_group")
     drop_group = groups if isinstance(groups, str) and re.fullmatch(r"(\d+(,\d+)*)?", groups) else None
-    return replace(selection, **valid, drop_group=drop_group)
+    return valid | {"drop_group": drop_group}
 
 
 def saved_failures(folder: Path) -> dict[str, str]:
@@ -178,6 +205,7 @@ def update_summary(folder: Path, selection: Selection, totals: Totals) -> None:
     if not isinstance(summary.get("settings"), dict):
         return  # the files stand for themselves
     summary["settings"] |= selection.settings()
+    summary[RETHRESHOLDED] = True
     _write(folder, summary | {"written": _now(), "total": asdict(totals)})
 
 

@@ -59,6 +59,17 @@ def test_resumed_picks_are_those_of_a_run_without_interruption(world: Any) -> No
         assert (world.saved(before.job)[name] == world.saved(whole.job)[name]).all(), name
 
 
+def test_a_resumed_job_keeps_the_threshold_that_rethreshold_has_chosen(world: Any) -> None:
+    from cryoemmae_plugin.cli import main
+
+    world.few(4)
+    before = interrupted(world, 2)
+    assert main(["rethreshold", str(before.folder / "picks"), "--threshold", "1"]) == 0
+    resume_job(world.connect(), "P3", before.job, stub.StubEngines())
+    assert "Threshold 1, as chosen with rethreshold" in world.state.jobs["P3", before.job].texts
+    assert len(world.saved(before.job)) < 12
+
+
 @pytest.mark.slow
 def test_where_a_job_cannot_run_again_a_new_one_takes_over(world: Any) -> None:
     world.few(6)

@@ -133,6 +133,35 @@ def test_rethreshold_is_the_same_as_picking_at_that_threshold(
     assert summary(two)["total"] == summary(one)["total"]
 
 
+def test_a_later_run_keeps_the_threshold_that_rethreshold_has_chosen(
+    cryoemmae: Command,
+    folder_of_six: Path,
+    tmp_path: Path,
+    make_micrograph: MakeMicrograph,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, command = tmp_path / "out", ("pick", folder_of_six, "--diameter", 20, "--out", tmp_path / "out")
+    command = (*command, "--no-adapt", "--report", "none", "--overlays", "none")
+    cryoemmae(*command)
+    cryoemmae("rethreshold", out, "--threshold", 0.8, "--edge-distance", 0)
+    before = content(out)
+    capsys.readouterr()
+    assert cryoemmae(*command) == 0
+    assert "Threshold 0.8, as chosen with rethreshold. For another one, give --threshold" in capsys.readouterr().out
+    assert content(out) == before
+    make_micrograph(folder_of_six / "mic_9.mrc", 30)
+    cryoemmae(*command)
+    assert summary(out)["settings"]["threshold"] == 0.8
+    assert summary(out)["settings"]["edge_distance"] == 0
+    assert starfile.read(out / "picks.star")["rlnAutopickFigureOfMerit"].min() >= 0.8
+    capsys.readouterr()
+    cryoemmae(*command, "--threshold", 0.3)
+    assert f"Threshold 0.3; the picks in {out} had 0.8 until now" in capsys.readouterr().out
+    assert summary(out)["settings"]["threshold"] == 0.3
+    cryoemmae(*command)
+    assert f"Threshold 0.5; the picks in {out} had 0.3 until now" in capsys.readouterr().out
+
+
 def test_bad_files_are_listed_and_the_status_is_3(
     cryoemmae: Command, folder_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
