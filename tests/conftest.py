@@ -51,6 +51,16 @@ def marker_image() -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="session")
+def particles_of_40_px() -> NDArray[np.float32]:
+    """A micrograph of 640 x 640 pixels with dark particles of 160 Å at 4 Å per pixel; its pixels average to 0."""
+    from cryoemmae_plugin.simulate import SimulationSettings, simulate
+
+    scene = SimulationSettings(shape=(640, 640), pixel_size_A=4.0, diameter_A=160, n_particles=60, contrast=1.2)
+    image = simulate(scene, 5).image
+    return ((image - image.mean()) / image.std()).clip(-6, 6).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a model with one block and random weights, for both modes: right in form, blind in content."""
     import torch

@@ -24,6 +24,8 @@ LEAST_PARTICLES = 12
 """Smallest number of particles for a comparison."""
 CLEARLY_BETTER = 2.5
 """How many times more confident the head must be to call another diameter or contrast better."""
+WORTH_A_WARNING = 1.5
+"""A diameter that is off by a smaller factor is a choice, not a mistake."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def find_better_fit(
     for step in FINE:
         look = BetterFit(best.factor * step, inverted=False)
         looks[look] = _confidence(asked, look.factor * diameter_px, head)
-    return max(looks, key=lambda look: looks[look])
+    best = max(looks, key=lambda look: looks[look])
+    return None if 1 / WORTH_A_WARNING < best.factor < WORTH_A_WARNING else best
 
 
 def _confidence(pixels: Tensor, diameter_px: float, head: Head, least_particles: int = LEAST_PARTICLES) -> float:

@@ -32,6 +32,27 @@ def test_right_settings_raise_no_doubt(image: NDArray[np.float32], head: Head) -
     assert find_better_fit(image, DIAMETER_PX, head) is None
 
 
+SPECIMENS = {
+    "blobs": {"particle": "globular", "diameter_A": 160, "n_particles": 60},
+    "rods": {"particle": "rod", "diameter_A": 220, "n_particles": 30},
+    "L": {"particle": "l_shape", "diameter_A": 200, "n_particles": 35},
+    "rings": {"particle": "ring", "diameter_A": 200, "n_particles": 35},
+    "micelles": {"particle": "micelle", "diameter_A": 150, "n_particles": 50},
+    "full viruses": {"particle": "full_capsid", "diameter_A": 280, "n_particles": 16},
+    "empty viruses": {"particle": "empty_capsid", "diameter_A": 280, "n_particles": 16},
+    "few particles": {"particle": "two_subunits", "diameter_A": 180, "n_particles": 3},
+    "crowded": {"particle": "globular", "diameter_A": 150, "n_particles": 150, "min_distance": 0.95},
+    "faint": {"particle": "trilobe", "diameter_A": 200, "n_particles": 30, "contrast": 0.5},
+    "nothing but ice": {"n_particles": 0, "diameter_A": 160},
+}
+
+
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_right_settings_raise_no_doubt_whatever_the_specimen(name: str, head: Head) -> None:
+    scene = SimulationSettings(shape=(600, 640), pixel_size_A=4.0, **SPECIMENS[name])
+    assert find_better_fit(simulate(scene, 11).image, scene.diameter_px, head) is None
+
+
 @pytest.mark.parametrize("wrong", [0.5, 2.0])
 def test_a_diameter_off_by_two_is_noticed(wrong: float, image: NDArray[np.float32], head: Head) -> None:
     fit = find_better_fit(image, wrong * DIAMETER_PX, head)

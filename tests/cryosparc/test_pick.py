@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import stub
-from ask import pick
+from ask import pick, request
 from PIL import Image
 from testserver.state import FIELDS, Refusal
 
 from cryoemmae_plugin.run.adapting import AdaptationNote
+from cryosparc_job.create import begin
 
 
 def test_job_goes_from_exposures_to_particles(world: Any) -> None:
@@ -282,3 +283,16 @@ def test_a_job_picks_with_the_model_that_was_adapted_to_its_exposures(
     assert models[0] == "emmae-base"
     assert models[-1].endswith("picks/model")
     assert len(sizes) == 3
+
+
+def test_a_wrong_size_is_said_once_in_the_log_and_on_the_terminal(world: Any, particles_of_40_px: Any) -> None:
+    exposures = world.exposures()
+    exposures.add(particles_of_40_px, pixel_size_A=4.0)
+    world.state.add_output("P3", "J2", "exposures", exposures.dataset())
+    told: list[str] = []
+    asked = request(diameter_A=320.0, settings={"adapt": False})
+    report = begin(world.connect(), asked, stub.StubEngines(), tell=told.append).run()
+    said = [event.text for event in world.state.jobs["P3", report.job].events if event.kind == "warning"]
+    assert len(said) == 1
+    assert "The particles seem to be smaller than 320 Å at 4 Å/px. Check, in this order: --pixel-size" in said[0]
+    assert [line for line in told if line.startswith("Warning: ")] == [f"Warning: {said[0]}"]

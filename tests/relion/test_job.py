@@ -186,6 +186,78 @@ def test_another_threshold_needs_no_picking_and_another_diameter_does(
     assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) == 5
 
 
+def test_continue_keeps_the_threshold_that_rethreshold_has_chosen(
+    relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cryoemmae_plugin.cli import main
+
+    assert run(relion_job, three_micrographs) == 0
+    assert main(["rethreshold", JOB + "cryoemmae", "--threshold", "1.0"]) == 0
+    capsys.readouterr()
+    assert run(relion_job, three_micrographs) == 0
+    assert "Threshold 1, as chosen with rethreshold. For another one, give threshold" in capsys.readouterr().out
+    assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) < 5
+
+
+def test_a_wrong_size_is_said_in_run_out_at_the_end_and_in_run_err(
+    relion_job: Job,
+    project: Path,
+    phantoms: ModuleType,
+    particles_of_40_px: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    phantoms.write_mrc(project / "m.mrc", particles_of_40_px, 4.0)
+    Path("m.star").write_text(phantoms.micrographs_star(["m.mrc"], [4.0]))
+    assert relion_job("--o", JOB, "--in_mics", "m.star", "--diameter", 320, "--adapt", "no") == 0
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert text.count("The particles seem to be smaller than 320") == 1
+        assert "pixel_size, diameter, contrast" in text
+    assert exits() == ["RELION_JOB_EXIT_SUCCESS"]
+
+
+def test_a_file_that_crashes_its_decoder_is_named_and_the_job_ends(
+    relion_job: Job, project: Path, phantoms: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from cryoemmae_plugin.images import decoding
+
+    image = (phantoms.noisy((160, 200), 1) * 100 + 1000).astype("uint16")
+    for name in ("a.tif", "bad.tif"):
+        tifffile.imwrite(name, image, compression="lzw")
+    Path("m.star").write_text(phantoms.micrographs_star(["a.tif", "bad.tif"]))
+    crash = "\nimport os, tifffile\nwhole = tifffile.TiffFile\n"
+    crash += "tifffile.TiffFile = lambda path: os.abort() if 'bad' in path else whole(path)\nserve()"
+    monkeypatch.setattr(decoding, "_START", decoding._START.replace("serve()", crash))
+    decoding._end_helpers()
+    for _ in range(2):
+        assert run(relion_job, Path("m.star")) == 0
+        assert exits() == ["RELION_JOB_EXIT_SUCCESS"]
+        assert "bad.tif: its compressed data are damaged" in capsys.readouterr().err
+    assert len(list(Path(JOB, "cryoemmae/results").rglob("*.star"))) == 1
+
+
+def test_a_micrograph_whose_time_lies_in_the_future_has_coordinates(relion_job: Job, three_micrographs: Path) -> None:
+    future = time.time() + 10 * 365 * 86400
+    os.utime("MotionCorr/job002/Movies/mic_2.mrc", (future, future))
+    for _ in range(2):
+        assert run(relion_job, three_micrographs) == 0
+        assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) == 5
+
+
+@pytest.mark.parametrize("content", ["", "data_pipeline_nodes\n\nloop_\n_rlnSomethingElse #1\nx\n", "\0" * 99])
+def test_a_pipeline_that_says_nothing_does_not_stop_a_job(
+    relion_job: Job, three_micrographs: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("default_pipeline.star").write_text(content)
+    assert run(relion_job, three_micrographs) == 0
+    assert exits() == ["RELION_JOB_EXIT_SUCCESS"]
+    from relion_wrapper.__main__ import main
+
+    assert main(["repick", ".", "--diameter", "60", "--dry-run"]) == 1
+    said = capsys.readouterr().out
+    assert "default_pipeline.star" in said or "no finished job with micrographs" in said
+
+
 def test_an_abort_ends_the_job_before_the_next_micrograph(
     relion_job: Job, three_micrographs: Path, monkeypatch: pytest.MonkeyPatch, stand_in: ModuleType
 ) -> None:
