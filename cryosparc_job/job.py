@@ -157,7 +157,7 @@ class ExternalJob:
         self._backlog.append((text, level))
         self._flush()
 
-    def progress(self, text: str, *, now: bool = False) -> None:
+    def progress(self, text: str, *, now: bool = False, line: str = "progress") -> None:
         """Log the progress of a task, over the last such line if the client can do that; not at every call."""
         major = self.instance.major
         if not now and time.monotonic() - self._last_line < LINE_EVERY_S[min(major, 5)]:
@@ -165,7 +165,7 @@ class ExternalJob:
         self._last_line = time.monotonic()
         try:
             if major >= 5:
-                self._once("progress", lambda: self._client.log(text, name="progress"))
+                self._once("progress", lambda: self._client.log(text, name=line))
             else:
                 self._once("progress", lambda: self._client.log(text))
         except CryosparcError as err:

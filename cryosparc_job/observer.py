@@ -50,7 +50,7 @@ class CryosparcObserver(Observer):
         self._output = prepared.request.output
         count = prepared.request.overlays
         self._shown = {exposure.key for exposure in evenly_spread(prepared.exposures, count)} if count else set()
-        self._progress = messages.Progress(0)
+        self._progress, self._ready = messages.Progress(0), False
 
     def stage(self, stage: Stage, text: str) -> None:
         """One line."""
@@ -61,10 +61,11 @@ class CryosparcObserver(Observer):
         """Write over the line of progress."""
         line = f"{task}  {messages.bar(done, total)}  {done} / {total}   {note}".rstrip()
         self._tell(line)
-        self._job.progress(line, now=done == total)
+        self._job.progress(line, now=done == total, line="report" if self._ready else "progress")
 
     def ready(self, run: Run) -> None:
         """Log the model and the device, and how many micrographs are already done."""
+        self._ready = True
         self._job.log(messages.engine(run.engine))
         self._job.checkpoint()
         self._particles.begin(run)

@@ -98,7 +98,7 @@ class AdaptingState:
         """What an earlier run has seen on a micrograph, or else what `look` sees, which is kept."""
         path = self.folder / f"look-{_digits_of(micrograph)}.safetensors"
         with suppress(OSError, SafetensorError):
-            kept = load_file(path)
+            kept = load_file(path) if path.is_file() else {}
             if set(kept) == _FIELDS:
                 return CropDetections(
                     kept["pixels"].numpy(), float(kept["area"]), kept["xy"].numpy(), kept["chance"].numpy()

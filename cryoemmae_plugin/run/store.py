@@ -32,6 +32,7 @@ from cryoemmae_plugin.files import (
     read_beginning,
     read_bytes,
     read_text,
+    reason_of,
     write_json,
 )
 from cryoemmae_plugin.run.lock import LOCK_FILE, FolderLock
@@ -241,7 +242,7 @@ class ResultStore:
             return parse_result(uid, read_text(path))
         except (OSError, ValueError, OverflowError) as err:
             raise StoreError(
-                f"{path}: not a whole result ({err}); run the same pick command again to replace it"
+                f"{path}: not a whole result ({reason_of(err)}); run the same pick command again to replace it"
             ) from err
 
     def uids(self) -> list[str]:

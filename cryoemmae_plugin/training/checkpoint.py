@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         When the file is cut, empty or of another kind; the message says which file to delete.
     """
     try:
-        if not zipfile.is_zipfile(path):  # cut or empty
+        if not path.is_file() or not zipfile.is_zipfile(path):  # a pipe, or cut or empty
             raise ValueError("not a zip file")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # a damaged file may raise anything

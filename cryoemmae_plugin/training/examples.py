@@ -193,7 +193,7 @@ def see_scene(seed: int, side_px: int | None = None, folder: Path | None = None)
 def _read(path: Path | None, kind: type[Kept]) -> Kept | None:
     """Read what an earlier call has kept; None where there is nothing, or the file is damaged."""
     try:
-        return kind(**load_file(path)) if path else None
+        return kind(**load_file(path)) if path and path.is_file() else None
     except (OSError, SafetensorError, TypeError):
         return None
 
