@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -19,7 +21,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -36,6 +40,9 @@ Diameter = Annotated[float, Field(gt=0, lt=10_000, allow_inf_nan=False)]
 """A particle diameter in Å."""
 
 SLURM = "slurm"
+
+SIZE_STEP, LEAST_SIZE_STEP, MOST_SIZES = 1.5, 1.15, 8
+"""Ratio of neighbouring diameters in a range, the least ratio of given ones, and how many there may be."""
 
 DEFAULT_MODEL: dict[str, str] = {"default": "emmae-base", "paper": "emmae-paper"}
 """Shipped model of each mode."""
@@ -90,6 +97,45 @@ def form(pattern: str, example: str) -> AfterValidator:
 
 DropGroup = Annotated[str, form(r"^[1-9]\d?(,[1-9]\d?)*$", "3, or 3,5")]
 
+Diameters = Annotated[str, form(r"^\d+(\.\d+)?([,-]\d+(\.\d+)?)+$", "150, 90,220 or 90-220")]
+"""Several particle diameters in Å: a list, or a range."""
+
+
+def sizes_of(text: str) -> tuple[float, ...]:
+    """Read several diameters, the smallest first; a range is divided into steps of about :data:`SIZE_STEP`.
+
+    Raises
+    ------
+    SettingsError
+        When they are no diameters, too many, or too close to tell apart.
+
+    Examples
+    --------
+    >>> sizes_of("220,90")
+    (90.0, 220.0)
+    >>> sizes_of("90-220")
+    (90.0, 141.0, 220.0)
+    """
+    low, dash, high = text.partition("-")
+    if dash and "," not in text and "-" not in high and float(low) < float(high):
+        steps = max(1, round(math.log(float(high) / float(low)) / math.log(SIZE_STEP)))
+        sizes = [float(low) * (float(high) / float(low)) ** (step / steps) for step in range(steps + 1)]
+        sizes = [float(low), *(float(round(size)) for size in sizes[1:-1]), float(high)]
+    elif dash:
+        raise SettingsError(
+            setting="diameter_A", value=text, remedy="give a list such as 90,220 or a range such as 90-220"
+        )
+    else:
+        sizes = sorted(float(part) for part in text.split(","))
+    steps_between = [large / small if small else 0.0 for small, large in itertools.pairwise(sizes)]
+    if sizes[-1] >= 10_000 or min(steps_between) < LEAST_SIZE_STEP or len(sizes) > MOST_SIZES:
+        raise SettingsError(
+            setting="diameter_A",
+            value=text,
+            remedy=f"give at most {MOST_SIZES} diameters in Å, each at least {LEAST_SIZE_STEP:g} times the one before",
+        )
+    return tuple(sizes)
+
 
 class RequestedSettings(Options):
     """Settings as a user asks for them: the diameter may be left to the micrographs.
@@ -104,9 +150,10 @@ class RequestedSettings(Options):
     cryoemmae_plugin.errors.SettingsError: there is no setting 'diameter'; do you mean diameter_A?
     """
 
-    diameter_A: Diameter | Auto = Field(
+    diameter_A: Diameter | Auto | Diameters = Field(
         title="Particle diameter (Å)",
-        description="Longest extent of the particle, in Å; auto estimates it from the micrographs.",
+        description="Longest extent of the particle, in Å; auto estimates it from the micrographs. Several sizes at "
+        "once: 90,220 or 90-220.",
     )
     pixel_size_A: float | None = Field(
         default=None,
@@ -207,6 +254,12 @@ class RequestedSettings(Options):
         for name, default in PAPER_ONLY.items():
             if self.mode != "paper" and getattr(self, name) != default:
                 raise ValueError(f"${name} belongs to paper mode; add $mode=paper, or leave it out")
+        if isinstance(self.diameter_A, str) and self.diameter_A != "auto":
+            sizes_of(self.diameter_A)
+            if self.mode == "paper":
+                raise SettingsError(
+                    setting="diameter_A", value=self.diameter_A, remedy="give one diameter, as paper mode needs"
+                )
         return self
 
     @property
@@ -219,9 +272,11 @@ class RequestedSettings(Options):
         """The figure of merit from which a candidate counts as a pick."""
         return DEFAULT_THRESHOLD[self.mode] if self.threshold is None else self.threshold
 
-    def with_diameter(self, diameter_A: float) -> PickerSettings:
-        """The same settings with this diameter."""
-        return PickerSettings(**self.model_dump() | {"diameter_A": diameter_A})
+    def with_diameter(self, diameter_A: float | str) -> PickerSettings:
+        """The same settings with this diameter, or these."""
+        sizes = sizes_of(diameter_A) if isinstance(diameter_A, str) else ()
+        given = {"diameter_A": sizes[-1], "sizes_A": sizes} if sizes else {"diameter_A": diameter_A}
+        return PickerSettings(**self.model_dump() | given)
 
 
 class PickerSettings(RequestedSettings):
@@ -229,8 +284,26 @@ class PickerSettings(RequestedSettings):
 
     diameter_A: Diameter = Field(
         title="Particle diameter (Å)",
-        description="Longest extent of the particle, in Å.",
+        description="Longest extent of the particle, in Å; of the largest where there are several sizes.",
     )
+    sizes_A: tuple[Diameter, ...] = Field(
+        default=(),
+        title="Particle diameters (Å)",
+        description="All diameters where particles of several sizes are picked.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_sizes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the sizes out where there is one: results and notes are then as they always were."""
+        values: dict[str, Any] = handler(self)
+        if not self.sizes_A:
+            values.pop("sizes_A", None)
+        return values
+
+    @property
+    def diameters(self) -> str:
+        """The diameter or diameters, for a message."""
+        return ", ".join(f"{size:g}" for size in self.sizes_A or (self.diameter_A,))
 
     def fingerprint(self, model_sha256: str) -> str:
         """Identify everything that candidates depend on: settings without :data:`OUTPUT_SETTINGS`, and the weights."""

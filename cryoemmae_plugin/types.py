@@ -65,6 +65,8 @@ class Picks:
         (ny, nx) of the micrograph in pixels.
     group : ndarray, shape (N,), int32, or None
         Group of picks that look alike, from 1; None where they are not grouped.
+    diameter_A : ndarray, shape (N,), optional
+        Diameter of each pick in Å, where particles of several sizes are picked.
     """
 
     xy: NDArray[np.float64]
@@ -72,6 +74,7 @@ class Picks:
     power: NDArray[np.float32]
     shape: tuple[int, int]
     group: NDArray[np.int32] | None = None
+    diameter_A: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.xy)
@@ -92,18 +95,19 @@ class Picks:
         return f"Picks({len(self)} in {nx} × {ny} px{scores})"
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A table with a row for each pick: x and y in pixels, score, power, and group where there are groups."""
+        """A table with a row for each pick: x and y in pixels, score, power; group and diameter_A where they differ."""
         import pandas as pd
 
         columns = {"x": self.xy[:, 0], "y": self.xy[:, 1], "score": self.score, "power": self.power}
-        return pd.DataFrame(columns if self.group is None else {**columns, "group": self.group})
+        more = {"group": self.group, "diameter_A": self.diameter_A}
+        return pd.DataFrame(columns | {name: values for name, values in more.items() if values is not None})
 
     def above(self, threshold: float) -> Picks:
         """Return the picks whose figure of merit is at least `threshold`."""
         return self.only(self.score >= threshold)
 
-    def away_from_edge(self, distance_px: float) -> Picks:
-        """Return the picks at least so far from the micrograph's edge."""
+    def away_from_edge(self, distance_px: float | NDArray[np.float64]) -> Picks:
+        """Return the picks at least so far from the micrograph's edge; one distance, or one for each pick."""
         last = np.array(self.shape[::-1]) - 1.0
         margin = np.minimum(self.xy, last - self.xy)
         return self.only((margin[:, 0] >= distance_px) & (margin[:, 1] >= distance_px))
@@ -117,7 +121,12 @@ class Picks:
     def only(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Picks:
         """Return the picks that `keep` says, a mask or indices."""
         group = None if self.group is None else self.group[keep]
-        return Picks(self.xy[keep], self.score[keep], self.power[keep], self.shape, group)
+        sizes = None if self.diameter_A is None else self.diameter_A[keep]
+        return Picks(self.xy[keep], self.score[keep], self.power[keep], self.shape, group, sizes)
+
+    def diameter_px(self, diameter_A: float, pixel_size_A: float) -> float | NDArray[np.float64]:
+        """Diameters in pixels: of each pick where they differ, else the run's own, `diameter_A`."""
+        return (diameter_A if self.diameter_A is None else self.diameter_A) / pixel_size_A
 
     @classmethod
     def none(cls, shape: tuple[int, int]) -> Picks:

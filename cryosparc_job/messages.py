@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryoemmae_plugin.run.engine import AnyEngine
 from cryoemmae_plugin.run.summary import RunCounts, hardware_name
-from cryoemmae_plugin.settings import Auto
+from cryoemmae_plugin.settings import sizes_of
 from cryoemmae_plugin.version import package_version
 from cryosparc_job.request import PickRequest
 from cryosparc_job.slots import Exposure, pixel_sizes
@@ -48,9 +48,11 @@ def greeting(exposures: Sequence[Exposure], request: PickRequest, folder: Path) 
     return table(f"cryoemmae {package_version()}: particle picking without a single label", rows)
 
 
-def _diameter(asked_A: float | Auto, pixel_size_A: float) -> str:
+def _diameter(asked_A: float | str, pixel_size_A: float) -> str:
     if asked_A == "auto":
         return "to be estimated from the micrographs"
+    if isinstance(asked_A, str):
+        return ", ".join(f"{size:g} Å, {size / pixel_size_A:.0f} px" for size in sizes_of(asked_A))
     return f"{asked_A:g} Å, {asked_A / pixel_size_A:.0f} px"
 
 

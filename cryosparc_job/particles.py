@@ -90,7 +90,7 @@ class ParticlesOutput:
             return 0
         settings = self._run.settings
         min_dist_A = settings.diameter_A * settings.min_distance
-        dataset = self._rows.build(self._prepared.exposures, self._picks_of, min_dist_A)
+        dataset = self._rows.build(self._prepared.exposures, self._picks_of, min_dist_A, settings.sizes_A)
         self._job.save(self._prepared.request.output, dataset)
         self.saved = len(dataset)
         return len(self.counts)

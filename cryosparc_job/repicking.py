@@ -16,6 +16,7 @@ from cryoemmae_plugin.errors import CryoemmaeError, InputError, Interrupted, Set
 from cryoemmae_plugin.evaluation.comparison import Comparison
 from cryoemmae_plugin.files import read_bytes, write_json
 from cryoemmae_plugin.run.engine import EngineFactory
+from cryoemmae_plugin.settings import sizes_of
 from cryoemmae_plugin.terminal.console import columns
 from cryosparc_job.create import begin
 from cryosparc_job.errors import Refused
@@ -174,7 +175,9 @@ class Repicking:
         new = read_locations(self._instance.load_output(entry.project, job, request.output, ["location"]))
         exposures = prepare(self._instance, request).exposures
         diameter_A = request.settings.diameter_A
-        return None if diameter_A == "auto" else share_found(old, new, exposures, diameter_A)
+        if diameter_A == "auto":
+            return None
+        return share_found(old, new, exposures, sizes_of(diameter_A)[0] if isinstance(diameter_A, str) else diameter_A)
 
 
 def share_found(

@@ -180,6 +180,7 @@ class ParticleRows:
         exposures: Sequence[Exposure],
         picks_of: Callable[[Exposure], tuple[Picks, float] | None],
         min_dist_A: float,
+        sizes_A: Sequence[float] = (),
     ) -> Any:
         """One row per pick, exposure by exposure.
 
@@ -190,7 +191,9 @@ class ParticleRows:
         picks_of : callable
             Picks of an exposure and its pixel size in Å; None where it has not been picked.
         min_dist_A : float
-            Least distance of two picks, in Å.
+            Least distance of two picks, in Å; of those of the largest size where there are several.
+        sizes_A : sequence of float
+            Diameters where particles of several sizes are picked; template_idx then says which one a pick has.
 
         Raises
         ------
@@ -202,7 +205,7 @@ class ParticleRows:
             found = picks_of(exposure)
             if found is None or not len(found[0]):
                 continue
-            for name, values in self._rows(exposure, *found, min_dist_A).items():
+            for name, values in self._rows(exposure, *found, min_dist_A, sizes_A).items():
                 columns[name].append(values)
         sizes = [len(part) for part in columns["location/center_x_frac"]]
         dataset = type(self._template).allocate(sum(sizes), self._template.descr(exclude_uid=True))
@@ -212,7 +215,7 @@ class ParticleRows:
         return dataset
 
     def _rows(
-        self, exposure: Exposure, picks: Picks, pixel_size_A: float, min_dist_A: float
+        self, exposure: Exposure, picks: Picks, pixel_size_A: float, min_dist_A: float, sizes_A: Sequence[float]
     ) -> dict[str, NDArray[Any]]:
         """The columns of one exposure's particles."""
         n, (ny, nx) = len(picks), picks.shape
@@ -226,14 +229,27 @@ class ParticleRows:
             "location/center_x_frac": (x / nx).astype(np.float32),
             "location/center_y_frac": (y / ny).astype(np.float32),
             "location/micrograph_psize_A": np.full(n, pixel_size_A, np.float32),
-            "location/min_dist_A": np.full(n, min_dist_A, np.float32),
+            "location/min_dist_A": (min_dist_A * _relative_sizes(picks, sizes_A)).astype(np.float32),
             "pick_stats/ncc_score": picks.score.astype(np.float32),
             "pick_stats/power": picks.power.astype(np.float32),
-            "pick_stats/template_idx": np.zeros(n, np.uint32) if picks.group is None else picks.group.astype(np.uint32),
+            "pick_stats/template_idx": _kinds(picks, sizes_A),
             "pick_stats/angle_rad": np.zeros(n, np.float32),
         }
         _check_rows(exposure, columns)
         return columns
+
+
+def _relative_sizes(picks: Picks, sizes_A: Sequence[float]) -> NDArray[np.float64]:
+    """Diameter of each pick over that of the largest size of the run."""
+    return np.ones(len(picks)) if picks.diameter_A is None else picks.diameter_A / max(sizes_A)
+
+
+def _kinds(picks: Picks, sizes_A: Sequence[float]) -> NDArray[np.uint32]:
+    """Number of each pick's size, 0 for the smallest; of its group, where there is one size; 0 without groups."""
+    if picks.diameter_A is None:
+        return np.zeros(len(picks), np.uint32) if picks.group is None else picks.group.astype(np.uint32)
+    nearest = np.abs(picks.diameter_A[:, None] - np.array(sizes_A)).argmin(axis=1)
+    return np.asarray(nearest, np.uint32)
 
 
 def _check_rows(exposure: Exposure, columns: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from cryoemmae_plugin.core.groups import Groups
 from cryoemmae_plugin.core.head import CELL_PX, PREFIX, Head
 from cryoemmae_plugin.core.paper.pick import pick_paper
 from cryoemmae_plugin.core.paper.preprocess import PAPER_GRID_PX
+from cryoemmae_plugin.core.species import merge_sizes
 from cryoemmae_plugin.core.tile_encoder import TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left
@@ -102,12 +103,15 @@ class CandidatePicker:
             If the particle is larger than the micrograph, or too small to be seen.
         """
         timer = timer or StepTimer()
-        diameter_px = self._settings.diameter_A / pixel_size_A
+        sizes_A = self._settings.sizes_A or (self._settings.diameter_A,)
+        diameters_px = [size / pixel_size_A for size in sizes_A]
         with timer.step("preprocess"):
             pixels = self._to_device(image)
-            self._check(pixels, diameter_px, pixel_size_A)
+            for size_A in sizes_A:
+                self._check(pixels, size_A, pixel_size_A)
             if self._settings.contrast == "bright":
                 pixels = -pixels
+        diameter_px = diameters_px[-1]
         with torch.inference_mode():
             if self._head is None:
                 return pick_paper(
@@ -118,13 +122,18 @@ class CandidatePicker:
                     particle_fraction=self._settings.particle_fraction,
                     max_radius_ratio=self._settings.max_radius_ratio,
                 )
-            return pick_default(pixels, self._model, self._head, diameter_px, timer, self._groups)
+            if len(sizes_A) == 1:
+                return pick_default(pixels, self._model, self._head, diameter_px, timer, self._groups)
+            passes = [pick_default(pixels, self._model, self._head, one, timer) for one in diameters_px]
+            with timer.step("locate"):
+                return merge_sizes(pixels, passes, diameters_px, sizes_A)
 
     def _to_device(self, image: NDArray[np.float32] | Tensor) -> Tensor:
         pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))
         return pixels.to(self._device)
 
-    def _check(self, image: Tensor, diameter_px: float, pixel_size_A: float) -> None:
+    def _check(self, image: Tensor, diameter_A: float, pixel_size_A: float) -> None:
+        diameter_px = diameter_A / pixel_size_A
         if image.ndim != 2:
             raise ImageError(f"an image of {image.ndim} dimensions is not a micrograph; give one 2-D image per file")
         least, most = torch.stack(image.aminmax()).tolist()
@@ -132,12 +141,12 @@ class CandidatePicker:
             raise ImageError("some pixels are not finite numbers; write the image again, with the mean in their place")
         if least == most:
             raise ImageError(f"every pixel is {least:g}: there is no image to pick")
-        given = f"$diameter_A {self._settings.diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
+        given = f"$diameter_A {diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
         if diameter_px > min(image.shape):
             raise SettingsError(
                 f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)",
                 setting="diameter_A",
-                value=self._settings.diameter_A,
+                value=diameter_A,
                 remedy="check diameter and pixel size",
             )
         if self._settings.mode == "paper":
@@ -150,7 +159,7 @@ class CandidatePicker:
                 f"{given}, too small for a micrograph of {image.shape[1]} x {image.shape[0]} px (x × y): at least "
                 f"{least_px:.1f} px",
                 setting="diameter_A",
-                value=self._settings.diameter_A,
+                value=diameter_A,
                 remedy="check diameter and pixel size (in Å, not in nm)",
             )
 

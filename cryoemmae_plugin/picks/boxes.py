@@ -28,32 +28,36 @@ _CBOX_COLUMNS = (
 )
 
 
-def write_box(path: Path, picks: Picks, diameter_px: float) -> None:
+Diameters = float | NDArray[np.float64]
+"""One diameter in pixels, or one for each pick."""
+
+
+def write_box(path: Path, picks: Picks, diameter_px: Diameters) -> None:
     """Write picks as EMAN1 boxes.
 
     A line is ``x y width height``: the lower left corner of the box in whole pixels, where y grows with the row stored
     in the MRC (row 0 lowest), and twice its side, the particle's diameter made even.
     """
-    side = _even(diameter_px)
     with atomic_write(path) as file:
-        for x, y in picks.xy.tolist():
+        for (x, y), side in zip(picks.xy.tolist(), _sides(picks, diameter_px), strict=True):
             file.write(f"{round(x - side / 2)}\t{round(y - side / 2)}\t{side}\t{side}\n")
 
 
-def write_cbox(path: Path, picks: Picks, diameter_px: float) -> None:
+def write_cbox(path: Path, picks: Picks, diameter_px: Diameters) -> None:
     """Write picks as crYOLO's CBOX, version 1.0: lower left corners as in EMAN's boxes, with the figure of merit."""
-    side = _even(diameter_px)
     with atomic_write(path) as file:
         file.write("\ndata_global\n\n_cbox_format_version 1.0\n\ndata_cryolo\n\nloop_\n")
         file.writelines(f"_{name} #{number}\n" for number, name in enumerate(_CBOX_COLUMNS, 1))
-        for (x, y), score in zip(picks.xy.tolist(), picks.score.tolist(), strict=True):
+        rows = zip(picks.xy.tolist(), picks.score.tolist(), _sides(picks, diameter_px), strict=True)
+        for (x, y), score, side in rows:
             corner = f"{x - side / 2:.3f} {y - side / 2:.3f} <NA>"
             file.write(f"{corner} {side} {side} <NA> {side} {side} {score:.6f} <NA> <NA>\n")
         file.write("\ndata_cryolo_include\n\nloop_\n_slice_index #1\n\n")
 
 
-def _even(side: float) -> int:
-    return 2 * max(1, round(side / 2))
+def _sides(picks: Picks, diameter_px: Diameters) -> list[int]:
+    """The side of each box: the diameter made even."""
+    return [2 * max(1, round(side / 2)) for side in np.broadcast_to(diameter_px, len(picks)).tolist()]
 
 
 def read_box(path: Path) -> PickTable:

@@ -10,6 +10,8 @@ import numpy as np
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.types import Picks
 
+SIZE = "rlnParticleDiameter"
+"""Column of the diameters in Å, where particles of several sizes are picked."""
 COORDINATES_SUFFIX = "_autopick.star"
 _AFTER_JOB = re.compile(r".+?/job\d{3}[^/]*/(.+)")
 _ROWS_FROM_BELOW = (".tif", ".tiff")
@@ -59,6 +61,9 @@ def format_coordinates(picks: Picks, upside_down: bool = False) -> str:
     x = np.clip(np.floor(picks.xy[:, 0] + 0.5), 0, nx - 1)
     y = np.clip(np.floor(picks.xy[:, 1] + 0.5), 0, ny - 1)
     group = [0] * len(picks) if picks.group is None else picks.group.tolist()
-    rows = zip(x, ny - 1 - y if upside_down else y, picks.score, group, strict=True)
-    lines = (f"{x:12.6f} {y:12.6f} {score:12.6f} {number:12d} {0.0:12.6f} \n" for x, y, score, number in rows)
-    return _HEADER + "".join(lines) + "\n"
+    sizes = [""] * len(picks) if picks.diameter_A is None else [f"{size:12.6f} " for size in picks.diameter_A]
+    rows = zip(x, ny - 1 - y if upside_down else y, picks.score, group, sizes, strict=True)
+    lines = (
+        f"{x:12.6f} {y:12.6f} {score:12.6f} {number:12d} {0.0:12.6f} {size}\n" for x, y, score, number, size in rows
+    )
+    return _HEADER + ("" if picks.diameter_A is None else f"_{SIZE} #6\n") + "".join(lines) + "\n"

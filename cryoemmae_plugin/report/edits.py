@@ -125,7 +125,9 @@ def apply_edits(
     check_edits(store, selection, edits)
     uids = [uid for uid in store.uids() if not edits.micrographs.get(uid, MicrographEdits()).excluded]
     chosen_picks = _edited(store, selection, edits)
-    totals = write_picks(folder, chosen_picks, store.record.settings.diameter_A, formats, uids)
+    settings = store.record.settings
+    sized = bool(settings.sizes_A)
+    totals = write_picks(folder, chosen_picks, settings.diameter_A, formats, uids, sized=sized)
     excluded = {uid for uid, edit in edits.micrographs.items() if edit.excluded}
     accepted: list[tuple[str]] = []
     rejected: list[tuple[str]] = []
@@ -182,7 +184,7 @@ def edited_picks(result: Result, selection: Selection, edit: MicrographEdits, wa
             raise InputError(f"{result.micrograph}: the added pick at {point} lies outside of it; {way_out}")
         else:
             by_hand.append(point)
-    return _with_points(candidates.only(keep), np.array(by_hand, np.float64).reshape(-1, 2))
+    return _with_points(candidates.only(keep), np.array(by_hand, np.float64).reshape(-1, 2), selection.diameter_A)
 
 
 def _edited(store: ResultStore, selection: Selection, edits: Edits) -> Iterator[tuple[Result, Picks]]:
@@ -207,13 +209,17 @@ def _nearest(candidates: Picks, point: tuple[float, float]) -> int | None:
     return at if at >= 0 and distance[at] <= _SAME_PX else None
 
 
-def _with_points(picks: Picks, xy: NDArray[np.float64]) -> Picks:
-    """Put picks by hand before others: their figure of merit is the highest."""
+def _with_points(picks: Picks, xy: NDArray[np.float64], diameter_A: float) -> Picks:
+    """Put picks by hand before others: their figure of merit is the highest, their size the largest."""
     ones = np.full(len(xy), BY_HAND, np.float32)
+    sizes = None
+    if picks.diameter_A is not None:
+        sizes = np.concatenate([np.full(len(xy), diameter_A), picks.diameter_A])
     return Picks(
         np.concatenate([xy, picks.xy]),
         np.concatenate([ones, picks.score]),
         np.concatenate([np.zeros(len(xy), np.float32), picks.power]),
         picks.shape,
         None if picks.group is None else np.concatenate([np.zeros(len(xy), np.int32), picks.group]),
+        sizes,
     )

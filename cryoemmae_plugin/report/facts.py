@@ -98,7 +98,9 @@ def _settings(settings: PickerSettings, selection: Selection) -> Rows:
     left_out = {"model", "purity"} | ({*PAPER_ONLY} if settings.mode != "paper" else set())  # named elsewhere
     left_out |= set() if selection.drop_group else {"drop_group"}
     fields = PickerSettings.model_fields.items()
-    return [(field.title or name, _shown(name, values[name])) for name, field in fields if name not in left_out]
+    if settings.sizes_A:
+        values["sizes_A"] = settings.diameters
+    return [(field.title or name, _shown(name, values[name])) for name, field in fields if name in {*values} - left_out]
 
 
 def _shown(name: str, value: object) -> str:

@@ -192,7 +192,8 @@ def _write_candidates(store: ResultStore, selection: Selection, facts: RunFacts,
         columns.add(result, known.get(result.micrograph, unheard)[1], highest_steps(candidates.score))
         key = columns.key[-1]
         xy = [round(value, 3) for value in candidates.xy.ravel().tolist()]
-        write_plain(folder / "micrographs" / f"{key}.js", script("candidates", key, xy).encode())
+        sizes = [] if candidates.diameter_A is None else [[round(size, 2) for size in candidates.diameter_A.tolist()]]
+        write_plain(folder / "micrographs" / f"{key}.js", script("candidates", key, xy, *sizes).encode())
     done = set(columns.path)
     for micrograph, reason in facts.failed.items():
         if micrograph not in done:
@@ -329,6 +330,7 @@ def _about(
         "step": step,
         "diameter_A": selection.diameter_A,
         "diameterFrom": facts.diameter,
+        **({"diameters": store.record.settings.diameters} if store.record.settings.sizes_A else {}),
         "box": describe_box(selection.diameter_A, sizes),
         "averages": averages,
         "settings": facts.settings,

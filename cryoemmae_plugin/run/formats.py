@@ -13,9 +13,15 @@ from pydantic import BaseModel
 
 from cryoemmae_plugin.errors import InputError, SettingsError, StoreError
 from cryoemmae_plugin.files import atomic_write, output_error, read_note, write_note
-from cryoemmae_plugin.picks.boxes import write_box, write_cbox
+from cryoemmae_plugin.picks.boxes import Diameters, write_box, write_cbox
 from cryoemmae_plugin.picks.relion import star_of_picks
-from cryoemmae_plugin.picks.relion_coordinates import COORDINATES_SUFFIX, format_coordinates, is_upside_down, root_of
+from cryoemmae_plugin.picks.relion_coordinates import (
+    COORDINATES_SUFFIX,
+    SIZE,
+    format_coordinates,
+    is_upside_down,
+    root_of,
+)
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.star import quote
 from cryoemmae_plugin.types import Picks
@@ -81,17 +87,17 @@ def existing_formats(folder: Path) -> frozenset[Format]:
 
 
 def open_writer(
-    one: Format, folder: Path, diameter_A: float, uids: Collection[str] = ()
+    one: Format, folder: Path, diameter_A: float, uids: Collection[str] = (), *, sized: bool = False
 ) -> AbstractContextManager[Writer]:
     """Open the writer of a program's files in a result folder; what it has written there before goes.
 
-    `uids` are the names of the results that are going to be written.
+    `uids` are the names of the results that are going to be written; `sized` says that picks have sizes of their own.
     """
     if one is Format.RELION:
         return _relion(folder / RELION_FOLDER)
     if one is Format.CRYOSPARC:
         # Import Particle Stack finds micrographs by the names of their files
-        return picks_star(folder / CRYOSPARC_FILE, name_of=lambda micrograph: Path(micrograph).name)
+        return picks_star(folder / CRYOSPARC_FILE, name_of=lambda micrograph: Path(micrograph).name, sized=sized)
     if one is Format.EMAN:
         return nullcontext(_one_file_each(folder / BOX_FOLDER, ".box", uids, diameter_A, write_box))
     return nullcontext(_one_file_each(folder / CBOX_FOLDER, ".cbox", uids, diameter_A, write_cbox))
@@ -102,27 +108,30 @@ def _one_file_each(
     suffix: str,
     uids: Collection[str],
     diameter_A: float,
-    write: Callable[[Path, Picks, float], None],
+    write: Callable[[Path, Picks, Diameters], None],
 ) -> Writer:
     """One file a micrograph, named as its result."""
     _claim(folder, [f"{uid}{suffix}" for uid in uids])
 
     def write_one(result: Result, picks: Picks) -> None:
-        write(folder / f"{result.uid}{suffix}", picks, diameter_A / result.pixel_size_A)
+        write(folder / f"{result.uid}{suffix}", picks, picks.diameter_px(diameter_A, result.pixel_size_A))
 
     return write_one
 
 
 @contextmanager
 def picks_star(
-    path: Path, comment: str = "", name_of: Callable[[str], str] = str, *, grouped: bool = False
+    path: Path, comment: str = "", name_of: Callable[[str], str] = str, *, grouped: bool = False, sized: bool = False
 ) -> Iterator[Writer]:
-    """The writer of one STAR table of all picks, see :func:`star_of_picks`; with the group of each where asked for."""
-    with star_of_picks(path, comment, name_of, (GROUP_COLUMN,) if grouped else ()) as rows:
+    """The writer of one STAR table of all picks, see :func:`star_of_picks`; with groups and sizes where asked for."""
+    labels = [label for label, wanted in ((GROUP_COLUMN, grouped), (SIZE, sized)) if wanted]
+    with star_of_picks(path, comment, name_of, labels) as rows:
 
         def write(result: Result, picks: Picks) -> None:
             group = np.zeros(len(picks), np.int32) if picks.group is None else picks.group
-            rows(result.micrograph, picks.xy, picks.score, *([group] if grouped else []))
+            sizes = np.full(len(picks), np.nan) if picks.diameter_A is None else picks.diameter_A
+            extras = [values for values, wanted in ((group, grouped), (sizes, sized)) if wanted]
+            rows(result.micrograph, picks.xy, picks.score, *extras)
 
         yield write
 

@@ -39,7 +39,7 @@ def draw_overlay(
     picks : Picks
         Those to draw, in pixels of `image`; the colour says the figure of merit, from `threshold` to 1.
     diameter_px : float
-        Diameter of the circles in pixels of `image`.
+        Diameter of the circles in pixels of `image`, for picks that have none of their own.
     title : str
         For the line below the picture; characters that cannot be drawn become question marks.
     pixel_size_A : float
@@ -49,8 +49,9 @@ def draw_overlay(
     scale = min(1.0, LONG_SIDE_PX / max(image.shape))
     canvas = np.repeat(_stretched(image, diameter_px, scale)[:, :, None], 3, axis=2)
     colours = _colours(picks.score, threshold)
-    for (x, y), colour in zip((picks.xy + 0.5) * scale - 0.5, colours, strict=True):
-        _circle(canvas, x, y, diameter_px * scale / 2, colour)
+    radii = np.broadcast_to(picks.diameter_px(diameter_px * pixel_size_A, pixel_size_A), len(picks)) * scale / 2
+    for (x, y), radius, colour in zip((picks.xy + 0.5) * scale - 0.5, radii.tolist(), colours, strict=True):
+        _circle(canvas, x, y, radius, colour)
     title = title.encode("utf-8", "replace").decode()  # names of files may hold bytes that are not UTF-8
     picture = _with_footer(canvas, f"{title}   {len(picks)} picks", threshold)
     _draw_sizes(picture, canvas.shape[1], canvas.shape[0], diameter_px * scale, pixel_size_A / scale)

@@ -31,7 +31,7 @@ def write_overlay(store: ResultStore, uid: str, selection: Selection) -> Path:
     settings = store.record.settings
     picks = selection.picks(result)
     image = read_image(Path(result.source))
-    title = f"{Path(result.micrograph).name}   {settings.diameter_A:g} Å"
+    title = f"{Path(result.micrograph).name}   {settings.diameters} Å"
     pixel_size_A = result.pixel_size_A
     diameter_px = settings.diameter_A / pixel_size_A
     picture = draw_overlay(image, picks, diameter_px, selection.threshold, title, pixel_size_A=pixel_size_A)
@@ -57,7 +57,9 @@ def overlay_path(store: ResultStore, uid: str) -> Path:
 
 
 def _note(store: ResultStore, selection: Selection) -> str:
-    return " ".join([store.record.fingerprint, *(f"{value:g}" for value in selection.settings().values())])
+    values = [value for value in selection.settings().values() if value is not None]
+    shown = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    return " ".join([store.record.fingerprint, *shown])
 
 
 def existing_overlays(store: ResultStore) -> list[str]:

@@ -65,8 +65,9 @@ class Plausibility:
         result = outcome.result
         if result is None:
             return []
-        picks, diameter_px = self._selection.picks(result), self._settings.diameter_A / result.pixel_size_A
-        self._coverage.append(len(picks) * math.pi / 4 * diameter_px**2 / math.prod(picks.shape))
+        picks = self._selection.picks(result)
+        diameters_px = np.broadcast_to(picks.diameter_px(self._settings.diameter_A, result.pixel_size_A), len(picks))
+        self._coverage.append(float((diameters_px**2).sum()) * math.pi / 4 / math.prod(picks.shape))
         self._picked += bool(len(picks))
         self._empty += not len(picks)
         if len(self._first) == FIRST:
@@ -94,6 +95,8 @@ class Plausibility:
         return late
 
     def _compare(self) -> list[str]:
+        if self._settings.sizes_A:
+            return []  # particles of other sizes are there
         count = int(np.clip(self._pending // RUN_PER_COMPARISON, 1, FIRST))
         try:
             head = load_head(load_model(DEFAULT_MODEL["default"]))

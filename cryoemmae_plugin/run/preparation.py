@@ -216,7 +216,7 @@ class Preparation:
         Interrupted
             When `should_stop` says True.
         """
-        if not settings.adapt or settings.mode != "default":
+        if not settings.adapt or settings.mode != "default" or settings.sizes_A:  # a head learns one size
             return settings
         model, home = load_model(settings.model_name), self._folder / MODEL_FOLDER
         note = read_preparation(self._folder).adaptation

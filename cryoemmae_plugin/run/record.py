@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cryoemmae_plugin.picks.relion_coordinates import SIZE
 from cryoemmae_plugin.star import quote, unquote
 from cryoemmae_plugin.types import Picks
 
@@ -62,6 +63,7 @@ def rounded(picks: Picks) -> Picks:
         np.round(picks.power.astype(np.float64), _DECIMALS_POWER).astype(np.float32) + np.float32(0),
         picks.shape,
         picks.group,
+        None if picks.diameter_A is None else np.round(picks.diameter_A, _DECIMALS_POWER),
     )
 
 
@@ -82,15 +84,18 @@ def format_result(result: Result) -> str:
     lines = [f"{MAGIC}, format {FORMAT}", "", "data_micrograph", ""]
     lines += [f"_{key} {value}" for key, value in header.items()]
     lines += ["", "data_candidates", "", "loop_"]
-    lines += [f"_{name} #{i}" for i, name in enumerate(_columns(picks.group is not None), 1)]
+    lines += [
+        f"_{name} #{i}" for i, name in enumerate(_columns(picks.group is not None, picks.diameter_A is not None), 1)
+    ]
     groups = [""] * len(picks) if picks.group is None else [f" {number}" for number in picks.group.tolist()]
-    rows = zip(picks.xy.tolist(), picks.score.tolist(), picks.power.tolist(), groups, strict=True)
-    lines += [f"{x:.3f} {y:.3f} {score:.6f} {power:.4f}{group}" for (x, y), score, power, group in rows]
+    sizes = [""] * len(picks) if picks.diameter_A is None else [f" {size:.4f}" for size in picks.diameter_A.tolist()]
+    rows = zip(picks.xy.tolist(), picks.score.tolist(), picks.power.tolist(), groups, sizes, strict=True)
+    lines += [f"{x:.3f} {y:.3f} {score:.6f} {power:.4f}{group}{size}" for (x, y), score, power, group, size in rows]
     return "\n".join(lines) + "\n\n"
 
 
-def _columns(grouped: bool) -> tuple[str, ...]:
-    return (*_COLUMNS, _GROUP) if grouped else _COLUMNS
+def _columns(grouped: bool, sized: bool) -> tuple[str, ...]:
+    return (*_COLUMNS, *([_GROUP] if grouped else []), *([SIZE] if sized else []))
 
 
 def parse_header(text: str) -> dict[str, str]:
@@ -120,7 +125,7 @@ def parse_result(uid: str, text: str) -> Result:
     """
     header = parse_header(text)
     try:
-        columns = _columns(f"\n_{_GROUP} #" in text)
+        columns = _columns(f"\n_{_GROUP} #" in text, f"\n_{SIZE} #" in text)
         rows = text.rpartition(f"_{columns[-1]} #{len(columns)}\n")[2]
         table = np.array(rows.split(), np.float64).reshape(-1, len(columns))
         if len(table) != int(header["cryoemmaeCandidates"]) or not rows.endswith("\n\n"[: 2 if len(table) else 1]):
@@ -145,7 +150,8 @@ def parse_result(uid: str, text: str) -> Result:
                 table[:, 2].astype(np.float32),
                 table[:, 3].astype(np.float32),
                 shape,
-                table[:, 4].astype(np.int32) if _GROUP in columns else None,
+                table[:, columns.index(_GROUP)].astype(np.int32) if _GROUP in columns else None,
+                table[:, columns.index(SIZE)].copy() if SIZE in columns else None,
             ),
         )
     except KeyError as err:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryoemmae_plugin.core.suppression import non_maximum_suppression
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
@@ -59,15 +62,18 @@ class Selection:
 
     def allowed(self, picks: Picks, pixel_size_A: float) -> Picks:
         """Return the candidates outside dropped groups that keep both distances; `picks` are best first."""
-        diameter_px = self.diameter_A / pixel_size_A
         picks = picks.outside_groups(self.dropped_groups)
+        diameter_px = picks.diameter_px(self.diameter_A, pixel_size_A)
         inside = picks.away_from_edge(self.edge_distance * diameter_px) if self.edge_distance else picks
-        return keep_apart(inside, self.min_distance * diameter_px) if self.min_distance else inside
+        if not self.min_distance:
+            return inside
+        return keep_apart(inside, self.min_distance * inside.diameter_px(self.diameter_A, pixel_size_A))
 
 
-def keep_apart(picks: Picks, distance_px: float) -> Picks:
+def keep_apart(picks: Picks, distance_px: float | NDArray[np.float64]) -> Picks:
     """Of any two picks closer than `distance_px`, drop the one with the lower figure of merit.
 
-    Picks are best first. What is kept at a threshold does not depend on candidates below it.
+    Picks are best first. What is kept at a threshold does not depend on candidates below it. Where each pick has its
+    own distance, the mean of both counts.
     """
     return picks.only(non_maximum_suppression(picks.xy, picks.score, distance_px * (1 - 1e-6)))

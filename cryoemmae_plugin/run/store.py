@@ -80,6 +80,8 @@ class RunRecord(BaseModel):
     def comparable(self) -> dict[str, Any]:
         """What must be equal for two runs to share a folder, by name; settings as ``$field``."""
         settings = self.settings.model_dump(exclude={"model", "purity", *OUTPUT_SETTINGS})
+        sizes = settings.pop("sizes_A", ())
+        settings["diameter_A"] = ",".join(f"{size:g}" for size in sizes) or settings["diameter_A"]
         named = {f"${field}": value for field, value in settings.items()}
         return named | {"model weights (sha256)": self.model_sha256, "version": self.version, "format": self.format}
 

@@ -143,11 +143,17 @@ def write_summary(
         "run": asdict(log.counts) | {"remaining": log.counts.remaining},
         "failed": [failure | {"reason": PYTHON(failure["reason"])} for failure in log.failures],
         "warnings": warnings,
-        "total": asdict(totals) if totals else None,
+        "total": _totals(totals) if totals else None,
         "timings": timings,
         "peak_memory_MB": peak_memory(),
     }
     _write(folder, summary)
+
+
+def _totals(totals: Totals) -> dict[str, Any]:
+    """What is in the files; picks by size only where there are several."""
+    found = asdict(totals)
+    return found if totals.by_diameter_A else {name: found[name] for name in ("picked", "empty", "picks")}
 
 
 def saved_selection(folder: Path, record: RunRecord) -> Selection:
@@ -206,7 +212,7 @@ def update_summary(folder: Path, selection: Selection, totals: Totals) -> None:
         return  # the files stand for themselves
     summary["settings"] |= selection.settings()
     summary[RETHRESHOLDED] = True
-    _write(folder, summary | {"written": _now(), "total": asdict(totals)})
+    _write(folder, summary | {"written": _now(), "total": _totals(totals)})
 
 
 def versions() -> dict[str, str]:

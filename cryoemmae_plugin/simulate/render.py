@@ -9,6 +9,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.simulate.model import BLOB_SIGMA, particle_model
+from cryoemmae_plugin.simulate.obstacles import Surroundings
 from cryoemmae_plugin.simulate.optics import band_pass, contrast_transfer, expose, frequencies, ice_noise
 from cryoemmae_plugin.simulate.place import place_centres
 from cryoemmae_plugin.simulate.settings import SimulationSettings
@@ -69,16 +70,36 @@ def simulate(settings: SimulationSettings, seed: int) -> SimulatedMicrograph:
         Image and true coordinates.
     """
     place, specimen, detector = (np.random.default_rng([seed, part]) for part in range(3))
-    pad, canvas = _canvas(settings)
+    pad, canvas = canvas_of(settings)
     around = surroundings(settings, canvas, specimen)
     centres = _particle_centres(settings, pad, around.blocked, place)
     model = particle_model(settings.particle, settings.variant)
     protein = project(model, centres, settings, canvas, place, _sizes(settings, len(centres), place))
     protein += unwanted_protein(settings, model, canvas, centres, place)
 
-    k = frequencies(canvas, settings.pixel_size_A)
-    spectrum = scipy.fft.rfft2(protein)
+    image = show(blurred(protein, settings), settings, around, pad, specimen, detector)
+    xy = visible(centres - pad, settings)
+    return SimulatedMicrograph(image, xy, settings.diameter_A, settings.pixel_size_A, settings, seed)
+
+
+def blurred(protein: Image, settings: SimulationSettings) -> NDArray[np.complex64]:
+    """Spectrum of projected particles (rows, columns), with the Gaussian width of their blobs."""
+    spectrum: NDArray[np.complex64] = scipy.fft.rfft2(protein)
+    k = frequencies(protein.shape, settings.pixel_size_A)
     spectrum *= np.exp(-2 * (np.pi * BLOB_SIGMA * settings.diameter_A * k) ** 2)
+    return spectrum
+
+
+def show(
+    spectrum: NDArray[np.complex64],
+    settings: SimulationSettings,
+    around: Surroundings,
+    pad: int,
+    specimen: np.random.Generator,
+    detector: np.random.Generator,
+) -> Image:
+    """See projected protein, in ice and with its surroundings, through the optics and the detector."""
+    canvas = around.phase.shape
     background = around.phase
     if settings.noise:
         background = background + around.graininess * ice_noise(settings, canvas, specimen)
@@ -87,12 +108,10 @@ def simulate(settings: SimulationSettings, seed: int) -> SimulatedMicrograph:
     contrast = scipy.fft.irfft2(spectrum * contrast_transfer(settings, canvas), s=canvas)
     frame = (slice(pad, pad + settings.shape[0]), slice(pad, pad + settings.shape[1]))
     intensity = around.transmission[frame] * (1 - 2 * contrast[frame])
-    image = _finish(expose(intensity, settings, detector), settings, detector)
-    xy = _visible(centres - pad, settings)
-    return SimulatedMicrograph(image, xy, settings.diameter_A, settings.pixel_size_A, settings, seed)
+    return _finish(expose(intensity, settings, detector), settings, detector)
 
 
-def _canvas(settings: SimulationSettings) -> tuple[int, tuple[int, int]]:
+def canvas_of(settings: SimulationSettings) -> tuple[int, tuple[int, int]]:
     """Return the padding and the shape of a canvas on which nothing that the frame shows wraps around."""
     pad = int(np.ceil(1.1 * settings.diameter_px)) + 16
     ny, nx = (scipy.fft.next_fast_len(n + 2 * pad, real=True) for n in settings.shape)
@@ -115,7 +134,7 @@ def _sizes(settings: SimulationSettings, count: int, rng: np.random.Generator) -
     return np.asarray(np.exp(rng.normal(scale=settings.size_spread, size=count)).clip(0.5, 1.5))
 
 
-def _visible(xy: NDArray[np.float64], settings: SimulationSettings) -> NDArray[np.float64]:
+def visible(xy: NDArray[np.float64], settings: SimulationSettings) -> NDArray[np.float64]:
     """Return the centres that lie inside the frame, and inside its smeared border where there is one."""
     margin = settings.smeared_border_px - 0.5
     ny, nx = settings.shape

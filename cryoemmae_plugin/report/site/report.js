@@ -21,7 +21,7 @@ const text = (tag, content, className) => {
 
 /* ---------- What the script files bring ---------- */
 const report = {
-  facts: null, steps: [], sums: [], coordinates: new Map(), waiting: new Map(),
+  facts: null, steps: [], sums: [], coordinates: new Map(), sizes: new Map(), waiting: new Map(),
   run(facts) { this.facts = facts; },
   scores(counts, letters) { // steps of all candidates, micrograph after micrograph, best first
     const value = new Uint16Array(128);
@@ -37,7 +37,10 @@ const report = {
       this.sums.push(sums);
     }
   },
-  candidates(key, xy) { this.coordinates.set(key, xy); },
+  candidates(key, xy, sizes) { // sizes in Å, where particles of several sizes are picked
+    this.coordinates.set(key, xy);
+    if (sizes) this.sizes.set(key, sizes);
+  },
 };
 
 /* ---------- Edits: kept in this browser until they are exported ---------- */
@@ -317,15 +320,15 @@ function colour(step, least) {
 
 const same = (entry, x, y) => entry[0] === x && entry[1] === y;
 
-function drawn(n) { // what is to be drawn of a micrograph: [x, y, step, kind]
+function drawn(n) { // what is to be drawn of a micrograph: [x, y, step, kind, diameter in Å]
   const key = M.key[n], xy = report.coordinates.get(key) || [], steps = report.steps[n], step = stepOf(n);
-  const removed = edits.removed[key] || [], added = edits.added[key] || [], found = [];
+  const removed = edits.removed[key] || [], added = edits.added[key] || [], sizes = report.sizes.get(key) || [], found = [];
   for (let i = 0; i < xy.length / 2; i++) {
     const x = xy[2 * i], y = xy[2 * i + 1];
     const kind = removed.some((e) => same(e, x, y)) ? "removed" : steps[i] >= step ? "pick" : added.some((e) => same(e, x, y)) ? "added" : "below";
-    found.push([x, y, steps[i], kind]);
+    found.push([x, y, steps[i], kind, sizes[i] || report.facts.diameter_A]);
   }
-  for (const [x, y, own] of added) if (own < 0) found.push([x, y, own, "added"]);
+  for (const [x, y, own] of added) if (own < 0) found.push([x, y, own, "added", report.facts.diameter_A]);
   return found;
 }
 
@@ -340,9 +343,10 @@ function drawCircles() {
   context.clearRect(0, 0, width, height);
   const t = current >= 0 && transform();
   if (!t || (!circles && !editing) || M.failed[current]) return;
-  const radius = Math.max(1.5, report.facts.diameter_A / M.pixel[current] / 2 * t.sx), step = stepOf(current);
+  const step = stepOf(current), radiusOf = (size) => Math.max(1.5, size / M.pixel[current] / 2 * t.sx);
   const dim = Boolean(edits.excluded[M.key[current]]);
-  for (const [x, y, own, kind] of drawn(current)) {
+  for (const [x, y, own, kind, size] of drawn(current)) {
+    const radius = radiusOf(size);
     const px = t.x + (x + 0.5) * t.sx, py = t.y + (y + 0.5) * t.sy;
     if (kind === "below" && !faint || px < -radius || py < -radius || px > width + radius || py > height + radius) continue;
     if (kind === "removed" && !editing) continue;
@@ -364,7 +368,7 @@ function drawCircles() {
     context.lineWidth = 2.5;
     context.strokeStyle = "#ffffff";
     context.beginPath();
-    context.arc(t.x + (hovered[0] + 0.5) * t.sx, t.y + (hovered[1] + 0.5) * t.sy, radius + 2, 0, 2 * Math.PI);
+    context.arc(t.x + (hovered[0] + 0.5) * t.sx, t.y + (hovered[1] + 0.5) * t.sy, radiusOf(hovered[4] || report.facts.diameter_A) + 2, 0, 2 * Math.PI);
     context.stroke();
   }
 }
@@ -541,7 +545,7 @@ function fillFacts() {
   $("warnings").hidden = !facts.warnings.length;
   for (const id of ["settings", "provenance"]) $(id).replaceChildren(...facts[id].flatMap(([label, value]) => [text("dt", label), text("dd", value)]));
   $("citation").textContent = facts.citation;
-  const particle = $("particle"), diameter = text("dd", `${facts.diameter_A.toPrecision(4) / 1} Å`);
+  const particle = $("particle"), diameter = text("dd", `${facts.diameters || facts.diameter_A.toPrecision(4) / 1} Å`);
   diameter.append(text("small", facts.diameterFrom));
   particle.append(text("dt", "Diameter"), diameter);
   if (facts.box) {
