@@ -1,4 +1,4 @@
-"""The commands of ``cryoemmae-cryosparc``: pick, resume, repick, refine, doctor."""
+"""The commands of ``cryoemmae-cryosparc``: pick, follow, resume, repick, refine, doctor."""
 
 from __future__ import annotations
 
@@ -115,6 +115,73 @@ def pick(
     with teller.reporter.alive():
         report = begin(connection.open(), request, work=work, tell=teller).run()
     return finish(teller, report)
+
+
+def follow(
+    *,
+    project: str,
+    workspace: str,
+    exposures: str | None = None,
+    session: str | None = None,
+    settings: SettingsOptions,
+    every: float = 60.0,
+    idle: float = 60.0,
+    least: int | None = None,
+    job: JobChoice = AS_USUAL,
+    work: Path | None = None,
+    compute: ComputeChoice = AS_SUITS,
+    workers: WorkerOptions = ONE_PROCESS,
+    connection: ConnectionOptions = Connection(),
+) -> int:
+    """Pick exposures as they come: of an output that grows, or of a Live session. One job's particles grow with them.
+
+    To stop, press Ctrl-C: the picks so far are kept. To go on, use the command `resume`.
+
+    Parameters
+    ----------
+    project
+        Project, such as P3.
+    workspace
+        Workspace to make the job in, such as W1.
+    exposures
+        Job and output to follow, such as J2.exposures.
+    session
+        In its place, a Live session, such as S1: its exposures are exported whenever more are ready. CryoSPARC 5 only.
+    every
+        Seconds between two looks at the exposures.
+    idle
+        End when no new exposure has come for this many minutes. When the job that makes them ends, this one ends too.
+    least
+        Exposures to wait for before the first is picked. [default: as many as adapting to the micrographs takes]
+    work
+        Folder for intermediate results. [default: inside the job's own folder]
+    """
+    from cryosparc_job.create import begin
+    from cryosparc_job.follow import wait_for_exposures
+    from cryosparc_job.options import FollowOptions
+    from cryosparc_job.request import PickRequest
+    from cryosparc_job.sources import source_of
+
+    if (exposures is None) == (session is None):
+        raise SettingsError("no exposures, or two kinds of them", remedy="give either $exposures or a $session")
+    options = FollowOptions(every=every, idle=idle, session=session, **({} if least is None else {"least": least}))
+    request = PickRequest(
+        project=project,
+        workspace=workspace,
+        exposures=exposures or "J0.exposures",  # the export of the session takes its place
+        settings=settings,
+        compute=compute,
+        workers=workers,
+        follow=options,
+        **job.model_dump(),
+    )
+    teller = Teller()
+    teller(f"Connecting to CryoSPARC to follow {project} {exposures or session}")
+    instance = connection.open()
+    source = source_of(instance, request)
+    wait_for_exposures(source, options, teller)
+    request = source.newest(request, lambda: False)
+    return finish(teller, begin(instance, request, work=work, tell=teller).run())
 
 
 def resume(
@@ -286,10 +353,11 @@ def build_app() -> App:
     """Put the commands together."""
     app = App(name=PROGRAM, help=HELP, version=lambda: version("cryoemmae"), help_format="plaintext")
     app.command(pick, sort_key=0)
-    app.command(resume, sort_key=1)
-    app.command(repick, sort_key=2)
-    app.command(refine, sort_key=3)
-    app.command(doctor, sort_key=4)
+    app.command(follow, sort_key=1)
+    app.command(resume, sort_key=2)
+    app.command(repick, sort_key=3)
+    app.command(refine, sort_key=4)
+    app.command(doctor, sort_key=5)
     return app
 
 

@@ -12,6 +12,7 @@ from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.settings import PickerSettings
 from cryosparc_job.errors import CryosparcError
 from cryosparc_job.exposures import ExposureOutputs
+from cryosparc_job.follow import FollowJob
 from cryosparc_job.instance import Instance
 from cryosparc_job.job import ExternalJob
 from cryosparc_job.picking import PickJob
@@ -22,6 +23,11 @@ from cryosparc_job.slots import PARTICLE_SLOTS, ParticleRows
 logger = logging.getLogger(__name__)
 
 INPUT, SELECTED = "micrographs", "particles"
+
+
+def kind_of(request: PickRequest) -> type[PickJob]:
+    """The kind of job that a request asks for."""
+    return PickJob if request.follow is None else FollowJob
 
 
 def begin(
@@ -52,7 +58,7 @@ def begin(
         _give_up(job, str(err) or "stopped before it began")
         raise
     tell(f"{request.project} {job.uid}: {len(prepared.exposures)} micrographs, results in {folder}")
-    return PickJob(instance, prepared, job, folder, engine_factory, rows, divided, tell=tell)
+    return kind_of(request)(instance, prepared, job, folder, engine_factory, rows, divided, tell=tell)
 
 
 def _once(factory: EngineFactory, settings: PickerSettings, request: RunRequest) -> EngineFactory:
@@ -97,4 +103,4 @@ def reopen(
     rows = ParticleRows(job.template(request.output), flip_y=request.flip_y)
     divided = ExposureOutputs.of(job)
     job.start()
-    return PickJob(instance, prepared, job, folder, engine_factory, rows, divided, tell=tell)
+    return kind_of(request)(instance, prepared, job, folder, engine_factory, rows, divided, tell=tell)

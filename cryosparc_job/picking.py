@@ -108,10 +108,17 @@ class PickJob:
         )
 
     def _work(self) -> None:
+        self._greet()
+        self._pick(Watch(self.job, self.stop))
+
+    def _greet(self) -> None:
+        """Say what is picked, and how."""
+        self.job.log(messages.greeting(self.prepared.exposures, self.prepared.request, self.folder))
+
+    def _pick(self, watch: Watch, *, last: bool = True) -> None:
+        """Pick all exposures that are not done; `last` says that no more are to come."""
         request, files = self.prepared.request, self._files()
-        self.job.log(messages.greeting(self.prepared.exposures, request, self.folder))
         observer = CryosparcObserver(self.prepared, self.job, self._particles, files.load, self.tell)
-        watch = Watch(self.job, self.stop)
         run_picking(
             request.run_request(self.folder / PICKS_FOLDER, self._own_model(files), self.prepared.selection),
             self._micrographs(self.prepared.exposures),
@@ -119,7 +126,7 @@ class PickJob:
             loader=files.load,
             stop=watch,
             engine_factory=self.engine_factory,
-            finishers=[self._finish, report_finisher(observer, watch)],
+            finishers=[self._finish, report_finisher(observer, watch)] if last else [self._save],
         )
 
     def _micrographs(self, exposures: Sequence[Exposure]) -> list[Micrograph]:
@@ -143,6 +150,11 @@ class PickJob:
             data=f"{len(sample)} unlabelled exposures of {request.project} {request.exposures}",
             file_of=files.file_of,
         )
+
+    def _save(self, run: Run) -> None:
+        """Save all picks so far."""
+        done = self._particles.save()
+        self.job.log(f"{self._particles.saved} particles of {done} micrographs saved")
 
     def _finish(self, run: Run) -> None:
         """Save all picks, and report the results."""

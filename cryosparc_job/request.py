@@ -27,7 +27,7 @@ from cryoemmae_plugin.settings import (
     pictures_of,
 )
 from cryosparc_job.credentials import Credentials
-from cryosparc_job.options import JobOptions
+from cryosparc_job.options import FollowOptions, JobOptions
 
 REQUEST_FILE = "job.json"
 FOLDER_IN_JOB = "cryoemmae"
@@ -57,6 +57,8 @@ class PickRequest(JobOptions):
         Job and output with the particles that 2D classification has kept or dropped: they refine the model.
     picked_by : str or None
         The job that has picked them.
+    follow : FollowOptions or None
+        How to go on as new exposures come; None to pick those that are there.
     """
 
     project: Annotated[str, form(r"\AP\d+\Z", "P3")]
@@ -68,6 +70,7 @@ class PickRequest(JobOptions):
     selected: ParticlesOutput | None = None
     rejected: ParticlesOutput | None = None
     picked_by: str | None = None
+    follow: FollowOptions | None = None
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], *, project: str, workspace: str, exposures: str) -> PickRequest:

@@ -17,6 +17,7 @@ from cryosparc.models.job import Job
 from cryosparc.models.job_spec import InputSpec, JobSpec, OutputSpec
 from cryosparc.models.project import Project
 from cryosparc.models.resource import ResourceSpec
+from cryosparc.models.session import Session
 from cryosparc.models.user import User
 from cryosparc.models.workspace import Workspace
 from pydantic import BaseModel, ValidationError
@@ -197,6 +198,32 @@ def find_workspace(call: Call) -> Workspace:
     return Workspace(uid=workspace, project_uid=project, workspace_type="base", **numbers)
 
 
+def find_session(call: Call) -> Session:
+    session = call.state.session(call.path["project_uid"], call.path["session_uid"])
+    number = int(session.uid[1:])
+    numbers = {"uid_num": number, "session_uid_num": number, "project_uid_num": int(session.project[1:])}
+    return Session(
+        uid=session.uid,
+        project_uid=session.project,
+        workspace_type="live",
+        session_uid=session.uid,
+        session_dir=session.uid,
+        status=session.status,
+        errors=[],
+        **numbers,
+    )
+
+
+def count_exposures(call: Call) -> int:
+    assert call.query["stage"] == ["ready"]
+    return len(call.state.session(call.one("project_uid"), call.one("session_uid")).exposures.rows)
+
+
+def export_exposures(call: Call) -> Job:
+    session = call.state.session(call.path["project_uid"], call.path["session_uid"])
+    return as_job(call.state, call.state.export(session))
+
+
 def find_jobs(call: Call) -> list[Job]:
     wanted = call.query.get("project_uid")
     found = [job for job in call.state.jobs.values() if wanted is None or job.project in wanted]
@@ -327,7 +354,22 @@ _PAGE = {
     **dict.fromkeys(("order", "after", "limit", "project_uid", "workspace_uid", "uid", "type", "status"), False),
     **dict.fromkeys(("category", "deleted", *(f"{time}_at" for time in _TIMES)), False),
 }
+_EXPOSURES = {
+    **dict.fromkeys(("order", "after", "limit", "uid", "session_uid", "project_uid", "stage", "deleted"), False),
+    **dict.fromkeys(("created_at", "updated_at"), False),
+}
+SESSION = PROJECT + "/sessions/{session_uid}"
 ENDPOINTS = [
+    Endpoint("sessions.find_one", "get", SESSION, ref(Session), find_session),
+    Endpoint("exposures.count", "get", "/exposures/count", {"type": "integer"}, count_exposures, _EXPOSURES),
+    Endpoint(
+        "sessions.create_and_enqueue_export_exposures",
+        "post",
+        SESSION + "/export_exposures",
+        ref(Job),
+        export_exposures,
+        {"export_ignored": False},
+    ),
     Endpoint("health", "get", "/health", TEXT, lambda call: "OK", public=True),
     Endpoint(
         "login",

@@ -118,6 +118,7 @@ class State:
         self.advertised: dict[str, Path] = {}
         self.workspaces: dict[str, list[str]] = {}
         self.jobs: dict[tuple[str, str], FakeJob] = {}
+        self.sessions: dict[tuple[str, str], Any] = {}
         self.assets: dict[str, bytes] = {}
         self.hooks: dict[str, Callable[[State], None]] = {}
         self.calls: list[str] = []
@@ -158,6 +159,18 @@ class State:
         output = FakeOutput(kind, dataset.prefixes(), name)
         job.outputs[name] = output
         self._store(job, name, dataset)
+        return job
+
+    def session(self, project: str, uid: str) -> Any:
+        if (project, uid) not in self.sessions:
+            raise Refusal(404, f"Session {project}-{uid} does not exist")
+        return self.sessions[project, uid]
+
+    def export(self, session: Any) -> FakeJob:
+        """A job that has exported the exposures of a Live session."""
+        job = self.create(session.project, "W1", "live_exp_export", "", "")
+        self.add_output(session.project, job.uid, "exposures", session.exposures.dataset(), job_type="live_exp_export")
+        job.set_status("completed")
         return job
 
     # What the protocols ask for
