@@ -42,10 +42,10 @@ def write_overlay(store: ResultStore, uid: str, selection: Selection) -> Path:
 
 def overlay_is_current(store: ResultStore, uid: str, selection: Selection) -> bool:
     """Whether the picture of a result shows these settings and this selection."""
-    path = overlay_path(store, uid)
+    path, wanted = overlay_path(store, uid), _note(store, selection)
     try:
         with Image.open(io.BytesIO(read_bytes(path))) as picture:
-            current = picture.info.get(_NOTE) == _note(store, selection)
+            current = picture.info.get(_NOTE) == wanted
         return current and path.stat().st_mtime >= store.path_of(uid).stat().st_mtime
     except Exception:  # a damaged picture may raise anything
         return False
