@@ -129,9 +129,9 @@ def _earlier_picks(
         rule = Selection.of(store.record.settings, request.settings.pick_threshold)
         return rule.diameter_A, {key: rule.picks(store.load(key)).xy for key in keys if store.owner(key)}
     except (InputError, StoreError) as err:
-        if asked == "auto":
+        if isinstance(asked, str):
             raise InputError(
-                f"{request.project} {request.picked_by}: its results are not in sight, and its diameter was estimated",
+                f"{request.project} {request.picked_by}: its results are not in sight, and its diameter is {asked}",
                 remedy="name its folder with $work",
             ) from err
         return float(asked), {}

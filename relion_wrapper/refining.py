@@ -10,7 +10,7 @@ from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.reading_selection import read_selection
 from cryoemmae_plugin.star import records_of
-from relion_wrapper.arguments import AUTO, JobArguments
+from relion_wrapper.arguments import JobArguments
 from relion_wrapper.micrographs import JobMicrograph
 
 JOB_STAR = "job.star"
@@ -32,8 +32,10 @@ def selection_of_job(arguments: JobArguments, micrographs: Sequence[JobMicrograp
     if particles is None:
         return None
     diameter_A = arguments.settings.diameter_A
-    if diameter_A == AUTO:
-        raise SettingsError("diameter is auto: with input particles, give the diameter in Å that they were picked with")
+    if isinstance(diameter_A, str):
+        raise SettingsError(
+            f"diameter is {diameter_A}: with input particles, give the one diameter in Å that they were picked with"
+        )
     rejected = Path(arguments.job.rejected) if arguments.job.rejected else all_classified(particles)
     known = [micrograph.micrograph for micrograph in micrographs]
     return read_selection([particles], [rejected] if rejected else None, known, float(diameter_A))

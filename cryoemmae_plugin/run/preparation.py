@@ -254,10 +254,16 @@ class Preparation:
         Interrupted
             When `should_stop` says True.
         SettingsError
-            When the mode has no head that could learn.
+            When the mode has no head that could learn, or there are several sizes.
         """
         if settings.mode != "default":
             raise SettingsError("$mode=paper has no model that can be refined", remedy="pick in default mode")
+        if settings.sizes_A:
+            raise SettingsError(
+                f"picks of several sizes ({', '.join(f'{size:g}' for size in settings.sizes_A)} Å) cannot be refined "
+                "together: a model learns one size",
+                remedy="pick each size into a folder of its own, and refine that",
+            )
         model, home = load_model(settings.model_name), self._folder / MODEL_FOLDER
         before = read_preparation(self._folder)
         if before.refinement is not None and before.refinement.holds_for(settings, model, selection):

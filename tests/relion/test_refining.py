@@ -100,4 +100,4 @@ def test_the_diameter_must_be_given(
 ) -> None:
     words = ("--in_mics", three_micrographs, "--in_parts", selected)
     assert relion_job("--o", SECOND, *words, "--diameter", "auto") == 2
-    assert "give the diameter in" in capfd.readouterr().err
+    assert "give the one diameter in" in capfd.readouterr().err
