@@ -42,8 +42,11 @@ F1_SLOPE, F1_SHIFT = 2.5, 0.5
 are more particles than their chances tell."""
 UNREACHABLE_DENSITY = 1e3
 """Density that no micrograph reaches, in particles per square diameter."""
-MOST_FEW, CLEAR_LOG_ODDS = 3, 3.5
-"""So few candidates above 0.5, the best of such log-odds, are particles, whatever is missing in total."""
+MOST_FEW, CLEAR_LOG_ODDS, APART_LOG_ODDS = 3, 3.5, 2.0
+"""So few candidates above 0.5 are particles, whatever is missing in total, where the best has such log-odds, or where the
+log-odds of all others are so much lower: junk comes in all shades."""
+LEAST_LOG_ODDS = -4.0
+"""Candidates with less are not known."""
 BEST_REJECTED_ODDS = 0.9
 """Odds of the best candidate on a micrograph that is taken to show no particle."""
 RESPONSE_SCALE = 3.0
@@ -276,16 +279,25 @@ def reject_empty(score: NDArray[np.float32], least_log_odds: float) -> NDArray[n
     """
     if total_log_odds(score) >= least_log_odds or score.max(initial=0.0) <= 0.5:
         return score
-    if are_few_and_clear(log_odds_of_picks(score)):
-        return score
     odds = _odds(score)
+    if are_few_and_clear(np.log(odds)):
+        return score
     return _from_odds(odds / odds.max() * BEST_REJECTED_ODDS)
 
 
 def are_few_and_clear(log_odds: NDArray[np.floating]) -> bool:
-    """Tell whether the log-odds (N,) above 0 are those of one to three particles that are clear."""
-    picks = log_odds[log_odds > 0]
-    return 0 < len(picks) <= MOST_FEW and float(picks.max()) >= CLEAR_LOG_ODDS
+    """Tell whether one to three candidates are clear: by their own log-odds, or apart from those of all others.
+
+    Parameters
+    ----------
+    log_odds : ndarray, shape (N,)
+        Of all candidates of a micrograph; those above 0 are picks.
+    """
+    picks, others = log_odds[log_odds > 0], log_odds[log_odds <= 0]
+    if not 0 < len(picks) <= MOST_FEW:
+        return False
+    best_other = float(others.max(initial=LEAST_LOG_ODDS))
+    return float(picks.max()) >= CLEAR_LOG_ODDS or float(picks.min()) - best_other >= APART_LOG_ODDS
 
 
 def expected_f1(score: NDArray[np.floating]) -> float:

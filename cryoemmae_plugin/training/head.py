@@ -47,6 +47,8 @@ HIT_RADIUS = 0.3
 """A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
 MOST_EVIDENCE = 30.0
 """A micrograph with more is never taken to show no particle."""
+NEXT_TO_NOTHING = 0.005
+"""Difference in worth that a few hundred micrographs do not tell."""
 WORTHLESS_PICKS = 2
 """An empty micrograph with so many picks is as bad as one whose particles were all missed."""
 
@@ -351,7 +353,9 @@ def _balanced(log_odds: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]) -> float:
-    """Evidence below which it is worth most to pick nothing.
+    """Evidence below which it is worth most to pick nothing: the middle of all that are worth next to the most.
+
+    Micrographs with and without particles count the same together, however many there are of each.
 
     Parameters
     ----------
@@ -359,12 +363,12 @@ def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]
         One a micrograph.
     """
     total = np.array([np.inf if are_few_and_clear(found) else found.clip(min=0).sum() for found, _, _ in judged])
-    worth = np.array([worth for _, worth, _ in judged])
-    nothing = np.array([float(known == 0) for _, _, known in judged])
+    worth, nothing = np.array([worth for _, worth, _ in judged]), np.array([known == 0 for _, _, known in judged])
+    share = np.where(nothing, 1 / max(1, nothing.sum()), 1 / max(1, (~nothing).sum()))
     least = np.linspace(0, MOST_EVIDENCE, 61)
-    mean = np.array([np.where(total < at, nothing, worth).mean() for at in least])
+    mean = np.array([np.average(np.where(total < at, nothing, worth), weights=share) for at in least])
     smooth = np.convolve(np.pad(mean, 3, mode="edge"), np.ones(7) / 7, mode="valid")
-    return float(least[int(smooth.argmax())])
+    return float(least[smooth >= smooth.max() - NEXT_TO_NOTHING].mean())
 
 
 def _mean_worth(answers: Sequence[Answer], threshold: float) -> float:

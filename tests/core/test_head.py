@@ -150,7 +150,7 @@ def test_evidence_is_the_log_odds_of_what_is_better_than_even() -> None:
 
 
 def test_with_too_little_evidence_nothing_is_picked_but_all_is_kept_in_order() -> None:
-    score = np.array([0.9, 0.75, 0.6, 0.1], np.float32)
+    score = np.array([0.9, 0.75, 0.6, 0.45], np.float32)
     doubted = reject_empty(score, 5.0)
     assert doubted.max() < 0.5
     assert (np.diff(doubted) < 0).all()
@@ -164,8 +164,12 @@ def test_with_too_little_evidence_nothing_is_picked_but_all_is_kept_in_order() -
 def test_a_clear_particle_or_two_are_not_taken_for_ice_but_unclear_or_many_are() -> None:
     one_clear = np.array([0.98, 0.3, 0.1], np.float32)
     assert reject_empty(one_clear, 6.0) is one_clear
-    unclear = np.array([0.9, 0.3, 0.1], np.float32)
+    unclear = np.array([0.9, 0.6, 0.45], np.float32)
     assert reject_empty(unclear, 6.0).max() < 0.5
+    apart = np.array([0.8, 0.7, 0.1], np.float32)
+    assert reject_empty(apart, 6.0) is apart
+    alone = np.array([0.6], np.float32)
+    assert reject_empty(alone, 6.0) is alone
     beside_many = np.array([0.98, 0.55, 0.55, 0.55], np.float32)
     assert reject_empty(beside_many, 6.0).max() < 0.5
 

@@ -170,10 +170,11 @@ def test_a_window_has_its_particles_where_the_whole_has_them() -> None:
 
 
 def test_a_micrograph_shows_nothing_below_the_evidence_that_tells_best() -> None:
-    empty = [(np.full(3, 1.0 + 0.05 * at), 0.25, 0) for at in range(20)]
+    empty = [(np.full(4, 1.0 + 0.05 * at), 0.25, 0) for at in range(20)]
     full = [(np.full(8, 1.5 + 0.05 * at), 0.8, 10) for at in range(20)]
-    assert 5.5 < best_least_evidence(empty + full) < 12.5
-    assert best_least_evidence(full) == 0.0
+    assert 7.5 < best_least_evidence(empty + full) < 12.5
+    assert best_least_evidence(20 * empty + full) == best_least_evidence(empty + full)
+    assert best_least_evidence(full) < 12.5
 
 
 def test_a_head_that_reads_tokens_of_another_size_begins_with_what_it_knew_of_pixels() -> None:
