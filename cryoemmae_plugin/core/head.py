@@ -43,8 +43,8 @@ are more particles than their chances tell."""
 UNREACHABLE_DENSITY = 1e3
 """Density that no micrograph reaches, in particles per square diameter."""
 MOST_FEW, CLEAR_LOG_ODDS, APART_LOG_ODDS = 3, 3.5, 2.0
-"""So few candidates above 0.5 are particles, whatever is missing in total, where the best has such log-odds, or where the
-log-odds of all others are so much lower: junk comes in all shades."""
+"""So few candidates above 0.5 are particles, whatever is missing in total, where the best has such log-odds, or where
+those of all others are so much lower: junk comes in all shades."""
 LEAST_LOG_ODDS = -4.0
 """Candidates with less are not known."""
 BEST_REJECTED_ODDS = 0.9
