@@ -27,13 +27,13 @@ from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, 
 from cryoemmae_plugin.training.head import HeadSettings, mean_head, train_head
 from cryoemmae_plugin.training.specimen import Specimen, describe_specimen
 
-SCENES = 24
+SCENES = 16
 """Micrographs that are made of the specimen."""
-OTHER_SCENES = range(FIRST_SEED + 9000, FIRST_SEED + 9024)
+OTHER_SCENES = range(FIRST_SEED + 9000, FIRST_SEED + 9016)
 """Seeds of micrographs of all kinds, lest it forget what junk looks like, and other views of the particle."""
 SIDE_PX = 256
 """Their side, in grid pixels: 11 particle diameters."""
-SETTINGS = HeadSettings(steps=150, rate=2e-3, crop_cells=SIDE_PX // CELL_PX, checkpoint_steps=15)
+SETTINGS = HeadSettings(steps=80, rate=2e-3, crop_cells=SIDE_PX // CELL_PX, checkpoint_steps=15)
 LEAST_TOGETHER = 3
 """Fewer micrographs say nothing of a data set."""
 SHOWN_EVIDENCE, SHOWN_DENSITY = 2.0, 0.065

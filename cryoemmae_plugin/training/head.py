@@ -47,7 +47,7 @@ HIT_RADIUS = 0.3
 """A candidate within this distance of a known centre, in diameters, and no other being nearer, is a particle."""
 MOST_EVIDENCE = 30.0
 """A micrograph with more is never taken to show no particle."""
-NEXT_TO_NOTHING = 0.005
+NEXT_TO_NOTHING = 0.003
 """Difference in worth that a few hundred micrographs do not tell."""
 WORTHLESS_PICKS = 2
 """An empty micrograph with so many picks is as bad as one whose particles were all missed."""
@@ -353,7 +353,7 @@ def _balanced(log_odds: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]) -> float:
-    """Evidence below which it is worth most to pick nothing: the middle of all that are worth next to the most.
+    """Evidence below which it is worth most to pick nothing: the middle of those around the best that are worth as much.
 
     Micrographs with and without particles count the same together, however many there are of each.
 
@@ -368,7 +368,9 @@ def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]
     least = np.linspace(0, MOST_EVIDENCE, 61)
     mean = np.array([np.average(np.where(total < at, nothing, worth), weights=share) for at in least])
     smooth = np.convolve(np.pad(mean, 3, mode="edge"), np.ones(7) / 7, mode="valid")
-    return float(least[smooth >= smooth.max() - NEXT_TO_NOTHING].mean())
+    best, worse = int(smooth.argmax()), np.flatnonzero(smooth < smooth.max() - NEXT_TO_NOTHING)
+    first, last = max(worse[worse < best], default=-1) + 1, min(worse[worse > best], default=len(least)) - 1
+    return float(least[first] + least[last]) / 2
 
 
 def _mean_worth(answers: Sequence[Answer], threshold: float) -> float:
