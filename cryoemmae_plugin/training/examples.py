@@ -130,8 +130,9 @@ def make_examples(
     examples = {seed: _read(kept, Example) for seed, kept in files.items()}
     missing = [seed for seed in seeds if examples[seed] is None]
     seen_ahead = _see_ahead(missing, side_px, scenes)
-    for at, seed in enumerate(missing, start=len(seeds) - len(missing)):
-        progress(at, len(seeds))
+    if len(missing) < len(seeds):
+        progress(len(seeds) - len(missing), len(seeds))
+    for done, seed in enumerate(missing, start=len(seeds) - len(missing) + 1):
         if should_stop():
             seen_ahead.close()
             raise Interrupted("stopped while simulated micrographs were examined; run the same command again to go on")
@@ -139,7 +140,7 @@ def make_examples(
         examples[seed] = example = example_of(model, seen.flattened, seen.xy.numpy())
         if kept:
             write_tensors(kept, vars(example))
-    progress(len(seeds), len(seeds))
+        progress(done, len(seeds))
     return [example for example in examples.values() if example is not None]
 
 
