@@ -30,7 +30,7 @@ FIELD_DIAMETERS = 32
 RIVAL_SHARE = 0.9
 """Peaks at least so high beside the highest are rivals, and the largest diameter among them is the particle's: parts of
 a particle look like smaller particles, and nothing looks like a larger one."""
-SEEN_TOO_LARGE = 1.05
+SEEN_TOO_LARGE = 1.07
 """Diameter of the peak over the true diameter: the head was trained with diameters that are rounded up."""
 LIKELY_ERROR = 0.1
 """Relative error that four in five estimates on simulated data sets stay below."""
@@ -44,8 +44,8 @@ AVERAGED_TIMES = 4
 """Number of random restarts of the class averages."""
 MASK_RADIUS = 0.8
 """Radius of the averages, in diameters: the particle may be longer than it seems."""
-EXTENT_WEIGHT = 0.7
-"""Weight of the extent of the averages against the diameter of the peak, in the logarithm."""
+REFINEMENTS = 2
+"""Times that the extent is measured, each on patches that were cut for the one before."""
 REMEDY = "measure a few particles and give their longest extent, in Å, with $diameter_A"
 
 
@@ -190,7 +190,7 @@ def likely_patches(
 
 
 def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.float32]]) -> DiameterEstimate:
-    """Correct an estimate by the extent of averaged picks; with few picks, the estimate stays as it is.
+    """Put the extent of averaged picks in an estimate's place; with few picks, the estimate stays as it is.
 
     Parameters
     ----------
@@ -209,8 +209,7 @@ def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.flo
     ]
     averages, shares = (np.concatenate(parts) for parts in zip(*views, strict=True))
     extent = longest_extent(averages, shares / AVERAGED_TIMES)
-    diameter_A = estimate.diameter_A * extent**EXTENT_WEIGHT
-    return replace(estimate, diameter_A=diameter_A, extent_A=estimate.diameter_A * extent)
+    return replace(estimate, diameter_A=estimate.diameter_A * extent, extent_A=estimate.diameter_A * extent)
 
 
 def _count(scans: Sequence[SizeScan]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.diameter import (
+    REFINEMENTS,
     DiameterEstimate,
     SizeScan,
     estimate_diameter,
@@ -84,7 +85,7 @@ def estimate_from(
 ) -> DiameterNote:
     """Estimate the diameter from up to `SAMPLE` micrographs, evenly spread over the list.
 
-    `progress` is told how many of how many looks are done: two at each micrograph.
+    `progress` is told how many of how many looks are done: three at each micrograph.
 
     Raises
     ------
@@ -97,21 +98,24 @@ def estimate_from(
     left_out: list[str] = []
     scans: list[SizeScan] = []
     sample = evenly_spread(micrographs, SAMPLE)
-    progress(0, 2 * len(sample))
+    looks = (1 + REFINEMENTS) * len(sample)
+    progress(0, looks)
     for micrograph, loaded in _readable(sample, loader, left_out):
         scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, head, bright=bright))
         seen.append(micrograph)
-        progress(len(seen), 2 * len(sample))
+        progress(len(seen), looks)
     if not scans:
         reason = f"; first {left_out[0]}" if left_out else ""
         raise CannotTellError(f"no diameter can be estimated: none of {len(left_out)} micrographs can be read{reason}")
     estimate = estimate_diameter(scans)
-    patches = []
-    for _, loaded in _readable(seen, loader, left_out):
-        patches.append(likely_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright))
-        progress(len(sample) + len(patches), 2 * len(sample))
-    progress(2 * len(sample), 2 * len(sample))
-    return _note(refine_diameter(estimate, patches), asked, [str(m.path) for m in seen], left_out)
+    for refinement in range(1, REFINEMENTS + 1):
+        patches = []
+        for _, loaded in _readable(seen, loader, left_out):
+            patches.append(likely_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright))
+            progress(refinement * len(sample) + len(patches), looks)
+        estimate = refine_diameter(estimate, patches)
+    progress(looks, looks)
+    return _note(estimate, asked, [str(m.path) for m in seen], left_out)
 
 
 def _readable(

@@ -353,7 +353,7 @@ def _balanced(log_odds: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]) -> float:
-    """Evidence below which it is worth most to pick nothing: the middle of those around the best that are worth as much.
+    """Evidence below which it is worth most to pick nothing: the middle of those that are worth as much.
 
     Micrographs with and without particles count the same together, however many there are of each.
 

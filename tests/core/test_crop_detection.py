@@ -18,7 +18,7 @@ from cryoemmae_plugin.simulate import SimulationSettings, simulate
 from cryoemmae_plugin.training.adapt import EXPECTED_SHARE, SHOWN_DENSITY, judge_together
 
 FAINT = SimulationSettings(
-    shape=(500, 640), pixel_size_A=4.0, particle="barrel", diameter_A=180.0, n_particles=40, contrast=0.4
+    shape=(500, 640), pixel_size_A=4.0, particle="barrel", diameter_A=180.0, n_particles=40, contrast=0.5
 )
 
 
