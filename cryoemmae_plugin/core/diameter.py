@@ -44,7 +44,7 @@ AVERAGED_TIMES = 4
 """Number of random restarts of the class averages."""
 MASK_RADIUS = 0.8
 """Radius of the averages, in diameters: the particle may be longer than it seems."""
-REFINEMENTS = 2
+REFINEMENTS = 3
 """Times that the extent is measured, each on patches that were cut for the one before."""
 REMEDY = "measure a few particles and give their longest extent, in Å, with $diameter_A"
 

@@ -85,7 +85,7 @@ def estimate_from(
 ) -> DiameterNote:
     """Estimate the diameter from up to `SAMPLE` micrographs, evenly spread over the list.
 
-    `progress` is told how many of how many looks are done: three at each micrograph.
+    `progress` is told how many of how many looks are done: four at each micrograph.
 
     Raises
     ------

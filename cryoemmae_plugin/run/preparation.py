@@ -237,6 +237,7 @@ class Preparation:
                 should_stop=self._should_stop,
             )
             if note is None:
+                state.remove()
                 return settings  # nothing could be read; picking is going to say why
             self._keep(adaptation=note, refinement=None)
             state.remove()

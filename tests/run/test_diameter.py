@@ -92,7 +92,7 @@ def test_eight_micrographs_evenly_over_the_list_are_looked_at(tmp_path: Path, an
     diameter, reader = settle(tmp_path, count=100)
     assert diameter == 187.0
     sample = [m.uid for m in evenly_spread(micrographs(100), SAMPLE)]
-    assert reader.read == 3 * sample  # for the scan, then twice for the averages
+    assert reader.read == 4 * sample  # for the scan, then three times for the averages
     assert (sample[0], sample[-1], len(sample)) == ("m00", "m99", SAMPLE)
     assert [m.uid for m in evenly_spread(micrographs(3), SAMPLE)] == ["m00", "m01", "m02"]
 
