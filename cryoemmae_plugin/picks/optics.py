@@ -16,10 +16,14 @@ DETECTOR_UM, MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 
 
 def project_folder(star: Path, first: Path) -> Path:
-    """Where the names in a STAR file start from; the present folder if the first file is nowhere to be found."""
-    if first.is_absolute() or first.exists():
+    """Where the names in a STAR file start from; the present folder if the first file is nowhere above the STAR file.
+
+    Another project may be the present folder, and have files of the same names.
+    """
+    if first.is_absolute():
         return Path()
-    return next((folder for folder in star.absolute().parents if (folder / first).exists()), Path())
+    above = next((folder for folder in star.absolute().parents if (folder / first).exists()), Path())
+    return Path() if above.samefile(Path()) else above
 
 
 def pixel_sizes(

@@ -245,16 +245,17 @@ def test_the_users_pixel_size_wins_over_the_stars(write_star: Callable[[str], Pa
     assert {m.pixel_size_A for m in find_micrographs([write_star(OPTICS)], pixel_size_A=2.0)} == {2.0}
 
 
-def test_star_names_are_found_from_the_project_folder_above(write_star: Callable[[str], Path], tmp_path: Path) -> None:
+def test_star_names_are_found_from_the_project_folder_above(
+    write_star: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_star(OPTICS)
     touch(tmp_path, "MotionCorr/job002/a.mrc")
     assert find_micrographs([path])[0].path == tmp_path / "MotionCorr/job002/a.mrc"
-    here = Path.cwd()
-    try:
-        os.chdir(tmp_path)
-        assert str(find_micrographs([path])[0].path) == "MotionCorr/job002/a.mrc"
-    finally:
-        os.chdir(here)
+    monkeypatch.chdir(tmp_path)
+    assert str(find_micrographs([path])[0].path) == "MotionCorr/job002/a.mrc"
+    touch(tmp_path, "other/MotionCorr/job002/a.mrc")
+    monkeypatch.chdir(tmp_path / "other")
+    assert find_micrographs([path])[0].path == tmp_path / "MotionCorr/job002/a.mrc", "not this project's"
 
 
 @pytest.mark.parametrize(
