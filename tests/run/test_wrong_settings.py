@@ -31,7 +31,8 @@ def said(
             path = tmp_path / f"m{number}.mrc"
             with mrcfile.new(path, image, overwrite=True) as mrc:
                 mrc.voxel_size = 4.0
-        words = ("--diameter", 160, *QUICK, *options)
+        diameter = () if "--diameter" in options else ("--diameter", 160)
+        words = (*diameter, *QUICK, *options)
         assert cryoemmae("pick", tmp_path / "m*.mrc", "--out", tmp_path / "out", "--overwrite", *words) == 0
         shown = capsys.readouterr().err.splitlines()
         noted = json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"]
