@@ -91,7 +91,7 @@ def ring_correlation(one: Images, other: Images) -> NDArray[np.float64]:
 
 
 def resolution_at(frc: Sequence[float] | NDArray[np.float64], side: int, pixel_size_A: float) -> float:
-    """Resolution in Å where a ring correlation first falls below 0.143; that of the last ring where it never does."""
+    """Resolution in Å of the last ring before a ring correlation first falls below 0.143."""
     below = np.flatnonzero(np.asarray(frc)[1:] < HALF_MAP_FRC)
     ring = int(below[0]) if len(below) else len(frc) - 1
     return side * pixel_size_A / max(ring, 0.5)

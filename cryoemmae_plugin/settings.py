@@ -569,7 +569,8 @@ def settings_error(err: ValidationError, names: Collection[str] = ()) -> Setting
             if not any(f"${name}" in remedy for other in problems.values() for remedy in other.remedies):
                 problems[name] = SettingsError(f"${name} is missing", setting=name)
         elif name in problems:
-            problems[name].what += f", or {_reason(problem).removeprefix('must be ')}"
+            other = "" if problem["type"] == "string_type" else f", or {_reason(problem).removeprefix('must be ')}"
+            problems[name].what += other
         else:
             value = problem["input"] if name else None
             problems[name] = SettingsError(_reason(problem), setting=name or None, value=value)

@@ -165,7 +165,10 @@ def _read_profile(path: Path, name: str) -> Credentials:
     if unknown or not all(isinstance(value, str) for value in table.values()):
         raise LoginError(f"{path}: [{name}] may have url, email, password and license_id, all in quotes")
     _check_permissions(path, table)
-    values: dict[str, Any] = {**table, "url": complete_url(table["url"]) if table.get("url") else ""}
+    try:
+        values: dict[str, Any] = {**table, "url": complete_url(table["url"]) if table.get("url") else ""}
+    except LoginError as err:
+        raise LoginError(f"{path}: [{name}]: {err}") from err
     return Credentials(**values)
 
 

@@ -86,7 +86,7 @@ class CryosparcObserver(Observer):
                 self._show(run, outcome)
         line = self._progress.advance(picks)
         self._tell(line)
-        self._job.progress(line, now=self._progress.done == self._progress.total)
+        self._job.progress(line, now=self._progress.done in (1, self._progress.total))
         self._particles.save_if_due()
 
     def warning(self, text: str) -> None:

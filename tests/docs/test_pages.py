@@ -124,7 +124,7 @@ def test_steps_in_relion_are_one_numbered_list(site: Path) -> None:
     text = (site / "relion.html").read_text("utf-8")
     steps = re.search(r'id="from-nothing-to-2d-classes".*?<ol>(.*?)</ol>', text, re.DOTALL)
     assert steps
-    assert len(re.findall("<li>", steps[1])) == 4
+    assert len(re.findall("<li>", steps[1])) == 5
     assert "<table>" in steps[1]
 
 

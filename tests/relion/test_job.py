@@ -396,7 +396,7 @@ def test_a_model_trained_by_the_job_is_kept_for_every_continue(
     words = ["--o", JOB, "--in_mics", str(three_micrographs), "--diameter", "60", "--mode", "paper", "--train_on", "2"]
     assert main(words) == 0, capsys.readouterr().err
     assert main([*words, "--threshold", "0.1"]) == 0
-    assert trained == [["MotionCorr/job002/Movies/mic_0.mrc", "MotionCorr/job002/Movies/mic_1.mrc"]]
+    assert trained == [["MotionCorr/job002/Movies/mic_0.mrc", "MotionCorr/job002/Movies/mic_2.mrc"]]
     assert "Using the model that this job has trained" in capsys.readouterr().out
 
 
