@@ -22,6 +22,9 @@ _BLANKS = " \t\r\f\v"  # not those of Unicode: RELION and starfile take them for
 _WORD = re.compile(rf"""'([^']*)'(?=[{_BLANKS}]|$)|"([^"]*)"(?=[{_BLANKS}]|$)|([^{_BLANKS}]+)""")
 _RESERVED = re.compile(r"[\"'#$_;\[\]]|(data_|loop_|save_|stop_|global_)", re.IGNORECASE)
 
+NAME_CHARACTERS = 60
+"""Of a table's name in a message."""
+
 
 @dataclass
 class Table:
@@ -63,7 +66,7 @@ class Table:
         """
         if label not in self.columns:
             raise InputError(
-                f"{self.source}: the table data_{self.name} has no column _{label}; "
+                f"{self.source}: the table data_{_short(self.name)} has no column _{label}; "
                 "write the file again, or give another"
             )
         at = self.columns.index(label)
@@ -187,7 +190,7 @@ class _Parser:
         table = self.tables[-1]
         if len(words) != len(table.columns):
             raise InputError(
-                f"{self._source}, line {number}: {len(words)} values where data_{table.name} has "
+                f"{self._source}, line {number}: {len(words)} values where data_{_short(table.name)} has "
                 f"{len(table.columns)} columns; complete the line, and put a value with blanks in quotation marks"
             )
         table.rows.append(words)
@@ -247,3 +250,8 @@ def format_pairs(name: str, values: Mapping[str, object]) -> str:
     """Return the text of one block without a loop."""
     lines = [f"_{label} {quote(str(value))}" for label, value in values.items()]
     return "\n".join([f"data_{name}", "", *lines]) + "\n\n"
+
+
+def _short(name: str) -> str:
+    """Cut a name that is too long for a message."""
+    return name if len(name) <= NAME_CHARACTERS else f"{name[:NAME_CHARACTERS]}…"

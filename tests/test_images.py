@@ -607,7 +607,7 @@ def test_a_pipe_is_refused_at_once(tmp_path, suffix):
     refused(tmp_path / f"pipe{suffix}", "not a file")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([".mrc", ".mrc.gz", ".tif", ".png", ".jpg"]), st.data())
 def test_no_content_makes_a_reader_fail_otherwise(tmp_path, suffix, data):
     """Valid files with a few bytes changed, most of them in the header."""

@@ -206,7 +206,9 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    derandomize=True, max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(PIECES, max_size=30).map("".join).map(str.encode) | st.binary(max_size=200))
 def test_no_content_makes_the_reader_fail_otherwise(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.star").write_bytes(content)
