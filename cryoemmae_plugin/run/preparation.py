@@ -236,11 +236,11 @@ class Preparation:
                 observer=self._observer,
                 should_stop=self._should_stop,
             )
-            if note is None:
-                state.remove()
-                return settings  # nothing could be read; picking is going to say why
-            self._keep(adaptation=note, refinement=None)
+            if note is not None:
+                self._keep(adaptation=note, refinement=None)
             state.remove()
+            if note is None:
+                return settings  # nothing could be read; picking is going to say why
         elif note.adapted:
             self._observer.stage(Stage.REUSED, f"Picking with the model that was adapted before: {home}")
         return settings.model_copy(update={"model": str(home.absolute())}) if note.adapted else settings

@@ -24,7 +24,7 @@ from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.checkpoint import HEAD_FILE
 from cryoemmae_plugin.training.examples import FIRST_SEED, Example, example_of, keep_example, make_examples
-from cryoemmae_plugin.training.head import HeadSettings, mean_head, train_head
+from cryoemmae_plugin.training.head import HeadSettings, part_way, train_head
 from cryoemmae_plugin.training.specimen import Specimen, describe_specimen
 
 SCENES = 16
@@ -111,9 +111,7 @@ def adapt_head(
         progress=lambda done, steps, loss: progress(scenes + done, total),
         should_stop=should_stop,
     )
-    adapted = mean_head(head, trained, SHARE)
-    adapted.calibration.copy_(head.calibration)
-    return adapted.eval().requires_grad_(False)
+    return part_way(head, trained, SHARE)
 
 
 def judge_together(head: Head, detections: Sequence[CropDetections]) -> Head | None:

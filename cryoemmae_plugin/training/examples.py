@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -136,10 +137,8 @@ def make_examples(
         if should_stop():
             seen_ahead.close()
             raise Interrupted("stopped while simulated micrographs were examined; run the same command again to go on")
-        seen, kept = next(seen_ahead), files[seed]
-        examples[seed] = example = example_of(model, seen.flattened, seen.xy.numpy())
-        if kept:
-            write_tensors(kept, vars(example))
+        seen = next(seen_ahead)
+        examples[seed] = keep_example(files[seed], partial(example_of, model, seen.flattened, seen.xy.numpy()))
         progress(done, len(seeds))
     return [example for example in examples.values() if example is not None]
 

@@ -177,6 +177,13 @@ def mean_head(first: Head, second: Head, share: float = 0.5) -> Head:
     return mean
 
 
+def part_way(head: Head, trained: Head, share: float) -> Head:
+    """Return a head `share` of the way to what training has made of it; it keeps its calibration, and is for use."""
+    between = mean_head(head, trained, share)
+    between.calibration.copy_(head.calibration)
+    return between.eval().requires_grad_(False)
+
+
 def learning_rate(step: int, settings: HeadSettings) -> float:
     """Rise linearly, then fall as a cosine."""
     fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))

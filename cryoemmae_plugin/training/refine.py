@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cryoemmae_plugin.core.class_averages import cut_patches
-from cryoemmae_plugin.core.crop_detection import CropDetections
+from cryoemmae_plugin.core.crop_detection import CropDetections, central_crop
 from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, extract_features, find_candidates
 from cryoemmae_plugin.core.flattening import FlattenedMicrograph, flatten_background
 from cryoemmae_plugin.core.head import CELL_PX, Head
@@ -26,7 +26,7 @@ from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.adapt import OTHER_SCENES, SCENES, SIDE_PX, make_own_example
 from cryoemmae_plugin.training.examples import Example, draw_target, make_examples
-from cryoemmae_plugin.training.head import HeadSettings, mean_head, train_head
+from cryoemmae_plugin.training.head import HeadSettings, part_way, train_head
 from cryoemmae_plugin.training.specimen import describe_specimen
 
 FIELD_DIAMETERS = 40
@@ -65,9 +65,9 @@ class JudgedMicrograph:
         cls, image: Tensor, diameter_px: float, kept: NDArray[np.float64], dropped: NDArray[np.float64]
     ) -> JudgedMicrograph:
         """Cut the middle out of a micrograph (ny, nx), particles dark; picks (N, 2) are in its pixels."""
-        side = round(FIELD_DIAMETERS * diameter_px)
-        top, left = (max(0, (n - side) // 2) for n in image.shape)
-        flattened = flatten_background(image[top : top + side, left : left + side], diameter_px, GRID_DIAMETER_PX)
+        piece = central_crop(image, round(FIELD_DIAMETERS * diameter_px))
+        top, left = ((whole - cut) // 2 for whole, cut in zip(image.shape, piece.shape, strict=True))
+        flattened = flatten_background(piece, diameter_px, GRID_DIAMETER_PX)
         corner = np.array([left, top], float)
         return cls(flattened, *(_within(flattened, picks.reshape(-1, 2) - corner) for picks in (kept, dropped)))
 
@@ -152,9 +152,7 @@ def refine_head(
         progress=lambda done, steps, loss: progress(before + done, total),
         should_stop=should_stop,
     )
-    refined = mean_head(head, trained, SHARE)
-    refined.calibration.copy_(head.calibration)
-    return refined.eval().requires_grad_(False)
+    return part_way(head, trained, SHARE)
 
 
 def _repeats(real: Sequence[Example], simulated: Sequence[Example]) -> int:
