@@ -71,7 +71,7 @@ def try_recipe(name: str, settings: FitSettings, source: TileSource, dimensions:
                 source,
                 settings.model_copy(update={"checkpoint_steps": 10**9}),
                 Path(folder),
-                start=new_autoencoder(dimensions, query_key_gain=settings.query_key_gain),
+                start=new_autoencoder(dimensions, settings),
                 progress=lambda done, total, skill: times.append(time.process_time() - began),
                 should_stop=lambda: time.process_time() - began > seconds,
             )

@@ -53,7 +53,7 @@ RECIPES: dict[str, tuple[Mode, FitSettings]] = {
 def load_training(path: Path, mode: Mode) -> tuple[MaskedAutoencoder, dict[str, Any]]:
     """Load the autoencoder of a training from elsewhere, and its checkpoint."""
     state = read_checkpoint(path)
-    model = new_autoencoder(mode)
+    model = new_autoencoder(mode, FitSettings())
     model.load_state_dict(state["model"])
     return model, state
 

@@ -161,14 +161,14 @@ def train(session: Session, name: str) -> dict[str, Any]:
             source,
             settings,
             work,
-            start=new_autoencoder(mode, query_key_gain=settings.query_key_gain),
+            start=new_autoencoder(mode, settings),
             device=session.device,
             should_stop=lambda: time.monotonic() > deadline,
         )
     except (Interrupted, TrainingError) as err:
         ended = str(err)
     seconds = time.monotonic() - began
-    model = new_autoencoder(mode).to(session.device)
+    model = new_autoencoder(mode, settings).to(session.device)
     model.load_state_dict(read_checkpoint(work / CHECKPOINT_FILE)["model"])
     skill, kept = measure_skill(model.eval(), source), measure_skill(model, held)
     points = read_curve(work / CURVE_FILE)
@@ -207,7 +207,7 @@ def _pace(session: Session, mode: Mode, recipe: FitSettings, source: TileSource,
         return len(times) > PACE_STEPS or times[-1] > until
 
     with tempfile.TemporaryDirectory() as folder, suppress(Interrupted):
-        start = new_autoencoder(mode, query_key_gain=recipe.query_key_gain)
+        start = new_autoencoder(mode, recipe)
         fit(source, recipe, Path(folder), start=start, device=session.device, should_stop=stop)
     if session.device.type == "cuda":
         torch.cuda.synchronize()

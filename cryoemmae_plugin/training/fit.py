@@ -63,7 +63,7 @@ def fit(
     settings: FitSettings,
     folder: Path,
     *,
-    start: MaskedAutoencoder | None = None,
+    start: MaskedAutoencoder,
     device: torch.device | None = None,
     progress: Progress = lambda done, total, skill: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -76,8 +76,8 @@ def fit(
         Training tiles.
     folder : Path
         Receives ``checkpoint.pt`` and ``loss.csv``.
-    start : MaskedAutoencoder, optional
-        Model to fine-tune; by default a new one, initialised from the seed.
+    start : MaskedAutoencoder
+        Model to train.
     should_stop : callable
         Asked after every step. When it says True, a checkpoint is written and :class:`Interrupted` raised.
 
@@ -93,7 +93,7 @@ def fit(
     device = device or torch.device("cpu")
     torch.manual_seed(settings.seed)
     try:
-        training = _Training((start or MaskedAutoencoder()).to(device).train(), source.to(device), settings, folder)
+        training = _Training(start.to(device).train(), source.to(device), settings, folder)
         for step in range(training.done, training.total):
             training.step(step)
             stop, last = should_stop(), step + 1 == training.total

@@ -20,6 +20,7 @@ from cryoemmae_plugin.core.encoder import (
     sincos_positions,
 )
 from cryoemmae_plugin.settings import Mode
+from cryoemmae_plugin.training.recipe import FitSettings
 
 MASK_RATIO = 0.5
 
@@ -128,25 +129,19 @@ class MaskedAutoencoder(nn.Module):
         return (error * hidden).sum() / hidden.sum(), prediction, hidden
 
 
-def new_autoencoder(mode: Mode, seed: int = 0, query_key_gain: float = 0.0) -> MaskedAutoencoder:
-    """Return an untrained autoencoder of a mode's dimensions.
+def new_autoencoder(mode: Mode, recipe: FitSettings) -> MaskedAutoencoder:
+    """Return an untrained autoencoder of a mode's dimensions, its weights from the recipe's seed and query-key gain.
 
-    Parameters
-    ----------
-    mode : Mode
-    seed : int
-        The weights follow from it.
-    query_key_gain : float
-        Above 0, each attention begins with equal query and key projections: one orthogonal matrix times this. Patches
-        that look alike then attend to each other from the first step on (Trockman and Kolter 2023, Mimetic
-        initialization of self-attention layers), and the training leaves the plateau of its loss much sooner.
+    With a gain, each attention begins with equal query and key projections: one orthogonal matrix times the gain.
+    Patches that look alike then attend to each other from the first step on (Trockman and Kolter 2023, Mimetic
+    initialization of self-attention layers), and the training leaves the plateau of its loss much sooner.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     model = MaskedAutoencoder(*ARCHITECTURES[mode])
-    if query_key_gain:
+    if recipe.query_key_gain:
         for module in model.modules():
             if isinstance(module, Attention):
-                _align_queries_and_keys(module, query_key_gain)
+                _align_queries_and_keys(module, recipe.query_key_gain)
     return model
 
 

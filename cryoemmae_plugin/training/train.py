@@ -103,7 +103,7 @@ def train_model(
         source,
         settings,
         work,
-        start=start.whole if start else new_autoencoder(mode, settings.seed, settings.query_key_gain),
+        start=start.whole if start else new_autoencoder(mode, settings),
         device=device,
         progress=progress,
         should_stop=should_stop,

@@ -79,13 +79,13 @@ def test_an_autoencoder_leaves_the_plateau_on_smooth_tiles(tmp_path: Path) -> No
 
 
 def test_queries_and_keys_begin_equal() -> None:
-    model = new_autoencoder("default", query_key_gain=1.4)
+    model = new_autoencoder("default", FitSettings(query_key_gain=1.4))
     dim = model.encoder.config.embed_dim
     for block in model.encoder.blocks:
         query, key, _ = block.attn.qkv.weight.chunk(3)
         assert torch.equal(query, key)
         assert torch.allclose(query @ query.T, 1.4**2 * torch.eye(dim), atol=1e-4)
-    random = new_autoencoder("default").encoder.blocks[0].attn.qkv.weight
+    random = new_autoencoder("default", FitSettings(query_key_gain=0)).encoder.blocks[0].attn.qkv.weight
     assert not torch.equal(random[:dim], random[dim : 2 * dim])
 
 
