@@ -33,6 +33,8 @@ OTHER_SCENES = range(FIRST_SEED + 9000, FIRST_SEED + 9016)
 """Seeds of micrographs of all kinds, lest it forget what junk looks like, and other views of the particle."""
 SIDE_PX = 256
 """Their side, in grid pixels: 11 particle diameters."""
+SEEN_SCENES = Path(__file__).with_name("seen_scenes")
+"""Folder of the others as the head sees them, the same for every data set. One that is deleted is simulated anew."""
 SETTINGS = HeadSettings(steps=80, rate=2e-3, crop_cells=SIDE_PX // CELL_PX, checkpoint_steps=15)
 LEAST_TOGETHER = 3
 """Fewer micrographs say nothing of a data set."""
@@ -94,7 +96,7 @@ def adapt_head(
     total = scenes + SETTINGS.steps
     progress(0, total)
     others = make_examples(
-        model, OTHER_SCENES, work, lambda done, _: progress(done, total), should_stop, side_px=SIDE_PX
+        model, OTHER_SCENES, work, lambda done, _: progress(done, total), should_stop, SIDE_PX, SEEN_SCENES
     )
     own = []
     for number in range(SCENES):

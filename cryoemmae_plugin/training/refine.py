@@ -24,7 +24,7 @@ from cryoemmae_plugin.core.head import CELL_PX, Head
 from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import Interrupted
-from cryoemmae_plugin.training.adapt import OTHER_SCENES, SCENES, SIDE_PX, make_own_example
+from cryoemmae_plugin.training.adapt import OTHER_SCENES, SCENES, SEEN_SCENES, SIDE_PX, make_own_example
 from cryoemmae_plugin.training.examples import Example, draw_target, make_examples
 from cryoemmae_plugin.training.head import HeadSettings, part_way, train_head
 from cryoemmae_plugin.training.specimen import describe_specimen
@@ -142,7 +142,7 @@ def refine_head(
         progress(len(made), total)
         made.append(make())
     others = make_examples(
-        model, OTHER_SCENES, None, lambda done, _: progress(len(made) + done, total), should_stop, side_px=SIDE_PX
+        model, OTHER_SCENES, None, lambda done, _: progress(len(made) + done, total), should_stop, SIDE_PX, SEEN_SCENES
     )
     real, simulated = made[: len(micrographs)], made[len(micrographs) :] + others
     trained = train_head(

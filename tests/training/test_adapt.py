@@ -13,7 +13,8 @@ from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training import adapt as module
-from cryoemmae_plugin.training.adapt import SIDE_PX, adapt_head
+from cryoemmae_plugin.training.adapt import SEEN_SCENES, SIDE_PX, adapt_head
+from cryoemmae_plugin.training.examples import see_scene
 from cryoemmae_plugin.training.head import HeadSettings
 from cryoemmae_plugin.training.specimen import describe_specimen
 from cryoemmae_plugin.weights import Model, load_model
@@ -67,3 +68,12 @@ def test_a_scene_of_its_own_is_seen_whole(model: Model, detections: MakeSighting
     rows, columns = (example.xy[:, axis].div(4).long() for axis in (1, 0))
     assert bool((example.target[0, rows, columns] > 0.5).all())
     assert float(example.target[4].min()) == 1
+
+
+def test_the_scenes_that_ship_are_what_the_simulator_draws() -> None:
+    shipped = range(99_000, 99_016)  # of the module itself, before the fixture makes them fewer
+    assert {path.stem for path in SEEN_SCENES.iterdir()} == {str(seed) for seed in shipped}
+    kept, drawn = see_scene(shipped[0], SIDE_PX, SEEN_SCENES), see_scene(shipped[0], SIDE_PX)
+    torch.testing.assert_close(kept.pixels, drawn.pixels, atol=0.02, rtol=0)
+    assert torch.equal(kept.valid, drawn.valid)
+    torch.testing.assert_close(kept.xy, drawn.xy)
