@@ -19,7 +19,7 @@ from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.picks.cryosparc import read_exposures, read_particles
 from cryoemmae_plugin.report.edits import read_edits
 from cryoemmae_plugin.run.adapting import AdaptationNote
-from cryoemmae_plugin.run.adapting_state import AdaptingState
+from cryoemmae_plugin.run.learning_state import LearningState
 from cryoemmae_plugin.run.micrograph_table import read_micrographs
 from cryoemmae_plugin.run.preparation import read_preparation
 from cryoemmae_plugin.run.record import format_result
@@ -314,7 +314,7 @@ def test_a_table_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
 def test_a_state_of_adapting_that_is_damaged_starts_over(tiny_model: Path, tmp_path: Path) -> None:
     from cryoemmae_plugin.weights import load_model
 
-    state = AdaptingState(tmp_path)
+    state = LearningState(tmp_path)
     model = load_model(tiny_model)
     state.begin(ASKED, model, [])
     note = (state.folder / "state.json").read_bytes()

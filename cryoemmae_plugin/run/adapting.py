@@ -22,8 +22,8 @@ from cryoemmae_plugin.core.groups import Groups, make_groups
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
-from cryoemmae_plugin.run.adapting_state import AdaptingState
 from cryoemmae_plugin.run.inputs import evenly_spread
+from cryoemmae_plugin.run.learning_state import LearningState
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
@@ -78,7 +78,7 @@ def adapt_model(
     micrographs: Sequence[Micrograph],
     folder: Path,
     *,
-    state: AdaptingState | None = None,
+    state: LearningState | None = None,
     loader: Callable[[Micrograph], Loaded] = load,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -95,7 +95,7 @@ def adapt_model(
         All micrographs of the run.
     folder : Path
         Folder for the adapted model.
-    state : AdaptingState, optional
+    state : LearningState, optional
         Keeps what is done, so that a second call goes on where the first was stopped.
     loader : callable
         Reads a micrograph.
@@ -164,7 +164,7 @@ class _Detector:
     settings: PickerSettings
     model: Model
     head: Head
-    state: AdaptingState | None
+    state: LearningState | None
 
     def detect(
         self,

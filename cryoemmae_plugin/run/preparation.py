@@ -24,9 +24,9 @@ from cryoemmae_plugin.errors import ModelError, SettingsError, StoreError
 from cryoemmae_plugin.files import output_error, read_note, write_note
 from cryoemmae_plugin.run.adapting import SAMPLE, AdaptationNote, adapt_model
 from cryoemmae_plugin.run.adapting import SUFFIX as ADAPTED_SUFFIX
-from cryoemmae_plugin.run.adapting_state import AdaptingState
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.diameter import DiameterNote, estimate_from
+from cryoemmae_plugin.run.learning_state import LearningState
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.run.refining import SUFFIX as REFINED_SUFFIX
@@ -106,7 +106,7 @@ def forget_preparation(folder: Path) -> None:
         note = read_preparation(folder)
         if note.made_model:
             remove_model(folder / MODEL_FOLDER)
-    AdaptingState(folder).remove()
+    LearningState(folder).remove()
     _unlink(folder, NOTE_FILE, *EARLIER_NOTES)
 
 
@@ -225,7 +225,7 @@ class Preparation:
                 return settings  # the store decides whether this run may continue there
             if len(micrographs) >= SAMPLE:  # with fewer, nothing is adapted
                 _refuse_foreign_model(home, settings, read_preparation(self._folder))
-            state = AdaptingState(self._folder)
+            state = LearningState(self._folder)
             note = adapt_model(
                 settings,
                 model,
@@ -275,17 +275,20 @@ class Preparation:
             _refuse_foreign_model(home, settings, before)
             for text in selection.notes:
                 self._observer.warning(text)
+            state = LearningState(self._folder)
             note = refine_model(
                 settings,
                 model,
                 selection,
                 micrographs,
                 home,
+                state=state,
                 loader=self._loader,
                 observer=self._observer,
                 should_stop=self._should_stop,
             )
             self._keep(refinement=note, adaptation=None)
+            state.remove()
         return settings.model_copy(update={"model": str(home.absolute())})
 
     def _known_diameter(self, asked: RequestedSettings) -> float | None:

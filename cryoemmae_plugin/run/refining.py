@@ -21,6 +21,7 @@ from cryoemmae_plugin.errors import ImageError, InputError, Interrupted
 from cryoemmae_plugin.run.adapting import save_with_head
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.inputs import evenly_spread
+from cryoemmae_plugin.run.learning_state import LearningState
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
@@ -76,6 +77,7 @@ def refine_model(
     micrographs: Sequence[Micrograph],
     folder: Path,
     *,
+    state: LearningState | None = None,
     loader: Callable[[Micrograph], Loaded] = load,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -94,7 +96,7 @@ def refine_model(
         What is going to be picked; those of the selection are among them.
     folder : Path
         Where the refined model goes.
-    loader, observer, should_stop
+    state, loader, observer, should_stop
         As for :func:`cryoemmae_plugin.run.adapting.adapt_model`.
 
     Raises
@@ -112,10 +114,13 @@ def refine_model(
     observer.stage(Stage.ADAPTING, f"Refining {model.card.name}: {selection.describe()}")
     head = load_head(model)
     judged = _judged(settings, selection, micrographs, loader, should_stop)
-    progress = partial(observer.progress, TASK)
-    refined = refine_head(model, head, judged, progress=progress, should_stop=should_stop)
+    if state is not None:
+        state.begin(settings, model, [micrograph for micrograph, _ in judged], selection.digest)
+    pieces = [piece for _, piece in judged]
+    progress, work = partial(observer.progress, TASK), state.folder if state else None
+    refined = refine_head(model, head, pieces, work=work, progress=progress, should_stop=should_stop)
     note = _note(settings, model, selection)
-    groups = make_groups(np.concatenate([one.patches() for one in judged]))
+    groups = make_groups(np.concatenate([piece.patches() for piece in pieces]))
     save_with_head(model, refined, groups, SUFFIX, f"refined by {note.why}", "trained on what was kept", folder)
     if groups is not None:
         observer.stage(Stage.ADAPTED, groups.describe())
@@ -139,15 +144,15 @@ def _judged(
     micrographs: Sequence[Micrograph],
     loader: Callable[[Micrograph], Loaded],
     should_stop: Callable[[], bool],
-) -> list[JudgedMicrograph]:
+) -> list[tuple[Micrograph, JudgedMicrograph]]:
     """Read a sample of the micrographs that have judged picks."""
     from cryoemmae_plugin.training.refine import JudgedMicrograph
 
     named = set(selection.uids)
     known = [one for one in micrographs if one.uid in named]
-    judged: list[JudgedMicrograph] = []
+    judged: list[tuple[Micrograph, JudgedMicrograph]] = []
     for micrograph in dict.fromkeys([*evenly_spread(known, SAMPLE), *evenly_spread(known, MOST_SAMPLE)]):
-        if len(judged) >= SAMPLE and sum(len(one.kept) for one in judged) >= ENOUGH_KEPT:
+        if len(judged) >= SAMPLE and sum(len(piece.kept) for _, piece in judged) >= ENOUGH_KEPT:
             break
         if should_stop():
             raise Interrupted("stopped while refining the model")
@@ -160,8 +165,8 @@ def _judged(
         if is_detectable(diameter_px, loaded.image.shape):
             image = with_dark_particles(loaded.image, settings.contrast == "bright")
             picks = selection.kept_in(micrograph.uid), selection.dropped_in(micrograph.uid)
-            judged.append(JudgedMicrograph.cut(image, diameter_px, *picks))
-    if not any(len(one.kept) for one in judged):
+            judged.append((micrograph, JudgedMicrograph.cut(image, diameter_px, *picks)))
+    if not any(len(piece.kept) for _, piece in judged):
         raise InputError(
             "none of the micrographs with selected particles can be read", remedy="put the micrographs back in place"
         )

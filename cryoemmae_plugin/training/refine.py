@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from cryoemmae_plugin.core.model import PickingModel
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.adapt import OTHER_SCENES, SCENES, SEEN_SCENES, SIDE_PX, make_own_example
-from cryoemmae_plugin.training.examples import Example, draw_target, make_examples
+from cryoemmae_plugin.training.checkpoint import HEAD_FILE
+from cryoemmae_plugin.training.examples import Example, draw_target, keep_example, make_examples
 from cryoemmae_plugin.training.head import HeadSettings, part_way, train_head
 from cryoemmae_plugin.training.specimen import describe_specimen
 
@@ -40,7 +42,7 @@ JUDGED_DISTANCE = 0.5
 KEPT_CHANCE = 0.99
 REAL_SHARE = 0.5
 """Share of the training crops that come from real micrographs."""
-SETTINGS = HeadSettings(steps=240, rate=1e-3, crop_cells=SIDE_PX // CELL_PX)
+SETTINGS = HeadSettings(steps=240, rate=1e-3, crop_cells=SIDE_PX // CELL_PX, checkpoint_steps=15)
 SHARE = 0.75
 """Share of what it has become in the refined head; the rest is what it was."""
 
@@ -100,6 +102,7 @@ def refine_head(
     micrographs: Sequence[JudgedMicrograph],
     *,
     seed: int = 0,
+    work: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Head:
@@ -113,6 +116,8 @@ def refine_head(
         On the CPU; stays as it is.
     micrographs : sequence of JudgedMicrograph
     seed : int
+    work : Path, optional
+        Folder that keeps what is done, so that a second call with the same input goes on where the first was stopped.
     progress : callable
         Told how many of how many steps are done; a micrograph counts as one, too.
     should_stop : callable
@@ -129,26 +134,29 @@ def refine_head(
         When `should_stop` says True.
     """
     specimen = describe_specimen([micrograph.detections() for micrograph in micrographs], seed)
-    makers: list[Callable[[], Example]] = [partial(one.example, model, head) for one in micrographs]
+    makers: dict[str, Callable[[], Example]] = {
+        f"judged-{number}": partial(one.example, model, head) for number, one in enumerate(micrographs)
+    }
     if specimen is not None:
-        scenes = [np.random.default_rng([seed, number]) for number in range(SCENES)]
-        makers += [partial(make_own_example, model, specimen, rng) for rng in scenes]
+        for number in range(SCENES):
+            makers[f"own-{number}"] = partial(make_own_example, model, specimen, np.random.default_rng([seed, number]))
     before = len(makers) + len(OTHER_SCENES)
     total = before + SETTINGS.steps
     made: list[Example] = []
-    for make in makers:
+    for name, make in makers.items():
         if should_stop():
             raise Interrupted("stopped while refining; run the same command again")
         progress(len(made), total)
-        made.append(make())
+        made.append(keep_example(work / f"{name}.safetensors" if work else None, make))
     others = make_examples(
-        model, OTHER_SCENES, None, lambda done, _: progress(len(made) + done, total), should_stop, SIDE_PX, SEEN_SCENES
+        model, OTHER_SCENES, work, lambda done, _: progress(len(made) + done, total), should_stop, SIDE_PX, SEEN_SCENES
     )
     real, simulated = made[: len(micrographs)], made[len(micrographs) :] + others
     trained = train_head(
         real * _repeats(real, simulated) + simulated,
         SETTINGS,
         start=head,
+        checkpoint=work / HEAD_FILE if work else None,
         progress=lambda done, steps, loss: progress(before + done, total),
         should_stop=should_stop,
     )

@@ -239,7 +239,7 @@ def test_an_adapted_model_is_taken_as_it_is(lab: Laboratory, tmp_path: Path) -> 
 def test_a_stop_leaves_no_model_behind_and_starting_over_forgets_what_was_seen(lab: Laboratory, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         lab.settle(tmp_path, should_stop=lambda: True)
-    assert [path.name for path in tmp_path.iterdir()] == ["adapting"]
+    assert [path.name for path in tmp_path.iterdir()] == ["learning"]
     lab.settle(tmp_path, lab.settings(adapt=False), existing=Existing.REPLACE)
     assert not list(tmp_path.iterdir())
 

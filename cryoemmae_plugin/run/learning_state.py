@@ -1,12 +1,12 @@
-"""What an unfinished adaptation leaves in the result folder, so that the next run goes on from there.
+"""What unfinished adapting or refining leaves in the result folder, so that the next run goes on from there.
 
 Layout::
 
-    DIR/adapting/state.json              what it depends on
-    DIR/adapting/look-<digits>.safetensors   what was seen on one micrograph
-    DIR/adapting/*.safetensors, head.pt  simulated micrographs, and the head in training
+    DIR/learning/state.json                  what it depends on
+    DIR/learning/look-<digits>.safetensors   what was seen on one micrograph
+    DIR/learning/*.safetensors, head.pt      micrographs to learn from, and the head in training
 
-Any file may be missing or damaged: it is made again. The result is that of an adaptation without interruption.
+Any file may be missing or damaged: it is made again. The result is the same as without interruption.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from cryoemmae_plugin.weights.tensors import write_tensors
 
 logger = logging.getLogger(__name__)
 
-STATE_FOLDER = "adapting"
+STATE_FOLDER = "learning"
 NOTE_FILE = "state.json"
 _FIELDS = {"pixels", "area", "xy", "chance"}
 
 
 class StateNote(BaseModel):
-    """What an adaptation depends on: with anything else, it starts over."""
+    """What adapting or refining depends on: with anything else, it starts over."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,10 +50,11 @@ class StateNote(BaseModel):
     contrast: str
     pixel_size_A: float | None
     micrographs: tuple[str, ...]
+    selection: str | None
 
 
-class AdaptingState:
-    """The state of one adaptation on the disk.
+class LearningState:
+    """The state of adapting or refining on the disk.
 
     Parameters
     ----------
@@ -64,8 +65,20 @@ class AdaptingState:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / STATE_FOLDER
 
-    def begin(self, settings: PickerSettings, model: Model, sample: Sequence[Micrograph]) -> None:
-        """Make the folder, and keep what it holds only where it comes from the same adaptation.
+    def begin(
+        self, settings: PickerSettings, model: Model, sample: Sequence[Micrograph], selection: str | None = None
+    ) -> None:
+        """Make the folder, and keep what it holds only where it depends on the same things.
+
+        Parameters
+        ----------
+        settings : PickerSettings
+        model : Model
+            The model that learns.
+        sample : sequence of Micrograph
+            What it learns from.
+        selection : str, optional
+            Digest of the picks that 2D classification has kept; None for adapting.
 
         Raises
         ------
@@ -79,6 +92,7 @@ class AdaptingState:
             contrast=settings.contrast,
             pixel_size_A=settings.pixel_size_A,
             micrographs=tuple(_digits_of(micrograph) for micrograph in sample),
+            selection=selection,
         )
         before = None
         with suppress(StoreError):  # a note that cannot be read tells of nothing
@@ -109,7 +123,7 @@ class AdaptingState:
         return seen
 
     def remove(self) -> None:
-        """Delete what an adaptation has left here, and nothing else."""
+        """Delete what adapting or refining has left here, and nothing else."""
         for path in [self.folder / NOTE_FILE, self.folder / HEAD_FILE, *self.folder.glob("*.safetensors")]:
             with suppress(OSError):
                 path.unlink(missing_ok=True)

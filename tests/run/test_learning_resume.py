@@ -1,0 +1,86 @@
+"""Adapting and refining that were stopped or killed go on, and end with what they would have ended with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cryoemmae_plugin.errors import Interrupted
+
+HELPERS = Path(__file__).with_name("helpers")
+sys.path.insert(0, str(HELPERS))
+
+import small_learning  # noqa: E402
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """What learning without interruption leaves."""
+    left = {}
+    for kind in small_learning.KINDS:
+        folder = tmp_path_factory.mktemp(kind) / "out"
+        assert len(small_learning.settle(kind, tiny_model, folder)) == 5
+        left[kind] = content(folder)
+        assert {"preparation.json", "model/card.toml"} < set(left[kind])
+        assert not any(name.startswith("learning") for name in left[kind])
+    return left
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked_before", "looked"),
+    [
+        ("adapt", 2, 2),  # while looking
+        ("adapt", 12, 5),  # while the head is trained
+        ("refine", 7, 2),
+        ("refine", 16, 5),
+    ],
+)
+def test_what_was_stopped_goes_on(
+    kind: str, asked_before: int, looked: int, whole: dict[str, dict[str, bytes]], tiny_model: Path, tmp_path: Path
+) -> None:
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > asked_before
+
+    with pytest.raises(Interrupted, match="stopped while"):
+        small_learning.settle(kind, tiny_model, tmp_path, should_stop=stop)
+    assert len(small_learning.settle(kind, tiny_model, tmp_path)) == 5 - looked
+    assert content(tmp_path) == whole[kind]
+
+
+@pytest.mark.parametrize("kind", small_learning.KINDS)
+def test_what_was_killed_goes_on(
+    kind: str, whole: dict[str, dict[str, bytes]], tiny_model: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, str(HELPERS / "small_learning.py"), kind, str(tiny_model), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(HELPERS.parents[2])}
+    with subprocess.Popen(words, env=environment) as run:
+        deadline = time.monotonic() + 600  # for a machine that is busy with other things
+        while not (tmp_path / "learning" / "head.pt").exists():
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        run.kill()
+    assert not (tmp_path / "preparation.json").exists()
+    assert small_learning.settle(kind, tiny_model, tmp_path) == []
+    assert content(tmp_path) == whole[kind]
+
+
+def test_with_other_settings_it_starts_over(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = iter([False] * 3)
+    with pytest.raises(Interrupted):
+        small_learning.settle("adapt", tiny_model, tmp_path, should_stop=lambda: next(asked, True))
+    monkeypatch.setattr("cryoemmae_plugin.run.learning_state.release", lambda: "9.9")
+    assert len(small_learning.settle("adapt", tiny_model, tmp_path)) == 5
