@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.diameter import (
@@ -25,6 +27,8 @@ from cryoemmae_plugin.weights import load_model
 
 SAMPLE = 8
 """Number of micrographs to estimate from, evenly spread over the list."""
+KEPT_PX = 3072
+"""Side of the middle piece of each that is kept in memory to be looked at again: 36 MB, whatever the camera."""
 
 
 class DiameterNote(BaseModel):
@@ -85,7 +89,7 @@ def estimate_from(
 ) -> DiameterNote:
     """Estimate the diameter from up to `SAMPLE` micrographs, evenly spread over the list.
 
-    `progress` is told how many of how many looks are done: four at each micrograph.
+    Each is read once. `progress` is told how many of how many looks are done: four at each micrograph.
 
     Raises
     ------
@@ -97,11 +101,13 @@ def estimate_from(
     seen: list[Micrograph] = []
     left_out: list[str] = []
     scans: list[SizeScan] = []
+    pieces: list[tuple[NDArray[np.float32], float]] = []
     sample = evenly_spread(micrographs, SAMPLE)
     looks = (1 + REFINEMENTS) * len(sample)
     progress(0, looks)
     for micrograph, loaded in _readable(sample, loader, left_out):
         scans.append(scan_sizes(loaded.image, loaded.pixel_size_A, head, bright=bright))
+        pieces.append((_middle(loaded.image), loaded.pixel_size_A))
         seen.append(micrograph)
         progress(len(seen), looks)
     if not scans:
@@ -110,12 +116,19 @@ def estimate_from(
     estimate = estimate_diameter(scans)
     for refinement in range(1, REFINEMENTS + 1):
         patches = []
-        for _, loaded in _readable(seen, loader, left_out):
-            patches.append(likely_patches(loaded.image, loaded.pixel_size_A, estimate.diameter_A, head, bright=bright))
+        for piece, pixel_size_A in pieces:
+            patches.append(likely_patches(piece, pixel_size_A, estimate.diameter_A, head, bright=bright))
             progress(refinement * len(sample) + len(patches), looks)
         estimate = refine_diameter(estimate, patches)
     progress(looks, looks)
     return _note(estimate, asked, [str(m.path) for m in seen], left_out)
+
+
+def _middle(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Copy the middle of an image (ny, nx), of at most `KEPT_PX` a side, so that the rest can be forgotten."""
+    top, left = (max(0, (n - KEPT_PX) // 2) for n in image.shape)
+    middle: NDArray[np.float32] = image[top : top + KEPT_PX, left : left + KEPT_PX].copy()
+    return middle
 
 
 def _readable(

@@ -92,9 +92,19 @@ def test_eight_micrographs_evenly_over_the_list_are_looked_at(tmp_path: Path, an
     diameter, reader = settle(tmp_path, count=100)
     assert diameter == 187.0
     sample = [m.uid for m in evenly_spread(micrographs(100), SAMPLE)]
-    assert reader.read == 4 * sample  # for the scan, then three times for the averages
+    assert reader.read == sample  # once, though each is looked at four times
     assert (sample[0], sample[-1], len(sample)) == ("m00", "m99", SAMPLE)
     assert [m.uid for m in evenly_spread(micrographs(3), SAMPLE)] == ["m00", "m01", "m02"]
+
+
+def test_the_middle_of_a_large_micrograph_is_looked_at_again_without_being_read_again(
+    tmp_path: Path, answer: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT_PX", 50)
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(module, "likely_patches", lambda image, *_, **__: shapes.append(image.shape) or [])
+    settle(tmp_path, count=2)
+    assert shapes == [(50, 50)] * 6
 
 
 def test_what_was_found_is_said_and_kept_with_the_files_it_comes_from(tmp_path: Path, answer: list[float]) -> None:
