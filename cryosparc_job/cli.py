@@ -156,6 +156,8 @@ def follow(
     work
         Folder for intermediate results. [default: inside the job's own folder]
     """
+    teller = Teller()
+    teller(f"Connecting to CryoSPARC to follow {project} {exposures or session or ''}")
     from cryosparc_job.create import begin
     from cryosparc_job.follow import wait_for_exposures
     from cryosparc_job.options import FollowOptions
@@ -175,13 +177,13 @@ def follow(
         follow=options,
         **job.model_dump(),
     )
-    teller = Teller()
-    teller(f"Connecting to CryoSPARC to follow {project} {exposures or session}")
-    instance = connection.open()
-    source = source_of(instance, request)
-    wait_for_exposures(source, options, teller)
-    request = source.newest(request, lambda: False)
-    return finish(teller, begin(instance, request, work=work, tell=teller).run())
+    with teller.reporter.alive():
+        instance = connection.open()
+        source = source_of(instance, request)
+        wait_for_exposures(source, options, teller)
+        request = source.newest(request, lambda: False)
+        report = begin(instance, request, work=work, tell=teller).run()
+    return finish(teller, report)
 
 
 def resume(
@@ -309,20 +311,22 @@ def refine(
     work
         Folder that was given with --work when that job started; the new job's results go there too.
     """
+    teller = Teller()
+    teller(f"Connecting to CryoSPARC for {project} {particles}")
     from cryosparc_job.create import begin
     from cryosparc_job.refining import refining_request
     from cryosparc_job.request import PickRequest
 
-    teller = Teller()
-    teller(f"Connecting to CryoSPARC for {project} {particles}")
-    instance = connection.open()
-    found = refining_request(instance, project, particles, rejected, work=work)
-    changes = {"workspace": workspace, "title": title}
-    request = PickRequest(**dict(found) | {name: value for name, value in changes.items() if value is not None})
-    if threshold is not None:
-        settings = type(request.settings)(**request.settings.model_dump() | {"threshold": threshold})
-        request = request.model_copy(update={"settings": settings})
-    return finish(teller, begin(instance, request, work=work, tell=teller).run())
+    with teller.reporter.alive():
+        instance = connection.open()
+        found = refining_request(instance, project, particles, rejected, work=work)
+        changes = {"workspace": workspace, "title": title}
+        request = PickRequest(**dict(found) | {name: value for name, value in changes.items() if value is not None})
+        if threshold is not None:
+            settings = type(request.settings)(**request.settings.model_dump() | {"threshold": threshold})
+            request = request.model_copy(update={"settings": settings})
+        report = begin(instance, request, work=work, tell=teller).run()
+    return finish(teller, report)
 
 
 def doctor(

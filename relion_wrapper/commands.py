@@ -193,6 +193,7 @@ def repick(
     dry_run
         Only say what would be done.
     """
+    _tell(f"Looking at {', '.join(map(str, projects))}")
     parameters = _parameters(picking, options, compute, workers)
     plans: list[Plan | Row] = []
     for folder in projects:

@@ -10,7 +10,6 @@ from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, InputError, rende
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.run.micrograph_table import read_named_micrographs
 from cryoemmae_plugin.star import parse_star, records_of, to_number
-from relion_wrapper.comparison import compare_picks
 from relion_wrapper.display import FILE as DISPLAY_FILE
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.project import Job, Project, options_in
@@ -158,6 +157,8 @@ def _diameter_of(project: Project) -> float:
 
 
 def _row(plan: Plan, job: Job) -> Row:
+    from relion_wrapper.comparison import compare_picks  # takes a second to import
+
     folder, names = plan.project.folder, read_named_micrographs(plan.project.folder / plan.in_mics)
     if job.status != "Succeeded":
         return Row(str(folder), job.name, job.status, len(names), note=f"see {folder / job.name / 'run.err'}")

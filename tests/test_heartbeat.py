@@ -108,43 +108,84 @@ def test_run_out_of_a_job_moves_too(capfd: pytest.CaptureFixture[str], tmp_path:
         wait_until(lambda: count("\r  0/  0 sec ............~~(,_,") >= 3)
 
 
-EVERYTHING = [
-    ["pick", "nowhere.mrc", "--diameter", "9"],
-    ["train", "nowhere.mrc", "--diameter", "9", "--name", "x"],
-    ["rethreshold", "nowhere", "--threshold", "0.5"],
-    ["evaluate", "nowhere.csv", "nowhere.star"],
-    ["report", "nowhere"],
-    ["apply", "nowhere", "nothing.json"],
-    ["demo", "--device", "cuda:99"],
-    ["models", "verify", "nowhere"],
-    ["models", "import-upstream", "nowhere.pth", "--mean", "0.5", "--std", "0.1", "--name", "x"],
-    ["benchmark", "speed", "nowhere.mrc", "--diameter", "9"],
-]
+EVERYTHING = {
+    "cryoemmae": [
+        "pick nowhere.mrc --diameter 9",
+        "rethreshold nowhere --threshold 0.5",
+        "refine nowhere --particles nowhere.star",
+        "view nowhere",
+        "report nowhere",
+        "apply nowhere nothing.json",
+        "evaluate nowhere.csv nowhere.star",
+        "convert nowhere.star --out nowhere.csv",
+        "merge nowhere.star nothing.star --out nowhere.csv",
+        "dedup nowhere.star --out nowhere.csv",
+        "train nowhere.mrc --diameter 9 --name x",
+        "models list",
+        "models show nowhere",
+        "models verify nowhere",
+        "models import-upstream nowhere.pth --mean 0.5 --std 0.1 --name x",
+        "demo --device cuda:99",
+        "doctor",
+        "benchmark speed nowhere.mrc --diameter 9",
+    ],
+    "cryoemmae-relion": [
+        "make-job --in-mics nowhere.star --diameter 9",
+        "install-scheme . --pixel-size 1 --diameter 9 --relion-version 5",
+        "repick nowhere",
+    ],
+    "cryoemmae-cryosparc": [
+        "pick --project P1 --workspace W1 --exposures J1.exposures --diameter 9",
+        "follow --project P1 --workspace W1 --exposures J1.exposures --diameter 9",
+        "resume --project P1 --job J2",
+        "repick --plan nowhere.toml",
+        "refine --project P1 --particles J3.particles_selected",
+        "doctor --project P1",
+    ],
+}
+"""A command line for each command of each program."""
 FIRST_LINES = f"""
 import sys
-from cryoemmae_plugin.cli import main
+from importlib import import_module
+
 from cryoemmae_plugin.terminal.console import Reporter
 
-heavy = [name for name in ("torch", "cv2", "scipy") if name in sys.modules]
-assert not heavy, heavy
+PROGRAMS = {{
+    "cryoemmae": ("cryoemmae_plugin.cli.app", "cryoemmae_plugin.cli"),
+    "cryoemmae-relion": ("relion_wrapper.commands", "relion_wrapper.__main__"),
+    "cryoemmae-cryosparc": ("cryosparc_job.cli", "cryosparc_job.__main__"),
+}}
 
 
 class Said(Exception):
     pass
 
 
-def say(self, text):
-    loaded = [name for name in ("torch", "cv2", "scipy") if name in sys.modules]
-    print(words[0], loaded, file=sys.__stdout__)
+def say(*_):
+    loaded = [name for name in ("torch", "cv2", "scipy", "cryosparc") if name in sys.modules]
+    print(program, words, loaded, file=sys.__stdout__)
     raise Said
 
 
-Reporter.say, Reporter.error = say, lambda self, text: None
-for words in {EVERYTHING}:
-    main(words)
+def commands(app, before=()):
+    names = [name for name in app if not name.startswith("-")]
+    return [one for name in names for one in commands(app[name], (*before, name))] or [" ".join(before)]
+
+
+Reporter.say, Reporter.error, Reporter.warn = say, lambda *_: None, lambda *_: None
+import relion_wrapper.commands
+relion_wrapper.commands._tell = say
+for program, lines in {EVERYTHING}.items():
+    app, main = map(import_module, PROGRAMS[program])
+    for command in commands(app.build_app()):
+        if not any(words.startswith(command) for words in lines):
+            print(program, command, "is missing in this test", file=sys.__stdout__)
+    for words in lines:
+        main.main(words.split())
 """
 
 
 def test_every_command_says_something_before_it_loads_what_takes_seconds(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FIRST_LINES], capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.splitlines() == [f"{words[0]} []" for words in EVERYTHING], done.stderr
+    expected = [f"{program} {words} []" for program, lines in EVERYTHING.items() for words in lines]
+    assert done.stdout.splitlines() == expected, done.stderr

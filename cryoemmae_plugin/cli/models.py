@@ -20,6 +20,7 @@ models = App(name="models", help="List, show, verify and import models.", sort_k
 @models.command(name="list")
 def list_installed() -> None:
     """List the models that can be picked with."""
+    Reporter(aside=True).say("Reading the cards of the models")  # before the imports, which take seconds
     from cryoemmae_plugin.weights import list_models, read_card, user_models_dir
 
     table = Table("name", "modes", "from", "trained on", box=None, pad_edge=False)
@@ -44,6 +45,7 @@ def show(name: Annotated[str, Parameter(name="NAME|DIR")], /) -> None:
     name
         Name of an installed model, or a model folder.
     """
+    Reporter(aside=True).say(f"Reading the card of {name}")
     from cryoemmae_plugin.weights import read_card
     from cryoemmae_plugin.weights.installed import folder_of
 

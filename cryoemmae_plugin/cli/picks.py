@@ -78,11 +78,12 @@ def convert(
     overwrite
         Replace what is there.
     """
+    reporter = _begin(paths)
     from cryoemmae_plugin.picks.convert import Places, load, within
     from cryoemmae_plugin.picks.transform import Transform
     from cryoemmae_plugin.picks.writing import choose_target, write
 
-    reporter, target = Reporter(), choose_target(to, out)
+    target = choose_target(to, out)
     places = _places(micrographs, pixel_size, picks_pixel_size)
     batch = load(paths, places, Transform(scale, flip_y, _pair(shift)))
     _tell(reporter, batch)
@@ -135,6 +136,7 @@ def merge(
     overwrite
         Replace what is there.
     """
+    reporter = _begin(paths)
     from cryoemmae_plugin.picks.convert import Batch, load, reach_of, within
     from cryoemmae_plugin.picks.merging import Source, align_names, remove_duplicates, votes_of
     from cryoemmae_plugin.picks.merging import merge as merge_tables
@@ -142,7 +144,7 @@ def merge(
 
     if len(paths) < 2:
         raise SettingsError("one source only", remedy="give the picks of two or more sources")
-    reporter, target = Reporter(), choose_target(to, out)
+    target = choose_target(to, out)
     reach = reach_of(distance)
     sources: list[Source] = []
     for text in map(str, paths):
@@ -196,16 +198,24 @@ def dedup(
     overwrite
         Replace what is there.
     """
+    reporter = _begin([path])
     from cryoemmae_plugin.picks.convert import Batch, load, reach_of, within
     from cryoemmae_plugin.picks.merging import remove_duplicates
     from cryoemmae_plugin.picks.writing import choose_target, write
 
-    reporter, target, reach = Reporter(), choose_target(to, out), reach_of(distance)
+    target, reach = choose_target(to, out), reach_of(distance)
     batch = within(load([path], _places(micrographs, pixel_size, None)), diameter)
     _tell(reporter, batch)
     kept = Batch([remove_duplicates(table, reach(table)) for table in batch.tables])
     write(target, out, kept.tables, overwrite=overwrite)
     reporter.say(f"Wrote {kept.account()} to {out}; {batch.picks - kept.picks} duplicates left out")
+
+
+def _begin(paths: Sequence[Path | str]) -> Reporter:
+    """Say the first line before the imports, which take seconds."""
+    reporter = Reporter()
+    reporter.say(f"Reading picks of {', '.join(map(str, paths))}")
+    return reporter
 
 
 def _places(micrographs: list[str] | None, pixel_size: float | None, picks_pixel_size: float | None) -> Places:
