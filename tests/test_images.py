@@ -419,6 +419,18 @@ def test_a_truncated_tiff_is_refused(tmp_path, compression):
             read_image(tmp_path / "m.tif")
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "lzw"}, {"compression": "lzw", "tile": (16, 16)}])
+def test_a_tiff_that_claims_a_size_that_it_does_not_have_is_refused(tmp_path, options):
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, marked("uint16"), **options)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for tag in ("ImageLength", "ImageWidth"):
+            tiff.pages.first.tags[tag].overwrite(16000)
+    for read in (read_header, read_image):
+        with pytest.raises(ImageError, match=r"m\.tif: claims 16000 x 16000 px, but holds only"):
+            read(path)
+
+
 def test_complex_and_palette_tiff_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", marked("complex64"))
     refused(tmp_path / "c.tif", "complex64")

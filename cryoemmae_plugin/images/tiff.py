@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from cryoemmae_plugin.images.header import (
 
 SUFFIXES = (".tif", ".tiff")
 UNCOMPRESSED = 1
+MOST_COMPRESSED = 2000
+"""No compression makes an image of a microscope smaller than by this factor: what claims more is not there."""
 
 ANGSTROM_PER_RESOLUTION_UNIT = {2: 2.54e8, 3: 1e8}
 """The standard's units: inch and centimetre."""
@@ -77,7 +80,19 @@ def _only_page(path: Path, tiff: TiffFile) -> TiffPage:
             f"{path}: expected image data up to byte {max(ends, default=0)}, found {tiff.filehandle.size} bytes; "
             "the file is truncated: copy it again"
         )
+    _check_claim(path, page)
     return page
+
+
+def _check_claim(path: Path, page: TiffPage) -> None:
+    """Refuse a page that claims more pixels than its data can hold; what is missing would be read as 0."""
+    held, segments = sum(page.databytecounts), math.prod(page.chunked)
+    most = held if page.compression == UNCOMPRESSED else held * MOST_COMPRESSED
+    if page.nbytes > most or segments > len(page.dataoffsets):
+        raise ImageError(
+            f"{path}: claims {page.imagewidth} x {page.imagelength} px, but holds only {held} bytes of image data in "
+            f"{len(page.dataoffsets)} parts; the file is damaged: copy it again"
+        )
 
 
 def _dtype(page: TiffPage) -> np.dtype[np.generic]:

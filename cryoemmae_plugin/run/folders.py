@@ -1,4 +1,4 @@
-"""Micrographs in a folder, without what other programs leave beside them.
+"""Micrographs in a folder or of a pattern, without what other programs leave beside them.
 
 Left out, and named in a warning: power spectra, movies and stacks, overviews at another magnification, and names that
 no STAR file can hold. Several versions of one micrograph are refused, because only the user knows which one to pick.
@@ -59,7 +59,7 @@ def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]
     if len(images) < len(files):
         logger.info("%s: left out %d previews and stacks", folder, len(files) - len(images))
     images, broken = _split(images, [path for path in images if has_line_break(path)])
-    images, spectra = _split(images, [path for path in images if stem_of(path).endswith(POWER_SPECTRUM)])
+    images, spectra = _split(images, spectra_among(images))
     headers = _headers_of(images)
     images, movies = _split(images, [path for path, header in headers.items() if header is None])
     images, overviews = _split(images, _overviews(headers))
@@ -73,6 +73,36 @@ def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]
         raise InputError(f"{folder}: {found} in this folder (MRC, TIFF, PNG, JPEG)", remedy=remedy)
     _refuse_versions(sorted(images))
     return sorted(images)
+
+
+def images_matching(pattern: Path, matches: Iterable[Path]) -> list[Path]:
+    """Sort the matches of a pattern; power spectra are left out, unless the pattern names them.
+
+    Raises
+    ------
+    InputError
+        When there are several versions of one micrograph.
+    """
+    images = [match for match in matches if match.is_file() and is_readable(match)]
+    if POWER_SPECTRUM not in pattern.name:
+        images, spectra = _split(images, spectra_among(images))
+        _tell(pattern, "power spectra", spectra)
+    _refuse_versions(sorted(images))
+    return sorted(images)
+
+
+def spectra_among(images: Iterable[Path]) -> list[Path]:
+    """Those whose names are of power spectra."""
+    return [path for path in images if stem_of(path).endswith(POWER_SPECTRUM)]
+
+
+def versions_among(images: Iterable[Path]) -> list[list[Path]]:
+    """Those of which there are several versions, each with its versions."""
+    by_base: dict[Path, list[Path]] = defaultdict(list)
+    for path in images:
+        stem = stem_of(path)
+        by_base[path.with_name(stem.removesuffix(_version_of(path)))].append(path)
+    return [sorted(paths) for paths in by_base.values() if len({stem_of(path) for path in paths}) > 1]
 
 
 def _files_in(
@@ -134,21 +164,24 @@ def _overviews(headers: dict[Path, ImageHeader | ImageError | None]) -> list[Pat
     return [path for group in groups if group is not chosen for path in group]
 
 
-def _refuse_versions(images: Iterable[Path]) -> None:
-    by_base: dict[Path, list[Path]] = defaultdict(list)
-    for path in images:
-        stem = stem_of(path)
-        ending = next((ending for ending in VERSIONS if stem.endswith(ending)), "")
-        by_base[path.with_name(stem.removesuffix(ending))].append(path)
-    several = next((sorted(paths) for paths in by_base.values() if len({stem_of(p) for p in paths}) > 1), None)
+def _version_of(path: Path) -> str:
+    """The ending of a name that tells its version, or ""."""
+    return next((ending for ending in VERSIONS if stem_of(path).endswith(ending)), "")
+
+
+def _refuse_versions(images: Sequence[Path]) -> None:
+    several = next(iter(versions_among(images)), None)
     if several is None:
         return
-    ending = next(ending for ending in VERSIONS if any(stem_of(path).endswith(ending) for path in several))
-    pattern = several[0].parent / f"*{ending}{several[0].suffix}"
+    folder, suffix = several[0].parent, several[0].suffix
+    patterns = [f"'{folder / f'*{ending}{suffix}'}'" for path in several if (ending := _version_of(path))]
+    plain = [path for path in images if not _version_of(path)]
+    if plain and all(stem_of(path)[-1:].isdigit() for path in plain):  # endings of versions are letters
+        patterns.insert(0, f"'{folder / f'*[0-9]{suffix}'}'")
     raise InputError(
-        f"{several[0].parent}: holds several versions of one micrograph: {', '.join(path.name for path in several)}",
+        f"{folder}: holds several versions of one micrograph: {', '.join(path.name for path in several)}",
         remedy=(
-            f"name one version by a pattern in quotes, such as '{pattern}'",
+            f"name one version by a pattern in quotes, such as {' or '.join(patterns)}",
             "give the micrographs STAR of the job",
         ),
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +25,18 @@ import numpy as np
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.images import is_readable
 from cryoemmae_plugin.images.header import MAX_PIXEL_SIZE_A, MIN_PIXEL_SIZE_A
-from cryoemmae_plugin.run.folders import has_line_break, images_in, stem_of
+from cryoemmae_plugin.run.folders import (
+    has_line_break,
+    images_in,
+    images_matching,
+    spectra_among,
+    stem_of,
+    versions_among,
+)
 from cryoemmae_plugin.run.micrograph_table import read_defocus, read_micrographs
 from cryoemmae_plugin.types import Micrograph
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,6 +80,7 @@ def find_micrographs(
             if has_line_break(path):
                 raise InputError(f"{str(path)!r}: a name with a line break has no place in a table; rename the file")
             listed.setdefault(os.path.realpath(path), (path, pixel_size_A or _checked(path, pixel_size, Path(text))))
+    _warn_of_versions([path for path in map(Path, paths) if path.is_file()])
     uids = name_micrographs([path.absolute() for path, _ in listed.values()], owner)
     tables = [path for path in map(Path, paths) if path.suffix.lower() == ".star" and path.is_file()]
     defocus_um = {path: value for table in tables for path, value in read_defocus(table).items()}
@@ -77,6 +88,20 @@ def find_micrographs(
         Micrograph(path=path, pixel_size_A=pixel_size, uid=uid, defocus_um=defocus_um.get(path))
         for uid, (path, pixel_size) in zip(uids, listed.values(), strict=True)
     ]
+
+
+def _warn_of_versions(named: Sequence[Path]) -> None:
+    """Say that files which were named one by one, perhaps by the shell, are picked though they look like others."""
+    images = [path for path in named if is_readable(path)]
+    if spectra := spectra_among(images):
+        logger.warning(
+            "%d files look like power spectra, such as %s; they are picked as named", len(spectra), spectra[0]
+        )
+    if versions := versions_among(images):
+        shown = " and ".join(path.name for path in versions[0])
+        logger.warning(
+            "%s are versions of one micrograph; each is picked. To pick one version, put the pattern in quotes", shown
+        )
 
 
 def name_micrographs(paths: Sequence[Path], owner: Owner = lambda uid: None) -> list[str]:
@@ -124,7 +149,7 @@ def _expand(path: Path, recursive: bool, exclude: Path | None) -> Iterator[tuple
         yield path, None
     else:
         matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 (a Path cannot glob absolute patterns)
-        images = [match for match in matches if match.is_file() and is_readable(match)]
+        images = images_matching(path, matches)
         if not images:
             raise InputError(f"{path}: no micrograph matches; put the pattern in quotes, and look at where you are")
         yield from ((image, None) for image in images)

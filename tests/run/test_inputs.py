@@ -149,8 +149,29 @@ def test_several_versions_of_one_micrograph_are_asked_about(tmp_path: Path, vers
     touch(tmp_path, "m1.mrc", f"m1{version}.mrc", "m2.mrc")
     with pytest.raises(InputError, match="several versions of one micrograph") as caught:
         names(tmp_path)
-    assert f"*{version}.mrc" in str(caught.value)
+    assert f"*[0-9].mrc' or '{tmp_path}/*{version}.mrc'" in str(caught.value)
+    assert names(tmp_path / "*[0-9].mrc") == ["m1.mrc", "m2.mrc"]
     assert names(tmp_path / f"*{version}.mrc") == [f"m1{version}.mrc"]
+
+
+def test_a_pattern_that_means_several_versions_is_asked_about_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "m1.mrc", "m1_noDW.mrc", "m1_PS.mrc")
+    with pytest.raises(InputError, match="several versions of one micrograph"):
+        names(tmp_path / "*.mrc")
+    assert "left out 1 power spectra: m1_PS.mrc" in caplog.text
+    assert names(tmp_path / "*_PS.mrc") == ["m1_PS.mrc"]
+
+
+def test_versions_that_are_named_one_by_one_are_picked_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "m1.mrc", "m1_noDW.mrc", "m1_PS.mrc")
+    files = [tmp_path / name for name in ("m1.mrc", "m1_PS.mrc", "m1_noDW.mrc")]
+    assert names(*files) == [file.name for file in files]
+    assert "1 files look like power spectra" in caplog.text
+    assert "m1.mrc and m1_noDW.mrc are versions of one micrograph" in caplog.text
 
 
 def test_one_version_alone_is_picked(tmp_path: Path) -> None:
