@@ -57,7 +57,7 @@ def report_share(count: int, side: int) -> None:
     from cryoemmae_plugin.run.observer import Observer
     from cryoemmae_plugin.run.request import RunRequest
     from cryoemmae_plugin.run.service import Run, run_picking
-    from cryoemmae_plugin.settings import RequestedSettings
+    from cryoemmae_plugin.settings import DeviceOptions, RequestedSettings
 
     seconds: list[float] = []
 
@@ -70,7 +70,7 @@ def report_share(count: int, side: int) -> None:
         micrographs = Path(folder) / "micrographs"
         simulate_micrographs(micrographs, count, side)
         settings = RequestedSettings(diameter_A=DIAMETER_A, adapt=False)
-        request = RunRequest(settings, Path(folder) / "picks", devices=("cpu",), threads=1)
+        request = RunRequest(settings, Path(folder) / "picks", device=DeviceOptions(device="cpu", threads=1))
         began = time.process_time()
         run_picking(request, find_micrographs([str(micrographs)]), Observer(), finishers=[finish])
         total = time.process_time() - began

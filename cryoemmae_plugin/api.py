@@ -259,7 +259,7 @@ def pick_files(
     cryoemmae_plugin.errors.SettingsError: there is no setting 'diameter'; do you mean diameter_A?
     """
     given = settings if diameter_A is None else {"diameter_A": diameter_A, **settings}
-    asked, computer, compute, workers, outputs = make_options(
+    asked, device, compute, workers, outputs = make_options(
         given, RequestedSettings, DeviceOptions, ComputeOptions, ExecutorOptions, OutputOptions
     )
     existing = Existing.REPLACE if overwrite else Existing.CONTINUE
@@ -276,8 +276,7 @@ def pick_files(
             asked,
             folder,
             existing=existing,
-            devices=(computer.device,),
-            threads=computer.threads or 0,
+            device=device,
             compute=compute,
             workers=workers,
             outputs=NO_OUTPUTS if out is None else Outputs.of(outputs),

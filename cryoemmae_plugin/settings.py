@@ -402,6 +402,20 @@ ON_ANY_DEVICE = DeviceOptions()
 """Nothing chosen."""
 
 
+def device_of_gpus(gpus: str | None) -> str:
+    """The device that RELION or CryoSPARC name by numbers of GPUs; a text without a number is the CPU.
+
+    Examples
+    --------
+    >>> device_of_gpus("0:1"), device_of_gpus("none"), device_of_gpus(None)
+    ('cuda:0,1', 'cpu', 'auto')
+    """
+    if gpus in (None, "auto"):
+        return "auto"
+    numbers = dict.fromkeys(str(int(number)) for number in re.findall(r"\d+", gpus or ""))
+    return f"cuda:{','.join(numbers)}" if numbers else "cpu"
+
+
 class ComputeOptions(Options):
     """How a run computes, without influence on what is picked but for the last digits. Frozen."""
 

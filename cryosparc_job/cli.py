@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
@@ -16,12 +16,21 @@ from cryoemmae_plugin.settings import AS_SUITS, ONE_PROCESS, Auto
 from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.app import run_app
 from cryoemmae_plugin.terminal.console import Reporter
-from cryoemmae_plugin.terminal.options import ComputeChoice, Flag, SettingsOptions, WorkerOptions, option_name
-from cryosparc_job.options import AS_USUAL, JobOptions
+from cryoemmae_plugin.terminal.options import (
+    ComputeChoice,
+    Flag,
+    SettingsOptions,
+    WorkerOptions,
+    given,
+    option_name,
+    option_of,
+)
+from cryosparc_job.options import FollowOptions, JobOptions
 from cryosparc_job.terminal import NAMES, PROGRAM, Teller, finish
 
 if TYPE_CHECKING:
     from cryosparc_job.instance import Instance
+    from cryosparc_job.request import PickRequest
 
 HELP = """Particle picking for CryoSPARC, as an external job.
 
@@ -66,19 +75,40 @@ class Connection:
 ConnectionOptions = Annotated[Connection, Parameter(name="*", group=Group("Connection", sort_key=6))]
 
 
-JobChoice = Annotated[JobOptions, Parameter(name="*", name_transform=option_name)]
+Project = Annotated[str, Parameter(help="Project, such as P3.")]
+Workspace = Annotated[str, Parameter(help="Workspace to make the job in, such as W1.")]
+Work = Annotated[Path | None, Parameter(help="Folder for intermediate results. [default: inside the job's own folder]")]
+FollowChoice = Annotated[FollowOptions, Parameter(name="*", name_transform=option_name)]
+AS_USUAL, FOLLOW_AS_USUAL = JobOptions(), FollowOptions()
+"""Nothing chosen."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What may be chosen about a job, and need not."""
+
+    job: Annotated[JobOptions, Parameter(name="*", name_transform=option_name)] = AS_USUAL
+    compute: ComputeChoice = AS_SUITS
+    workers: WorkerOptions = ONE_PROCESS
+
+    def request(self, **asked: Any) -> PickRequest:
+        """The request for a job, with what else is asked for."""
+        from cryosparc_job.request import PickRequest
+
+        return PickRequest(compute=self.compute, workers=self.workers, **self.job.model_dump(), **asked)
+
+
+Choice = Annotated[Chosen, Parameter(name="*")]
 
 
 def pick(
     *,
-    project: str,
-    workspace: str,
+    project: Project,
+    workspace: Workspace,
     exposures: str,
     settings: SettingsOptions,
-    job: JobChoice = AS_USUAL,
-    work: Path | None = None,
-    compute: ComputeChoice = AS_SUITS,
-    workers: WorkerOptions = ONE_PROCESS,
+    chosen: Choice = Chosen(),
+    work: Work = None,
     connection: ConnectionOptions = Connection(),
 ) -> int:
     """Pick an exposures output in a new external job.
@@ -89,29 +119,14 @@ def pick(
 
     Parameters
     ----------
-    project
-        Project, such as P3.
-    workspace
-        Workspace to make the job in, such as W1.
     exposures
         Job and output to pick, such as J12.exposures.
-    work
-        Folder for intermediate results. [default: inside the job's own folder]
     """
     teller = Teller()
     teller(f"Connecting to CryoSPARC for {project} {exposures}")  # before the imports, which take seconds
     from cryosparc_job.create import begin
-    from cryosparc_job.request import PickRequest
 
-    request = PickRequest(
-        project=project,
-        workspace=workspace,
-        exposures=exposures,
-        settings=settings,
-        compute=compute,
-        workers=workers,
-        **job.model_dump(),
-    )
+    request = chosen.request(project=project, workspace=workspace, exposures=exposures, settings=settings)
     with teller.reporter.alive():
         report = begin(connection.open(), request, work=work, tell=teller).run()
     return finish(teller, report)
@@ -119,18 +134,13 @@ def pick(
 
 def follow(
     *,
-    project: str,
-    workspace: str,
+    project: Project,
+    workspace: Workspace,
     exposures: str | None = None,
-    session: str | None = None,
     settings: SettingsOptions,
-    every: float = 60.0,
-    idle: float = 60.0,
-    least: int | None = None,
-    job: JobChoice = AS_USUAL,
-    work: Path | None = None,
-    compute: ComputeChoice = AS_SUITS,
-    workers: WorkerOptions = ONE_PROCESS,
+    options: FollowChoice = FOLLOW_AS_USUAL,
+    chosen: Choice = Chosen(),
+    work: Work = None,
     connection: ConnectionOptions = Connection(),
 ) -> int:
     """Pick exposures as they come: of an output that grows, or of a Live session. One job's particles grow with them.
@@ -139,43 +149,23 @@ def follow(
 
     Parameters
     ----------
-    project
-        Project, such as P3.
-    workspace
-        Workspace to make the job in, such as W1.
     exposures
         Job and output to follow, such as J2.exposures.
-    session
-        In its place, a Live session, such as S1: its exposures are exported whenever more are ready. CryoSPARC 5 only.
-    every
-        Seconds between two looks at the exposures.
-    idle
-        End when no new exposure has come for this many minutes. When the job that makes them ends, this one ends too.
-    least
-        Exposures to wait for before the first is picked. [default: as many as adapting to the micrographs takes]
-    work
-        Folder for intermediate results. [default: inside the job's own folder]
     """
     teller = Teller()
-    teller(f"Connecting to CryoSPARC to follow {project} {exposures or session or ''}")
+    teller(f"Connecting to CryoSPARC to follow {project} {exposures or options.session or ''}")
     from cryosparc_job.create import begin
     from cryosparc_job.follow import wait_for_exposures
-    from cryosparc_job.options import FollowOptions
-    from cryosparc_job.request import PickRequest
     from cryosparc_job.sources import source_of
 
-    if (exposures is None) == (session is None):
+    if (exposures is None) == (options.session is None):
         raise SettingsError("no exposures, or two kinds of them", remedy="give either $exposures or a $session")
-    options = FollowOptions(every=every, idle=idle, session=session, **({} if least is None else {"least": least}))
-    request = PickRequest(
+    request = chosen.request(
         project=project,
         workspace=workspace,
         exposures=exposures or "J0.exposures",  # the export of the session takes its place
         settings=settings,
-        compute=compute,
-        workers=workers,
         follow=options,
-        **job.model_dump(),
     )
     with teller.reporter.alive():
         instance = connection.open()
@@ -188,9 +178,9 @@ def follow(
 
 def resume(
     *,
-    project: str,
+    project: Project,
     job: str,
-    work: Path | None = None,
+    work: Annotated[Work, Parameter(help="Folder that was given with --work when the job started.")] = None,
     connection: ConnectionOptions = Connection(),
 ) -> int:
     """Resume a job that was stopped, killed or failed; what is done is not done again.
@@ -199,12 +189,8 @@ def resume(
 
     Parameters
     ----------
-    project
-        Project of the job, such as P3.
     job
         The job, such as J45.
-    work
-        Folder that was given with --work when the job started.
     """
     teller = Teller()
     teller(f"Connecting to CryoSPARC for {project} {job}")
@@ -266,7 +252,7 @@ def repick(
         assert project is not None
         entries = find_all(instance, project)
         state = (work or local_folder(instance.credentials, project, "repick")) / "done.json"
-    common = {name: value for name, value in (("diameter", diameter), ("threshold", threshold)) if value is not None}
+    common = given(diameter=diameter, threshold=threshold)
     entries = [entry.model_copy(update={"values": {**common, **entry.values}}) for entry in entries]
     repicking = Repicking(instance, entries, state, work=work, tell=teller)
     with teller.reporter.alive():
@@ -280,11 +266,11 @@ def repick(
 
 def refine(
     *,
-    project: str,
+    project: Project,
     particles: str,
     rejected: str | None = None,
     workspace: str | None = None,
-    threshold: float | None = None,
+    threshold: Annotated[float | None, option_of("threshold", default="as before")] = None,
     title: str | None = None,
     work: Path | None = None,
     connection: ConnectionOptions = Connection(),
@@ -296,16 +282,12 @@ def refine(
 
     Parameters
     ----------
-    project
-        Project, such as P3.
     particles
         Job and output with the particles that were kept, such as J30.particles_selected.
     rejected
         Job and output with those that were dropped. [default: particles_excluded of the same job]
     workspace
         Workspace to make the job in. [default: that of the job that has picked]
-    threshold
-        Lowest score of a pick. [default: as before]
     title
         Title of the job. [default: that of the job that has picked, and "refined"]
     work
@@ -320,8 +302,7 @@ def refine(
     with teller.reporter.alive():
         instance = connection.open()
         found = refining_request(instance, project, particles, rejected, work=work)
-        changes = {"workspace": workspace, "title": title}
-        request = PickRequest(**dict(found) | {name: value for name, value in changes.items() if value is not None})
+        request = PickRequest(**dict(found) | given(workspace=workspace, title=title))
         if threshold is not None:
             settings = type(request.settings)(**request.settings.model_dump() | {"threshold": threshold})
             request = request.model_copy(update={"settings": settings})

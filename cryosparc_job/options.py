@@ -42,21 +42,14 @@ class JobOptions(Options):
     )
 
 
-AS_USUAL = JobOptions()
-"""Nothing chosen."""
-
-
-LEAST_EXPOSURES = 5
-"""As many as adapting to the micrographs takes."""
-
-
 class FollowOptions(Options):
     """How a growing output is followed. Frozen."""
 
     session: Annotated[str, form(r"\AS\d+\Z", "S1")] | None = Field(
         default=None,
         title="Live session",
-        description="Live session whose exposures are exported and picked, in place of a job's output.",
+        description="In place of exposures, a Live session, such as S1: they are exported whenever more are ready. "
+        "CryoSPARC 5 only.",
     )
     every: float = Field(
         default=60.0,
@@ -70,10 +63,11 @@ class FollowOptions(Options):
         gt=0,
         allow_inf_nan=False,
         title="End after (minutes)",
-        description="End when no new exposure has come for this many minutes. A job that has ended ends it at once.",
+        description="End when no new exposure has come for this many minutes. When the job that makes them ends, this "
+        "one ends too.",
     )
     least: int = Field(
-        default=LEAST_EXPOSURES,
+        default=5,  # as many as adapting to the micrographs takes
         ge=1,
         title="Begin with",
         description="Exposures to wait for before the first is picked: diameter and model are settled on them.",

@@ -20,8 +20,10 @@ from cryoemmae_plugin.settings import (
     AS_SUITS,
     ONE_PROCESS,
     ComputeOptions,
+    DeviceOptions,
     ExecutorOptions,
     RequestedSettings,
+    device_of_gpus,
     form,
     make_options,
     pictures_of,
@@ -102,13 +104,6 @@ class PickRequest(JobOptions):
         job, _, output = self.exposures.partition(".")
         return job, output
 
-    @property
-    def device(self) -> str:
-        """The device in the words of :func:`cryoemmae_plugin.device.choose_device`."""
-        if self.gpu in ("none", "cpu"):
-            return "cpu"
-        return self.gpu if self.gpu == "auto" else f"cuda:{self.gpu.removeprefix('cuda:')}"
-
     def run_request(
         self, folder: Path, own_model: OwnModel | None = None, selection: ClassSelection | None = None
     ) -> RunRequest:
@@ -116,7 +111,7 @@ class PickRequest(JobOptions):
         return RunRequest(
             self.settings,
             folder,
-            devices=(self.device,),
+            device=DeviceOptions(device=device_of_gpus(self.gpu)),
             compute=self.compute,
             workers=self.workers,
             own_model=own_model,

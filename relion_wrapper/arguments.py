@@ -25,7 +25,6 @@ from cryoemmae_plugin.settings import (
     make_options,
 )
 
-AUTO, CPU = "auto", "cpu"
 _GPUS = form(r"^(auto|cpu|(\d{1,4}([,:]\d{1,4})*)?)$", "0, or 0,1, or 0:1; an empty value is the CPU")
 _MAJOR = BeforeValidator(lambda text: re.sub(r"^(\d+\.\d+)\..*$", r"\1", str(text)).removesuffix(".0"))
 """The version that 4.0 and 5.0.1 belong to."""
@@ -53,14 +52,6 @@ class JobOptions(Options):
         title="RELION version",
         description="Says how the output is written; auto looks at the project.",
     )
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Where to compute: "auto", "cpu", or one "cuda:N" or several."""
-        if self.gpu in (None, AUTO):
-            return (AUTO,)
-        numbers = re.findall(r"\d+", self.gpu or "")
-        return tuple(dict.fromkeys(f"cuda:{int(number)}" for number in numbers)) or (CPU,)
 
 
 GROUPS = (RequestedSettings, JobOptions, ComputeOptions, ExecutorOptions)

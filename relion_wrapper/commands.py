@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
-from pydantic import BaseModel, create_model
+from pydantic import create_model
 
 from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, InputError, render
 from cryoemmae_plugin.files import atomic_write_bytes
@@ -54,11 +55,30 @@ if TYPE_CHECKING:
     Choices = Options
 else:
     Choices = _choices()
-Picking = Annotated[Choices, Parameter(name="*", name_transform=option_name)]
-JobChoice = Annotated[JobOptions, Parameter(name="*", name_transform=option_name)]
 SchemeChoice = Annotated[SchemeValues, Parameter(name="*", name_transform=option_name)]
+Executable = Annotated[str | None, Parameter(help="Program that RELION starts. [default: this installation's]")]
+Threads = Annotated[int, Parameter(help="CPU threads.")]
 AS_USUAL, THE_JOBS_OWN = Choices(), JobOptions()
 """Nothing chosen."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What may be chosen about a picking job, and need not."""
+
+    picking: Annotated[Choices, Parameter(name="*", name_transform=option_name)] = AS_USUAL
+    job: Annotated[JobOptions, Parameter(name="*", name_transform=option_name)] = THE_JOBS_OWN
+    compute: ComputeChoice = AS_SUITS
+    workers: WorkerOptions = ONE_PROCESS
+
+    def parameters(self) -> dict[str, str]:
+        """Labels and values of those parameters that are given."""
+        groups = (self.picking, self.job, self.compute, self.workers)
+        chosen = {label: value for group in groups for label, value in group.model_dump(exclude_defaults=True).items()}
+        return {label: _text(value) for label, value in chosen.items() if value is not None}
+
+
+Choice = Annotated[Chosen, Parameter(name="*")]
 
 
 def build_app() -> App:
@@ -78,12 +98,9 @@ def make_job(
     in_parts: str | None = None,
     out: Path = Path("pick.job.star"),
     pixel_size: float | None = None,
-    threads: int = 4,
-    executable: str | None = None,
-    picking: Picking = AS_USUAL,
-    options: JobChoice = THE_JOBS_OWN,
-    compute: ComputeChoice = AS_SUITS,
-    workers: WorkerOptions = ONE_PROCESS,
+    threads: Threads = 4,
+    executable: Executable = None,
+    chosen: Choice = Chosen(),
 ) -> None:
     """Write the job.star of a picking job, for RELION 3.1, 4 and 5.
 
@@ -99,16 +116,11 @@ def make_job(
         File to write; its name has to end in job.star.
     pixel_size
         Å per pixel, where the STAR has it wrong or not at all.
-    threads
-        CPU threads.
-    executable
-        Program that RELION starts. [default: this installation's]
     """
-    asked = _parameters(picking, options, compute, workers, pixel_size=pixel_size)
-    size = diameter if diameter == "auto" else f"{diameter:g}"
-    text = external_job_star(
-        in_mics, {"diameter": size, **asked}, in_parts=in_parts, threads=threads, executable=executable
-    )
+    asked = {"diameter": _text(diameter), **chosen.parameters()}
+    if pixel_size is not None:
+        asked["pixel_size"] = _text(pixel_size)
+    text = external_job_star(in_mics, asked, in_parts=in_parts, threads=threads, executable=executable)
     if not out.name.endswith("job.star"):
         raise InputError(f"{out}: RELION reads a job's settings from a file whose name ends in job.star")
     atomic_write_bytes(out, text.encode())
@@ -126,12 +138,9 @@ def install(
     *,
     values: SchemeChoice,
     name: str = "cryoemmae",
-    executable: str | None = None,
+    executable: Executable = None,
     overwrite: Flag = False,
-    picking: Picking = AS_USUAL,
-    options: JobChoice = THE_JOBS_OWN,
-    compute: ComputeChoice = AS_SUITS,
-    workers: WorkerOptions = ONE_PROCESS,
+    chosen: Choice = Chosen(),
 ) -> None:
     """Put a Scheme (RELION 4 and 5) or a Schedule (3.1) into a project: import, pick, extract, classify, on the fly.
 
@@ -141,18 +150,18 @@ def install(
         RELION's project folder.
     name
         What to call the scheme.
-    executable
-        Program that RELION starts. [default: this installation's]
     overwrite
         Replace a scheme of that name.
     """
     if not project.is_dir():
         raise InputError(f"{project}: no such folder; give the one that RELION is started in")
-    version = options.relion_version if options.relion_version != "auto" else detect_version(project / PIPELINE)
+    asked = chosen.job.relion_version
+    version = asked if asked != "auto" else detect_version(project / PIPELINE)
     if version is None:
         raise InputError(f"{project / PIPELINE}: does not tell its version yet; give $relion_version: 3.1, 4 or 5")
-    parameters = _parameters(picking, options, compute, workers)
-    folder = install_scheme(project, version, name, values, parameters, executable=executable, overwrite=overwrite)
+    folder = install_scheme(
+        project, version, name, values, chosen.parameters(), executable=executable, overwrite=overwrite
+    )
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
     kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
     _tell(f"Written: {folder}. In the project folder:", f"  {command}", f"or, in the GUI, {kind}s > {name} > Run.")
@@ -164,13 +173,10 @@ def repick(
     *,
     job: str | None = None,
     diameter: float | None = None,
-    threads: int = 4,
-    executable: str | None = None,
+    threads: Threads = 4,
+    executable: Executable = None,
     dry_run: Flag = False,
-    picking: Picking = AS_USUAL,
-    options: JobChoice = THE_JOBS_OWN,
-    compute: ComputeChoice = AS_SUITS,
-    workers: WorkerOptions = ONE_PROCESS,
+    chosen: Choice = Chosen(),
 ) -> int:
     """Pick whole projects again: one more External job in each, run by RELION's own pipeliner.
 
@@ -186,15 +192,11 @@ def repick(
         Whose micrographs to take. [default: the latest Select, else CtfFind, MotionCorr, Import]
     diameter
         Longest extent of the particle, in Å. [default: the project's own, from its display settings]
-    threads
-        CPU threads.
-    executable
-        Program that RELION starts. [default: this installation's]
     dry_run
         Only say what would be done.
     """
     _tell(f"Looking at {', '.join(map(str, projects))}")
-    parameters = _parameters(picking, options, compute, workers)
+    parameters = chosen.parameters()
     plans: list[Plan | Row] = []
     for folder in projects:
         try:
@@ -218,12 +220,6 @@ def _table(rows: Sequence[Row]) -> list[str]:
         again = "-" if row.found_again is None else f"{row.found_again:.0%}"
         cells.append((row.project, row.job.rstrip("/") or "-", row.status, *numbers, again, OPTIONS(row.note)))
     return columns(cells)
-
-
-def _parameters(*options: BaseModel, **values: object) -> dict[str, str]:
-    """Labels and values of those parameters that are given."""
-    given = {key: value for one in options for key, value in one.model_dump(exclude_defaults=True).items()} | values
-    return {label: _text(value) for label, value in given.items() if value is not None}
 
 
 def _text(value: object) -> str:

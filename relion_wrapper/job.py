@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cryoemmae_plugin.device import split_devices
 from cryoemmae_plugin.errors import CryoemmaeError, ImageError
 from cryoemmae_plugin.images import read_header
 from cryoemmae_plugin.report.finisher import report_finisher
@@ -15,8 +16,8 @@ from cryoemmae_plugin.run.request import NO_OUTPUTS, OwnModel, RunRequest
 from cryoemmae_plugin.run.service import Run, run_picking
 from cryoemmae_plugin.run.store import Existing
 from cryoemmae_plugin.run.workers.engine import needs_workers
-from cryoemmae_plugin.settings import pictures_of
-from relion_wrapper.arguments import AUTO, JobArguments
+from cryoemmae_plugin.settings import DeviceOptions, device_of_gpus, pictures_of
+from relion_wrapper.arguments import JobArguments
 from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
 from relion_wrapper.display import write_display_settings
 from relion_wrapper.logfile import write_logfile
@@ -70,13 +71,13 @@ class PickJob:
 
     def _request(self, micrographs: Sequence[JobMicrograph]) -> RunRequest:
         asked, work = self._arguments, self._folder / WORK_FOLDER
+        device = DeviceOptions(device=device_of_gpus(asked.job.gpu), threads=asked.threads)
         return RunRequest(
             asked.settings,
             work,
             existing=Existing.RENEW,
-            devices=asked.job.devices,
-            threads=asked.threads,
-            worker_threads=self._worker_threads(),
+            device=device,
+            worker_threads=self._worker_threads(device),
             compute=asked.compute,
             workers=asked.workers,
             own_model=self._own_model(micrographs, work),
@@ -84,16 +85,12 @@ class PickJob:
             outputs=replace(NO_OUTPUTS, report=pictures_of(asked.job.report)),
         )
 
-    def _worker_threads(self) -> int:
+    def _worker_threads(self, device: DeviceOptions) -> int:
         """RELION's number of threads counts for the whole job on this machine, but for each worker on a cluster."""
-        asked = self._arguments
-        if (
-            not asked.threads
-            or asked.workers.scheduler is not None
-            or not needs_workers(asked.workers, asked.job.devices)
-        ):
-            return asked.threads
-        return max(1, asked.threads // (asked.workers.workers or len(asked.job.devices)))
+        threads, workers = self._arguments.threads, self._arguments.workers
+        if not threads or workers.scheduler is not None or not needs_workers(workers, device.device):
+            return threads
+        return max(1, threads // (workers.workers or len(split_devices(device.device))))
 
     def _own_model(self, micrographs: Sequence[JobMicrograph], work: Path) -> OwnModel | None:
         """The model to train on some of the micrographs."""
@@ -147,7 +144,7 @@ class PickJob:
     def _dialect(self) -> Dialect:
         """How the RELION at hand wants its output."""
         wanted = self._arguments.job.relion_version
-        if wanted != AUTO:
+        if wanted != "auto":
             return DIALECTS[wanted]
         found = detect_version(self._folder / "job_pipeline.star") or detect_version(Path("default_pipeline.star"))
         if found is None:

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
-from cryoemmae_plugin.errors import SettingsError
 from cryoemmae_plugin.settings import Mode, PickerSettings
 from cryoemmae_plugin.terminal.console import Reporter
+from cryoemmae_plugin.terminal.options import OneDevice, OneDiameter, PixelSize
 
 if TYPE_CHECKING:
     import torch
@@ -36,14 +36,14 @@ def speed(
     paths: Annotated[list[str] | None, Parameter(name="PATH", negative="")] = None,
     /,
     *,
-    diameter: float,
-    pixel_size: float | None = None,
+    diameter: OneDiameter,
+    pixel_size: PixelSize = None,
     mode: Literal["both", "default", "paper"] = "both",
     size: int = 4096,
-    repeats: int = 1,
+    repeats: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
     upstream: Path | None = None,
-    device: str = "auto",
-    threads: Annotated[int, Parameter(show_default=False)] = 0,
+    device: OneDevice = "auto",
+    threads: Annotated[int, Parameter(show_default=False, validator=validators.Number(gte=0))] = 0,
     out: Path | None = None,
 ) -> None:
     """Time the steps of picking, from the file to the stored result, in both modes.
@@ -56,10 +56,6 @@ def speed(
     ----------
     paths
         Micrographs, folders, globs in quotes, or a micrographs STAR. [default: a simulated micrograph]
-    diameter
-        Longest extent of the particle, in Å.
-    pixel_size
-        Å per pixel of the stored micrographs; overrides the files' headers.
     mode
         Time one mode only.
     size
@@ -68,8 +64,6 @@ def speed(
         Turns of every micrograph.
     upstream
         Folder of a checkout of the published Cryo-EMMAE code.
-    device
-        auto (a GPU where there is one), cpu, or cuda:N.
     threads
         CPU threads to compute with; all, if not given.
     out
@@ -82,8 +76,6 @@ def speed(
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.evaluation.speed import measure
 
-    if repeats < 1 or threads < 0:
-        raise SettingsError(f"--repeats is {repeats}, --threads is {threads}: give 1 or more")
     PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size)
     if threads:
         _use_threads(threads)

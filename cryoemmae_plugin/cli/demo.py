@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryoemmae_plugin.terminal.console import Reporter
+from cryoemmae_plugin.terminal.options import OneDevice
 
 
-def demo(*, out: Path = Path("demo"), device: str = "auto") -> int:
+def demo(*, out: Path = Path("demo"), device: OneDevice = "auto") -> int:
     """Simulate a few micrographs, pick them, score the picks against the known positions, and draw them.
 
     Parameters
     ----------
     out
         Folder for micrographs and results.
-    device
-        auto (a GPU where there is one), cpu, or cuda:N.
     """
     reporter = Reporter()
     reporter.say("Preparing the demo")  # before the imports, which take seconds

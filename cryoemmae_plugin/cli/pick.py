@@ -14,10 +14,13 @@ from cryoemmae_plugin.terminal import exits
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.options import (
     INPUT_OUTPUT,
+    Box,
     ComputeChoice,
     DeviceChoice,
     Flag,
+    MicrographPaths,
     OutputChoice,
+    Recursive,
     SettingsOptions,
     WorkerOptions,
 )
@@ -29,15 +32,15 @@ if TYPE_CHECKING:
 
 
 def pick(
-    paths: Annotated[list[str], Parameter(name="PATH", negative="")],
+    paths: MicrographPaths,
     /,
     *,
     settings: SettingsOptions,
     out: Annotated[Path, Parameter(group=INPUT_OUTPUT)] = Path("picks"),
     overwrite: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
-    recursive: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
+    recursive: Annotated[Recursive, Parameter(group=INPUT_OUTPUT)] = False,
     outputs: OutputChoice = AS_A_RULE,
-    box: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
+    box: Annotated[Box, Parameter(group=INPUT_OUTPUT)] = False,
     device: DeviceChoice = ON_ANY_DEVICE,
     compute: ComputeChoice = AS_SUITS,
     workers: WorkerOptions = ONE_PROCESS,
@@ -51,16 +54,10 @@ def pick(
 
     Parameters
     ----------
-    paths
-        Micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, or a micrographs STAR.
     out
         Folder for the results.
     overwrite
         Delete the results of earlier runs in the folder.
-    recursive
-        Search subfolders too.
-    box
-        Write EMAN .box files as well; the same as --formats eman.
     """
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: looking for micrographs")  # before the imports, which take seconds
@@ -82,8 +79,7 @@ def pick(
         settings,
         out,
         existing=existing,
-        devices=(device.device,),
-        threads=device.threads or 0,
+        device=device,
         compute=compute,
         workers=workers,
         outputs=written,

@@ -16,19 +16,22 @@ from cryoemmae_plugin.terminal.options import (
     DeviceChoice,
     Flag,
     OutputChoice,
+    ResultFolder,
     WorkerOptions,
+    given,
+    option_of,
 )
 from cryoemmae_plugin.version import package_version
 
 
 def refine(
-    folder: Annotated[Path, Parameter(name="DIR")],
+    folder: ResultFolder,
     /,
     *,
     particles: Annotated[list[Path], Parameter(group=INPUT_OUTPUT, negative="")],
     rejected: Annotated[list[Path] | None, Parameter(group=INPUT_OUTPUT, negative="", show_default=False)] = None,
     out: Annotated[Path | None, Parameter(group=INPUT_OUTPUT, show_default=False)] = None,
-    threshold: Annotated[float | None, Parameter(show_default=False)] = None,
+    threshold: Annotated[float | None, option_of("threshold", default="as in DIR")] = None,
     overwrite: Annotated[Flag, Parameter(group=INPUT_OUTPUT)] = False,
     outputs: OutputChoice = AS_A_RULE,
     device: DeviceChoice = ON_ANY_DEVICE,
@@ -42,8 +45,6 @@ def refine(
 
     Parameters
     ----------
-    folder
-        Folder that pick has written.
     particles
         Particles of the classes that you kept: particles.star of RELION's Select job, or the .cs file of CryoSPARC's
         Select 2D (particles_selected). Extracted from the picks of this run.
@@ -52,8 +53,6 @@ def refine(
         one]
     out
         Folder for the results. [default: DIR-refined]
-    threshold
-        Lowest score of a pick. [default: as in DIR]
     overwrite
         Delete the results of earlier runs in the output folder.
     """
@@ -67,14 +66,12 @@ def refine(
     store = ResultStore.open(folder)
     before = saved_selection(folder, store.record)
     selection = selection_of_run(particles, rejected, store, before)
-    chosen = before.settings() | {"drop_group": None}  # the new picks have groups of their own
-    chosen |= {} if threshold is None else {"threshold": threshold}
+    chosen = before.settings() | {"drop_group": None} | given(threshold=threshold)  # new picks have groups of their own
     request = RunRequest(
         type(store.record.settings)(**store.record.settings.model_dump() | chosen),
         out or folder.with_name(f"{folder.absolute().name}-refined"),
         existing=Existing.REPLACE if overwrite else Existing.CONTINUE,
-        devices=(device.device,),
-        threads=device.threads or 0,
+        device=device,
         compute=compute,
         workers=workers,
         selection=selection,

@@ -9,21 +9,18 @@ from cyclopts import Parameter, validators
 
 from cryoemmae_plugin.settings import REPORT_PICTURES, Count, count_of
 from cryoemmae_plugin.terminal.console import Reporter
-from cryoemmae_plugin.terminal.options import Flag
+from cryoemmae_plugin.terminal.options import Flag, Formats, ResultFolder
 
-Folder = Annotated[Path, Parameter(name="DIR")]
 _READING = "Reading the results in {}"
 
 
-def report(folder: Folder, /, *, pictures: Count = REPORT_PICTURES) -> None:
+def report(folder: ResultFolder, /, *, pictures: Count = REPORT_PICTURES) -> None:
     """Write the report of an earlier run again: a page to look at picks, thresholds and micrographs.
 
     Open DIR/report/index.html in a browser; a copy of DIR/report works on any computer, without a network.
 
     Parameters
     ----------
-    folder
-        Folder that pick has written.
     pictures
         Of how many micrographs to draw pictures: N evenly spread, all, or none. Pictures that are there stay.
     """
@@ -42,7 +39,7 @@ def report(folder: Folder, /, *, pictures: Count = REPORT_PICTURES) -> None:
 
 
 def view(
-    folder: Folder, /, *, port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 0
+    folder: ResultFolder, /, *, port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 0
 ) -> None:
     """Show the report of a run in a browser on this computer, or on another one through ssh.
 
@@ -51,8 +48,6 @@ def view(
 
     Parameters
     ----------
-    folder
-        Folder that pick has written.
     port
         Port to listen on; 0 takes any that is free.
     """
@@ -79,12 +74,12 @@ def view(
 
 
 def apply(
-    folder: Folder,
+    folder: ResultFolder,
     edits: Annotated[Path, Parameter(name="EDITS")],
     /,
     *,
     out: Annotated[Path | None, Parameter(show_default=False)] = None,
-    formats: str = "relion",
+    formats: Formats = "relion",
     overwrite: Flag = False,
 ) -> None:
     """Write picks as they were edited in a report, and lists of the micrographs that were accepted and rejected.
@@ -93,14 +88,10 @@ def apply(
 
     Parameters
     ----------
-    folder
-        Folder that pick has written.
     edits
         File that Export edits in the report has saved.
     out
         Folder for the edited picks. [default: DIR/edited]
-    formats
-        Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
     overwrite
         Replace edited picks that are there.
     """

@@ -3,62 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
-from cryoemmae_plugin.errors import CryoemmaeError, SettingsError
-from cryoemmae_plugin.settings import PURITY_THRESHOLD, Purity, RequestedSettings
+from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.settings import OUTPUT_SETTINGS, Purity, RequestedSettings
 from cryoemmae_plugin.terminal.console import Reporter
-from cryoemmae_plugin.terminal.options import Flag
+from cryoemmae_plugin.terminal.options import Box, Formats, ResultFolder, given, option_of
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.run.selection import Selection
     from cryoemmae_plugin.run.store import ResultStore
 
 
-Distance = Annotated[float | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=5))]
+AS_IT_WAS = "as it was"
 
 
 def rethreshold(
-    folder: Annotated[Path, Parameter(name="DIR")],
+    folder: ResultFolder,
     /,
     *,
-    threshold: Annotated[float | None, Parameter(show_default=False, validator=validators.Number(gte=0, lte=1))] = None,
-    purity: Annotated[Purity | None, Parameter(show_default=False)] = None,
-    edge_distance: Distance = None,
-    min_distance: Distance = None,
-    drop_group: Annotated[str | None, Parameter(show_default=False)] = None,
-    formats: Annotated[str, Parameter(show_default=False)] = "",
-    box: Flag = False,
+    threshold: Annotated[float | None, option_of("threshold", default=AS_IT_WAS)] = None,
+    purity: Annotated[Purity | None, option_of("purity")] = None,
+    edge_distance: Annotated[float | None, option_of("edge_distance", default=AS_IT_WAS)] = None,
+    min_distance: Annotated[float | None, option_of("min_distance", default=AS_IT_WAS)] = None,
+    drop_group: Annotated[str | None, option_of("drop_group", default="as it was; none keeps all")] = None,
+    formats: Annotated[Formats, Parameter(show_default=False)] = "",
+    box: Box = False,
 ) -> None:
     """Write the picks of an earlier run again, at another threshold. Takes seconds; the network does not run.
 
-    Give a threshold, a purity, or another distance.
-
-    Parameters
-    ----------
-    folder
-        Folder that pick has written.
-    threshold
-        Figure of merit, 0 to 1, from which a candidate is a pick. Raise for purer, lower for more picks.
-        [default: as it was]
-    purity
-        In place of a threshold: high for few false picks, complete for few missed particles, balanced for as few of
-        both as possible.
-    edge_distance
-        Leave out picks closer to the edge than this many diameters; 0 keeps all. [default: as it was]
-    min_distance
-        Of two picks closer than this many diameters, keep only the better one. [default: as it was]
-    drop_group
-        Leave out picks of these groups, such as 3 or 3,5; none keeps all. The report shows the groups.
-        [default: as it was]
-    formats
-        Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas between them.
-        Those that are there are written again anyway.
-    box
-        Write EMAN .box files as well; the same as --formats eman.
+    Give a threshold, a purity, or another distance. Files for other programs that are there are written again too.
     """
     reporter = Reporter()
     reporter.say(f"Reading the results in {folder}")  # before the imports, which take seconds
@@ -67,19 +43,20 @@ def rethreshold(
     from cryoemmae_plugin.run.store import ResultStore
     from cryoemmae_plugin.run.summary import saved_selection, update_summary
 
-    if threshold is not None and purity is not None:
-        raise SettingsError("$purity stands for a $threshold; give one of the two")
-    threshold = threshold if purity is None else PURITY_THRESHOLD[purity]
+    keep_all = drop_group == "none"
+    changes = given(
+        threshold=threshold,
+        purity=purity,
+        edge_distance=edge_distance,
+        min_distance=min_distance,
+        drop_group=None if keep_all else drop_group,
+    )
+    asked = RequestedSettings(diameter_A="auto", **changes)
+    changed = {name: getattr(asked, name) for name in OUTPUT_SETTINGS if name in asked.model_fields_set}
+    changed |= {"drop_group": ""} if keep_all else {}
     wanted = parse_formats(formats) | existing_formats(folder) | ({Format.EMAN} if box else set())
-    changed: dict[str, Any] = {
-        "threshold": threshold,
-        "edge_distance": edge_distance,
-        "min_distance": min_distance,
-        "drop_group": drop_group and _groups(drop_group),
-    }
     with reporter.alive(), ResultStore.open(folder) as store:
-        before = saved_selection(folder, store.record)
-        selection = replace(before, **{name: value for name, value in changed.items() if value is not None})
+        selection = replace(saved_selection(folder, store.record), **changed)
         totals = write_outputs(store, selection, wanted)
         update_summary(folder, selection, totals)
         _show_again(store, selection, reporter)
@@ -87,11 +64,6 @@ def rethreshold(
     each = f" ({totals.picks / micrographs:.0f} each)" if micrographs else ""
     empty = f"; {totals.empty} micrographs have no picks" if totals.empty else ""
     reporter.say(f"Wrote {totals.picks} picks from {micrographs} micrographs{each} to {folder / 'picks.star'}{empty}")
-
-
-def _groups(text: str) -> str:
-    """The groups to leave out; empty for none."""
-    return "" if text == "none" else RequestedSettings(diameter_A="auto", drop_group=text).drop_group or ""
 
 
 def _show_again(store: ResultStore, selection: Selection, reporter: Reporter) -> None:

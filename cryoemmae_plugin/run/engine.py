@@ -92,11 +92,12 @@ def build_engine(settings: PickerSettings, request: RunRequest) -> AnyEngine:
     ClusterError, DeviceError, ModelError
         When Dask, a device or the model is not there.
     """
-    if needs_workers(request.workers, request.devices):
-        threads = request.threads if request.worker_threads is None else request.worker_threads
-        engine = build_worker_engine(settings, request.devices, threads, request.workers)
+    name = request.device.device
+    if needs_workers(request.workers, name):
+        threads = request.worker_threads if request.worker_threads is not None else request.device.threads or 0
+        engine = build_worker_engine(settings, name, threads, request.workers)
         return replace(engine, compute=request.compute)
-    device = choose_device(request.devices[0])
+    device = choose_device(name)
     model = load_model(settings.model_name)
     from cryoemmae_plugin.core.picker import CandidatePicker
 

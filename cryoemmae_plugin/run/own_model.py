@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ class TrainingSample(BaseModel):
 def train_own_model(
     wanted: OwnModel,
     settings: PickerSettings,
-    devices: Sequence[str],
+    device: str,
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> PickerSettings:
@@ -66,7 +66,7 @@ def train_own_model(
         _check_mode(wanted.folder, settings.mode)
         observer.stage(Stage.REUSED, f"Using the model that this job has trained: {wanted.folder}")
     else:
-        _train(wanted, _noted_sample(wanted, settings), devices, observer, should_stop)
+        _train(wanted, _noted_sample(wanted, settings), device, observer, should_stop)
         observer.stage(Stage.TRAINING, f"Trained. The model is kept in {wanted.folder}")
     return settings.model_copy(update={"model": str(wanted.folder)})
 
@@ -99,7 +99,7 @@ def _noted_sample(wanted: OwnModel, settings: PickerSettings) -> TrainingSample:
 def _train(
     wanted: OwnModel,
     sample: TrainingSample,
-    devices: Sequence[str],
+    device: str,
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
@@ -118,7 +118,7 @@ def _train(
             settings=FitSettings(epochs=sample.epochs) if sample.epochs else None,
             start=start,
             data=wanted.data or "",
-            device=choose_device(split_devices(devices[0])[0]),
+            device=choose_device(split_devices(device)[0]),
             progress=lambda done, total, skill: observer.progress(task, done, total, f"skill {skill:.2f}"),
             on_stage=observer.progress,
             should_stop=should_stop,

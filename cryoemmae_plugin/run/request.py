@@ -12,9 +12,11 @@ from cryoemmae_plugin.run.formats import Format, parse_formats
 from cryoemmae_plugin.run.store import Existing
 from cryoemmae_plugin.settings import (
     AS_SUITS,
+    ON_ANY_DEVICE,
     ONE_PROCESS,
     REPORT_PICTURES,
     ComputeOptions,
+    DeviceOptions,
     ExecutorOptions,
     OutputOptions,
     RequestedSettings,
@@ -101,12 +103,11 @@ class RunRequest:
         The result folder.
     existing : Existing
         What to do with results that are there.
-    devices : tuple of str
-        Names as for :func:`cryoemmae_plugin.device.choose_device`; several of them take a worker each.
-    threads : int
-        CPU threads of this process; 0 leaves them as they are.
+    device : DeviceOptions
+        Where to compute; several devices take a worker each. Its threads are those of this process; 0 or None leave
+        them as they are.
     worker_threads : int or None
-        CPU threads of each worker, 0 shares the cores; None is `threads`.
+        CPU threads of each worker, 0 shares the cores; None is as many as this process has.
     compute : ComputeOptions
         How the network computes, and how many micrographs are read ahead.
     workers : ExecutorOptions
@@ -122,8 +123,7 @@ class RunRequest:
     settings: RequestedSettings
     folder: Path
     existing: Existing = Existing.CONTINUE
-    devices: tuple[str, ...] = ("auto",)
-    threads: int = 0
+    device: DeviceOptions = ON_ANY_DEVICE
     worker_threads: int | None = None
     compute: ComputeOptions = AS_SUITS
     workers: ExecutorOptions = ONE_PROCESS

@@ -134,7 +134,7 @@ def run_picking(
     make_engine = engine_factory or engines.build_engine
     if stop():
         raise Interrupted("stopped before the first micrograph")
-    use_threads(request.threads)
+    use_threads(request.device.threads or 0)
     with alone_in(request.folder, request.existing) as lock:
         settings, engine = _settle(request, micrographs, observer, loader, stop, make_engine)
         with _open_store(request, settings, engine, lock) as store:
@@ -160,7 +160,7 @@ def _settle(
     preparation = Preparation(request.folder, request.existing, loader=loader, observer=observer, should_stop=stop)
     settings = chosen = preparation.settle_diameter(request.settings, micrographs)
     if request.own_model is not None:
-        chosen = train_own_model(request.own_model, settings, request.devices, observer, stop)
+        chosen = train_own_model(request.own_model, settings, request.device.device, observer, stop)
     engine = make_engine(chosen, request)  # a missing device shows before a minute is spent on adapting
     if request.selection is None:
         adapted = preparation.settle_model(chosen, micrographs)

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 from pydantic import create_model
+from pydantic_core import PydanticUndefined
 
 from cryoemmae_plugin.errors import ParameterNames
-from cryoemmae_plugin.settings import ComputeOptions, DeviceOptions, ExecutorOptions, OutputOptions, RequestedSettings
+from cryoemmae_plugin.settings import (
+    ComputeOptions,
+    DeviceOptions,
+    ExecutorOptions,
+    Options,
+    OutputOptions,
+    RequestedSettings,
+)
 
 PICKING = Group("Picking", sort_key=1)
 INPUT_OUTPUT = Group("Input and output", sort_key=2)
@@ -61,3 +70,38 @@ else:
     WorkerOptions = Annotated[_in_groups(), _parameter(PROCESSES)]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """A bare switch, without a --no- form."""
+
+
+def option_of(field: str, options: type[Options] = RequestedSettings, default: str = "") -> Parameter:
+    """An option with the help of one settings field, for a command that does not take the whole group.
+
+    `default` says what the command does without the option, if that is not the default of the field.
+    """
+    found = options.model_fields[field]
+    text = found.description or ""
+    if default:
+        return Parameter(help=f"{text.partition(' [default:')[0]} [default: {default}]", show_default=False)
+    own = "" if found.default in (None, PydanticUndefined) or "[default:" in text else f" [default: {found.default}]"
+    return Parameter(help=text + own, show_default=False)
+
+
+MicrographPaths = Annotated[
+    list[str],
+    Parameter(
+        name="PATH",
+        negative="",
+        help="Micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, or a micrographs STAR.",
+    ),
+]
+OneDiameter = Annotated[float, Parameter(help="Longest extent of the particle, in Å.")]
+PixelSize = Annotated[float | None, option_of("pixel_size_A")]
+OneDevice = Annotated[str, Parameter(help="auto (a GPU where there is one), cpu, or cuda:N.")]
+Recursive = Annotated[Flag, Parameter(help="Search the folders inside a folder too.")]
+Box = Annotated[Flag, Parameter(help="Write EMAN .box files as well; the same as --formats eman.")]
+ResultFolder = Annotated[Path, Parameter(name="DIR", help="Folder that pick has written.")]
+Formats = Annotated[str, option_of("formats", OutputOptions)]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those values that the user has given: all but None."""
+    return {name: value for name, value in values.items() if value is not None}

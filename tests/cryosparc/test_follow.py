@@ -18,7 +18,7 @@ from cryoemmae_plugin.run.adapting import SAMPLE
 from cryosparc_job.create import begin
 from cryosparc_job.errors import Refused
 from cryosparc_job.follow import wait_for_exposures
-from cryosparc_job.options import LEAST_EXPOSURES, FollowOptions
+from cryosparc_job.options import FollowOptions
 from cryosparc_job.resuming import resume_job
 from cryosparc_job.sources import source_of
 
@@ -128,7 +128,7 @@ def test_a_job_that_ended_without_exposures_is_refused(world: Any) -> None:
 
 
 def test_it_begins_with_as_many_as_adapting_takes() -> None:
-    assert LEAST_EXPOSURES == SAMPLE
+    assert FollowOptions().least == SAMPLE
 
 
 @dataclass

@@ -93,4 +93,4 @@ def test_a_job_that_goes_on_does_so_on_its_workers(tmp_path: Path) -> None:
     asked = request(workers=ExecutorOptions(executor="dask", scheduler="slurm", workers=3), gpu="0,1")
     save_request(tmp_path, asked)
     assert load_request(tmp_path) == asked
-    assert asked.device == "cuda:0,1"
+    assert asked.run_request(Path()).device.device == "cuda:0,1"

@@ -211,7 +211,7 @@ def test_the_command_prints_a_table_and_writes_what_it_measured(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--repeats", "0"], r"--repeats is 0"),
+        (["--repeats", "0"], r"--repeats.*Must be >= 1"),
         (["--diameter", "-3"], "diameter"),
         (["--upstream", "/no/such/folder"], "not a checkout"),
     ],

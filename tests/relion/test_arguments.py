@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cryoemmae_plugin.errors import SettingsError, render
+from cryoemmae_plugin.settings import device_of_gpus
 from relion_wrapper.arguments import PARAMETERS, JobOptions, parse_arguments
 
 LEAST = ["--o", "External/job010/", "--in_mics", "mics.star", "--diameter", "120"]
@@ -19,7 +20,7 @@ def test_the_form_becomes_settings() -> None:
     assert (settings.diameter_A, settings.mode, settings.threshold) == (120, "paper", 0.2)
     assert (settings.model, settings.contrast, settings.pixel_size_A) == ("mine", "bright", 1.5)
     assert (arguments.folder, arguments.in_mics) == (Path("External/job010"), Path("mics.star"))
-    assert (arguments.job.devices, arguments.threads, arguments.job.train_on) == (("cuda:0", "cuda:1"), 6, 5)
+    assert (arguments.job.gpu, arguments.threads, arguments.job.train_on) == ("0:1", 6, 5)
     assert (arguments.job.relion_version, arguments.job.report) == ("4", 50)
 
 
@@ -42,25 +43,19 @@ def test_what_relion_adds_is_accepted_and_an_empty_value_is_the_default() -> Non
     )
     assert arguments.settings.model is None
     assert arguments.settings.threshold is None
-    assert arguments.job.devices == ("cpu",)
+    assert arguments.job.gpu == ""
 
 
 def test_without_the_parameter_gpu_a_gpu_is_used_where_there_is_one() -> None:
-    assert parse_arguments(LEAST).job.devices == ("auto",)
+    assert device_of_gpus(parse_arguments(LEAST).job.gpu) == "auto"
 
 
 @pytest.mark.parametrize(
-    ("text", "devices"),
-    [
-        ("0", ("cuda:0",)),
-        ("0,1", ("cuda:0", "cuda:1")),
-        ("0:1", ("cuda:0", "cuda:1")),
-        ("2,2", ("cuda:2",)),
-        ("", ("cpu",)),
-    ],
+    ("text", "device"),
+    [("0", "cuda:0"), ("0,1", "cuda:0,1"), ("0:1", "cuda:0,1"), ("2,2", "cuda:2"), ("", "cpu"), ("cpu", "cpu")],
 )
-def test_gpus_are_written_as_relion_does(text: str, devices: tuple[str, ...]) -> None:
-    assert JobOptions(gpu=text).devices == devices
+def test_gpus_are_written_as_relion_does(text: str, device: str) -> None:
+    assert device_of_gpus(JobOptions(gpu=text).gpu) == device
 
 
 @pytest.mark.parametrize(

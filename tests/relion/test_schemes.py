@@ -43,7 +43,7 @@ def test_make_job_writes_what_the_job_takes(project: Path, capsys: pytest.Captur
     assert arguments.settings.diameter_A == 160
     assert arguments.settings.threshold == 0.4
     assert (arguments.settings.edge_distance, arguments.settings.adapt, arguments.job.train_epochs) == (0.5, False, 30)
-    assert (arguments.job.devices, arguments.job.train_on, arguments.threads) == (("cuda:0", "cuda:1"), 5, 8)
+    assert (arguments.job.gpu, arguments.job.train_on, arguments.threads) == ("0,1", 5, 8)
 
 
 def test_a_scheme_is_not_put_into_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def test_a_job_of_slurm_asks_for_what_was_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_workers_are_started_only_where_they_are_needed(options: dict[str, Any], device: str, needed: bool) -> None:
-    assert needs_workers(ExecutorOptions(**options), [device]) is needed
+    assert needs_workers(ExecutorOptions(**options), device) is needed
 
 
 def test_devices_are_split_into_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> PickerSett
 
 def test_local_workers_share_the_cores_unless_asked_otherwise(eight_cores: PickerSettings) -> None:
     def threads(workers: int, asked: int = 0) -> int:
-        return build_worker_engine(eight_cores, ["cpu"], asked, ExecutorOptions(workers=workers)).threads
+        return build_worker_engine(eight_cores, "cpu", asked, ExecutorOptions(workers=workers)).threads
 
     assert [threads(2), threads(3), threads(20), threads(4, asked=5)] == [4, 2, 1, 5]
 
@@ -104,7 +104,7 @@ def test_workers_are_spread_over_the_gpus(eight_cores: PickerSettings, monkeypat
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
 
     def gpus(device: str, **options: Any) -> list[int | None]:
-        return list(build_worker_engine(eight_cores, [device], 0, ExecutorOptions(**options)).gpus)
+        return list(build_worker_engine(eight_cores, device, 0, ExecutorOptions(**options)).gpus)
 
     assert gpus("cuda:1,3") == [1, 3]
     assert gpus("cuda:1,3", workers=5) == [1, 3, 1, 3, 1]

@@ -133,20 +133,18 @@ class WorkerEngine:
         return cluster.workers_of(str(self.options.scheduler))
 
 
-def needs_workers(options: ExecutorOptions, devices: Sequence[str]) -> bool:
+def needs_workers(options: ExecutorOptions, device: str) -> bool:
     """Tell whether other processes than this one have to pick."""
-    return options.executor == "dask" or (options.workers or 1) > 1 or len(_split(devices)) > 1
+    return options.executor == "dask" or (options.workers or 1) > 1 or len(split_devices(device)) > 1
 
 
-def build_worker_engine(
-    settings: PickerSettings, devices: Sequence[str], threads: int, options: ExecutorOptions
-) -> WorkerEngine:
+def build_worker_engine(settings: PickerSettings, device: str, threads: int, options: ExecutorOptions) -> WorkerEngine:
     """Plan the workers and identify the model; starts nothing.
 
     Parameters
     ----------
-    devices : sequence of str
-        Names as for :func:`cryoemmae_plugin.device.choose_device`; local workers are spread over them.
+    device : str
+        As of :class:`cryoemmae_plugin.settings.DeviceOptions`; local workers are spread over several.
     threads : int
         CPU threads of each worker; 0 divides this machine's cores among local workers.
 
@@ -158,7 +156,7 @@ def build_worker_engine(
         When a device or the model is missing.
     """
     cluster.require_dask()
-    names = _split(devices)
+    names = split_devices(device)
     gpus: list[int | None] = []
     if options.scheduler is None:
         gpus = _local_gpus(names, options.workers)
@@ -183,7 +181,3 @@ def _local_gpus(names: Sequence[str], workers: int | None) -> list[int | None]:
         names = split_devices("cuda")
     devices = [choose_device(name) for name in names]
     return [devices[index % len(devices)].index for index in range(workers or len(devices))]
-
-
-def _split(devices: Sequence[str]) -> list[str]:
-    return [single for name in devices for single in split_devices(name)]
