@@ -10,11 +10,12 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+from scenes import benchmark_scenes, faint_scenes
 
 from cryoemmae_plugin.evaluation.metrics import Reference
 from cryoemmae_plugin.evaluation.tables import read_reference
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.simulate import Scene, benchmark_scenes, faint_scenes, write_micrographs
+from cryoemmae_plugin.simulate import Scene, write_micrographs
 
 SIMULATION_SEED = 900
 SEEDS_PER_SCENE = 3

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from mixture import Mixture, Species, simulate_mixture
 from pickers import source_hash
 
 from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.evaluation.metrics import match
 from cryoemmae_plugin.settings import DEFAULT_MODEL, DEFAULT_THRESHOLD, PickerSettings
-from cryoemmae_plugin.simulate.mixture import Mixture, Species, simulate_mixture
 from cryoemmae_plugin.simulate.settings import SimulationSettings
 from cryoemmae_plugin.simulate.shapes import ParticleShape
 from cryoemmae_plugin.types import Picks

@@ -21,6 +21,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 from pickers import source_hash
+from scenes import benchmark_scenes, faint_scenes
 from second_simulator import Rendered, render_particles
 
 from cryoemmae_plugin.core.head import Head
@@ -30,7 +31,6 @@ from cryoemmae_plugin.run.prefetch import load
 from cryoemmae_plugin.settings import DEFAULT_MODEL
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
 from cryoemmae_plugin.simulate.render import SimulatedMicrograph
-from cryoemmae_plugin.simulate.scenes import benchmark_scenes, faint_scenes
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
 

@@ -15,7 +15,7 @@ from typing import IO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cryoemmae_plugin.errors import OutputError, StoreError
+from cryoemmae_plugin.errors import InputError, OutputError, StoreError
 
 PARTIAL = ".partial"
 """Suffix of a file that is still being written. When nothing runs, any file with this suffix may be deleted."""
@@ -130,6 +130,22 @@ def _open_regular(path: Path) -> IO[bytes]:
 def read_text(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> str:
     """Read a UTF-8 file as :func:`read_bytes` does; bytes that are not UTF-8 become surrogates, as in file names."""
     return read_bytes(path, max_bytes).decode("utf-8", errors="surrogateescape")
+
+
+def read_table(path: Path, kind: str) -> str:
+    """Read a user's table as :func:`read_text` does; `kind` says in messages what it should be, such as "a CSV table".
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    try:
+        return read_text(path, MAX_TABLE_BYTES)
+    except FileNotFoundError as err:
+        raise InputError(f"{path}: no such file; check the path") from err
+    except OSError as err:
+        raise InputError(f"{path}: cannot be read as {kind} ({reason_of(err)}); give another file") from err
 
 
 def read_note(path: Path, kind: type[Note], remedy: str | Sequence[str]) -> Note | None:

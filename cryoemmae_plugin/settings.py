@@ -570,7 +570,6 @@ def settings_error(err: ValidationError, names: Collection[str] = ()) -> Setting
 
     Parameters
     ----------
-    err : ValidationError
     names : collection of str
         The settings that there are, for a name that is none of them.
     """

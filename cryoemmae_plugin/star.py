@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.files import MAX_TABLE_BYTES, read_text, reason_of
+from cryoemmae_plugin.files import read_table
 
 Row = dict[str, str]
 
@@ -103,13 +103,7 @@ def read_star(path: Path) -> list[Table]:
     InputError
         When it cannot be read, has no block, or a row has too few or too many values. The message names the line.
     """
-    try:
-        text = read_text(path, MAX_TABLE_BYTES)
-    except FileNotFoundError as err:
-        raise InputError(f"{path}: no such file; check the path") from err
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read as a STAR file ({reason_of(err)}); give another file") from err
-    return parse_star(text, str(path))
+    return parse_star(read_table(path, "a STAR file"), str(path))
 
 
 def parse_star(text: str, source: str = "STAR") -> list[Table]:

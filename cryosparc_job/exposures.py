@@ -22,8 +22,6 @@ class ExposureOutputs:
 
     Parameters
     ----------
-    job : ExternalJob
-        The job in CryoSPARC.
     templates : dict
         Empty data set of each output, by its name.
     """
@@ -58,8 +56,6 @@ class ExposureOutputs:
 
         Parameters
         ----------
-        exposures : sequence of Exposure
-            Those of the job.
         dataset : cryosparc.dataset.Dataset
             Their rows, and maybe more, with the slot micrograph_blob.
         has_picks : callable

@@ -23,8 +23,6 @@ class ExposureFiles:
     ----------
     instance : Instance
         Where files come from that are not on this host's disks.
-    project : str
-        The project.
     paths : mapping
         Path of each micrograph in the project, by its uid.
     scratch : Path

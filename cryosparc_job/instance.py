@@ -49,16 +49,12 @@ class Instance:
 
     Attributes
     ----------
-    cs : cryosparc.tools.CryoSPARC
-        The client.
     major : int
         Its major version, 4 or 5.
     version : str
         That of the instance, such as "5.0.3"; "" if it does not say.
     credentials : Credentials
         Address and user.
-    caller : Caller
-        Makes the calls.
     """
 
     cs: Any

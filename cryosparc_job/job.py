@@ -52,10 +52,6 @@ class ExternalJob:
 
     Parameters
     ----------
-    instance : Instance
-        Where the job is.
-    project : str
-        Its project.
     client : cryosparc.job.ExternalJob or cryosparc.controllers.job.ExternalJobController
         The client's own object for it.
     """

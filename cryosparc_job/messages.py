@@ -82,13 +82,7 @@ def summary(counts: RunCounts, picks: int, median: float) -> str:
 
 
 class Progress:
-    """A line of progress.
-
-    Parameters
-    ----------
-    total : int
-        Steps of the task.
-    """
+    """A line of progress."""
 
     def __init__(self, total: int, title: str = "Picking", unit: str = "picks") -> None:
         self.total, self.done = total, 0

@@ -26,16 +26,10 @@ class CryosparcObserver(Observer):
 
     Parameters
     ----------
-    prepared : Prepared
-        What is picked.
-    job : ExternalJob
-        The job in CryoSPARC.
     particles : ParticlesOutput
         Receives what is picked.
     loader : callable
         Reads a micrograph that is to be drawn.
-    tell : callable
-        Takes lines for the terminal.
     """
 
     def __init__(

@@ -21,15 +21,6 @@ FIRST_SAVE_S, LONGEST_SAVE_S = 60.0, 900.0
 class ParticlesOutput:
     """Counts picks as they come, and saves them as the job's output.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        What is picked.
-    job : ExternalJob
-        The job in CryoSPARC.
-    rows : ParticleRows
-        Makes the rows.
-
     Attributes
     ----------
     counts : dict of str to int

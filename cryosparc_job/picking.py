@@ -49,14 +49,8 @@ class PickJob:
 
     Attributes
     ----------
-    instance : Instance
-        Where it is.
-    prepared : Prepared
-        What it picks.
     job : ExternalJob
         The job in CryoSPARC, connected, with its output.
-    folder : Path
-        Where results are kept.
     engine_factory : callable or None
         Makes the picking engine; None for the network.
     rows : ParticleRows

@@ -37,8 +37,6 @@ class Row:
 
     Attributes
     ----------
-    entry : PlanEntry
-        The entry.
     job : str
         The job that picks it, "" if there is none.
     status : str

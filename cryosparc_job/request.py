@@ -51,8 +51,6 @@ class PickRequest(JobOptions):
         Job and output to pick, such as "J12.exposures".
     settings : RequestedSettings
         What decides which particles are found; the diameter may be "auto".
-    compute : ComputeOptions
-        How to compute.
     workers : ExecutorOptions
         Where and by how many processes to pick.
     selected, rejected : str or None

@@ -45,14 +45,10 @@ class Exposure:
 
     Attributes
     ----------
-    uid : int
-        CryoSPARC's number for it.
     path : str
         As CryoSPARC has it, usually relative to the project's folder.
     shape : tuple of int
         (ny, nx) in pixels.
-    pixel_size_A : float
-        Å per pixel.
     exp_group_id : int
         Exposure group; 0 where none is known.
     defocus_A : float or None

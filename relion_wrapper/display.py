@@ -54,8 +54,6 @@ def write_display_settings(project: Path, diameter_A: float, pixel_sizes_A: Sequ
 
     Parameters
     ----------
-    project : Path
-        RELION's project folder.
     pixel_sizes_A : sequence of float
         Å per pixel of the micrographs; set only if all agree (the micrographs STAR has priority anyway).
     width_px : int

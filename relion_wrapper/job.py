@@ -38,8 +38,6 @@ class PickJob:
 
     Parameters
     ----------
-    arguments : JobArguments
-        The job's parameters.
     should_stop : callable
         Whether to abort the job; called before each micrograph and after each training step.
     """

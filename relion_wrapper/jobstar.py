@@ -52,8 +52,6 @@ def external_job_star(
         Labels and values, "diameter" and so on.
     in_parts : str, optional
         STAR of the particles that a Select job has kept, to refine by.
-    threads : int
-        CPU threads.
     executable : str, optional
         Program to start; by default this installation's.
 

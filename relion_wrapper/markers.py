@@ -12,13 +12,7 @@ ABORT_NOW = "RELION_JOB_ABORT_NOW"
 
 
 class JobMarkers:
-    """The empty files by which RELION and a job communicate.
-
-    Parameters
-    ----------
-    folder : Path
-        The job's folder.
-    """
+    """The empty files by which RELION and a job communicate."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

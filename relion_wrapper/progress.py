@@ -28,15 +28,7 @@ def warn(text: str) -> None:
 
 
 class ProgressBar:
-    """RELION's bar: one line that is written over, as `tail -f run.out` and the GUI show it.
-
-    Parameters
-    ----------
-    title : str
-        What is being done.
-    total : int
-        Steps to do.
-    """
+    """RELION's bar: one line that is written over, as `tail -f run.out` and the GUI show it."""
 
     def __init__(self, title: str, total: int) -> None:
         self._total, self._start, self._drawn = max(total, 1), time.monotonic(), -1

@@ -33,8 +33,6 @@ class Published:
     ----------
     micrographs : list of JobMicrograph
         Those with a coordinate file, in the order of the input.
-    picks : list of int
-        Their number of picks.
     mean_score : list of float
         Their mean figure of merit; NaN where there is no pick.
     score_histogram : ndarray, shape (SCORE_BINS,)

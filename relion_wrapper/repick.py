@@ -26,12 +26,8 @@ class Plan:
 
     Attributes
     ----------
-    project : Project
-        Where.
     in_mics : str
         Micrographs STAR.
-    diameter_A : float
-        Particle diameter.
     text : str
         The new job's ``job.star``.
     job : Job or None

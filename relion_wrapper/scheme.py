@@ -94,8 +94,6 @@ def install_scheme(
         What to call it.
     parameters : mapping
         Labels and values for the picking job besides the diameter, which is the scheme's variable.
-    executable : str, optional
-        Program of the picking job.
     overwrite : bool
         Replace a scheme of that name, and with it what it remembers of its passes.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 # Tests run side by side, one for each core: each computes with one thread, and so do the programs that it starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,6 +40,13 @@ def real_data() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip("no real micrographs in ../shared/data beside the repository")
     return folder
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a module of benchmarks/, as its scripts import each other."""
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    return importlib.import_module
 
 
 @pytest.fixture

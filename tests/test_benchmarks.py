@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,17 +15,6 @@ from cryoemmae_plugin.evaluation.metrics import Reference, Scored
 from cryoemmae_plugin.simulate import Scene, SimulationSettings
 
 DIAMETER = 20.0
-
-
-@pytest.fixture
-def script(repository: Path, monkeypatch: pytest.MonkeyPatch):
-    """Import a module of benchmarks/, as its scripts import each other."""
-    monkeypatch.syspath_prepend(repository / "benchmarks")
-
-    def load(name: str) -> ModuleType:
-        return importlib.import_module(name)
-
-    return load
 
 
 def grid(rows: int, columns: int) -> np.ndarray:

@@ -57,7 +57,6 @@ def average_classes(
     patches : ndarray, shape (N, side, side), float32
     mask : Tensor, shape (side, side)
         Only pixels inside it count.
-    rng : Generator
 
     Returns
     -------

@@ -101,8 +101,6 @@ def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, b
     ----------
     image : ndarray, shape (ny, nx), float32
         Stored pixels.
-    pixel_size_A : float
-        Å per pixel.
     head : Head
         On the CPU.
     bright : bool
@@ -194,7 +192,6 @@ def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.flo
 
     Parameters
     ----------
-    estimate : DiameterEstimate
     patches : sequence of ndarray
         As :func:`likely_patches` cuts them at the estimated diameter, one array a micrograph.
     """

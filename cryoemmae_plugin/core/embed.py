@@ -16,7 +16,6 @@ def cut_tiles(image: Tensor, tile_px: int) -> Tensor:
     ----------
     image : Tensor, shape (H, W)
         Both sides whole multiples of `tile_px`.
-    tile_px : int
 
     Returns
     -------
@@ -41,7 +40,6 @@ def stitch_tokens(tokens: Tensor, rows: int, columns: int) -> Tensor:
     ----------
     tokens : Tensor, shape (rows * columns, grid * grid, dim)
         Tiles row by row, patches row by row within a tile.
-    rows, columns : int
 
     Returns
     -------
@@ -59,7 +57,6 @@ def embed_image(image: Tensor, encoder: Encoder, mean: float, std: float, batch:
     ----------
     image : Tensor, shape (H, W), float32
         Both sides whole multiples of the encoder's tile. Moved to the encoder's device.
-    encoder : Encoder or TileEncoder
     mean, std : float
         Of the model's training pixels.
     batch : int or None

@@ -244,7 +244,6 @@ def score_cells(head: Head, pixels: Tensor, cells: Tensor, inside: Tensor) -> tu
 
     Parameters
     ----------
-    head : Head
     pixels, cells : Tensor
         As :func:`head_inputs` gives them.
     inside : Tensor, shape (rows, columns), bool

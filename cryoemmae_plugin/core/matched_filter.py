@@ -77,7 +77,6 @@ class Response:
     ----------
     sigmas : Tensor, shape (rows, columns)
         Response in robust standard deviations of the micrograph's own; positive where there is a dark particle.
-    template : RoundTemplate
     """
 
     sigmas: Tensor

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cryoemmae_plugin.picks.matching import pair_closest
+from cryoemmae_plugin.picks.matching import close_pairs
 
 Rule = Literal["iou06", "half_d"]
 RULES: tuple[Rule, ...] = ("iou06", "half_d")
@@ -145,17 +145,9 @@ def match(reference: NDArray[np.float64], picks: NDArray[np.float64], diameter: 
     ndarray, shape (K, 2)
         Indices (reference, pick) of the pairs.
     """
-    if not len(reference) or not len(picks):
-        return np.zeros((0, 2), np.intp)
-    reach = diameter / 2 if rule == "half_d" else diameter
-    near = cKDTree(reference).query_ball_tree(cKDTree(picks), reach)
-    i = np.repeat(np.arange(len(reference)), [len(row) for row in near])
-    j = np.array([index for row in near for index in row], np.intp)
-    offset = reference[i] - picks[j]
-    if rule == "iou06":
-        overlaps = box_iou(offset, diameter) >= MIN_IOU
-        i, j, offset = i[overlaps], j[overlaps], offset[overlaps]
-    return pair_closest(i, j, np.hypot(offset[:, 0], offset[:, 1]))
+    if rule == "half_d":
+        return close_pairs(reference, picks, diameter / 2)
+    return close_pairs(reference, picks, diameter, lambda offset: box_iou(offset, diameter) >= MIN_IOU)
 
 
 def box_iou(offset: NDArray[np.float64], side: float) -> NDArray[np.float64]:

@@ -64,9 +64,6 @@ class Ours:
 
     Parameters
     ----------
-    model : Model
-    settings : PickerSettings
-    device : torch.device
     folder : Path
         Receives the results.
     """
@@ -94,12 +91,10 @@ class Measured:
 
     Attributes
     ----------
-    contender : str
     micrograph : str
         Its uid.
     turn : int
         Which repeat.
-    picks : int
     wall, cpu : dict of str to float
         Seconds by step.
     """
@@ -125,7 +120,6 @@ class Ratio:
     ----------
     median, low, high : float
         Median, and the smallest and largest.
-    pairs : int
     """
 
     median: float
@@ -145,14 +139,10 @@ def measure(
 
     Parameters
     ----------
-    contenders : sequence of Contender
-    micrographs : sequence of Micrograph
     repeats : int
         Turns of each micrograph.
     device : torch.device, optional
         A GPU is waited for at the end of each step.
-    progress : callable
-        Called after each run.
     """
     runs: list[Measured] = []
     for turn in range(repeats):

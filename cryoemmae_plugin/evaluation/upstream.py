@@ -50,8 +50,6 @@ class UpstreamCode:
         Folder of the upstream code.
     model : Model
         A paper-mode model of ours; its weights are used.
-    diameter_A : float
-    device : torch.device
     scratch : Path
         Folder for what the code writes between its steps.
 
@@ -209,7 +207,6 @@ def as_float_mrc(micrograph: Micrograph, folder: Path) -> Micrograph:
 
     Parameters
     ----------
-    micrograph : Micrograph
     folder : Path
         For the copy.
     """

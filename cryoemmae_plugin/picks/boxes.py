@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.files import MAX_TABLE_BYTES, atomic_write, read_text, reason_of
+from cryoemmae_plugin.files import atomic_write, read_table
 from cryoemmae_plugin.picks.table import PickTable
 from cryoemmae_plugin.star import find_table, read_star, to_number
 from cryoemmae_plugin.types import Picks
@@ -68,12 +68,8 @@ def read_box(path: Path) -> PickTable:
     InputError
         When the file cannot be read, or a line is not four numbers.
     """
-    try:
-        lines = read_text(path, MAX_TABLE_BYTES).splitlines()
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read as EMAN boxes ({reason_of(err)}); give another file") from err
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_table(path, "EMAN boxes").splitlines(), 1):
         words = line.split("#")[0].split()
         if not words:
             continue

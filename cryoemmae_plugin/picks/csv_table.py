@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.files import MAX_TABLE_BYTES, atomic_write, read_text, reason_of
+from cryoemmae_plugin.files import atomic_write, read_table
 from cryoemmae_plugin.picks.table import PickTable
 from cryoemmae_plugin.star import to_number
 
@@ -50,13 +50,8 @@ def read_csv(path: Path) -> list[PickTable]:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows with their lines in the file."""
-    try:
-        text = read_text(path, MAX_TABLE_BYTES)
-    except FileNotFoundError as err:
-        raise InputError(f"{path}: no such file; give a table of known positions") from err
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read as a CSV table ({reason_of(err)}); give another file") from err
-    rows = csv.DictReader(text.removeprefix("\ufeff").splitlines(), restval="", skipinitialspace=True)
+    text = read_table(path, "a CSV table").removeprefix("\ufeff")
+    rows = csv.DictReader(text.splitlines(), restval="", skipinitialspace=True)
     try:
         columns = [name.strip() for name in rows.fieldnames or ()]
         missing = [name for name in COLUMNS if name not in columns]

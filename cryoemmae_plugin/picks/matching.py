@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 
-def pair_closest(i: NDArray[np.intp], j: NDArray[np.intp], distance: NDArray[np.float64]) -> NDArray[np.intp]:
+def _pair_closest(i: NDArray[np.intp], j: NDArray[np.intp], distance: NDArray[np.float64]) -> NDArray[np.intp]:
     """Pair items one to one, the closest first.
 
     Parameters
@@ -35,14 +35,26 @@ def pair_closest(i: NDArray[np.intp], j: NDArray[np.intp], distance: NDArray[np.
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
-def close_pairs(one: NDArray[np.float64], other: NDArray[np.float64], reach: float) -> NDArray[np.intp]:
-    """Pair centres (N, 2) and (M, 2) at most `reach` apart one to one, the closest first; indices, shape (K, 2)."""
+def close_pairs(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    reach: float,
+    may_pair: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None,
+) -> NDArray[np.intp]:
+    """Pair centres (N, 2) and (M, 2) at most `reach` apart one to one, the closest first; indices, shape (K, 2).
+
+    `may_pair` says of offsets (P, 2) between two centres which of them may be paired.
+    """
     if not len(one) or not len(other):
         return np.zeros((0, 2), np.intp)
     near = cKDTree(one).query_ball_tree(cKDTree(other), reach)
     i = np.repeat(np.arange(len(one)), [len(row) for row in near])
     j = np.array([index for row in near for index in row], np.intp)
-    return pair_closest(i, j, np.hypot(*(one[i] - other[j]).T))
+    offset = one[i] - other[j]
+    if may_pair is not None:
+        allowed = may_pair(offset)
+        i, j, offset = i[allowed], j[allowed], offset[allowed]
+    return _pair_closest(i, j, np.hypot(*offset.T))
 
 
 def group(sources: Sequence[NDArray[np.float64]], reach: float) -> NDArray[np.intp]:

@@ -33,7 +33,6 @@ def pixel_sizes(
 
     Parameters
     ----------
-    table : Table
     optics : Table or None
         The optics groups of the same file.
     labels : tuple of str

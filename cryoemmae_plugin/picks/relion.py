@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.files import MAX_TABLE_BYTES, atomic_write, read_text, reason_of
+from cryoemmae_plugin.files import atomic_write, read_table
 from cryoemmae_plugin.picks.boxes import read_box
 from cryoemmae_plugin.picks.optics import MICROGRAPH_PIXEL_SIZE, pixel_sizes, project_folder
 from cryoemmae_plugin.picks.relion_coordinates import root_of
@@ -55,10 +55,7 @@ def read_star_picks(path: Path) -> list[PickTable]:
 
 def _files_of_suffix(path: Path) -> list[tuple[str, Path]]:
     """Each micrograph and its coordinate file, of what RELION 3.1 writes in place of a list."""
-    try:
-        star = Path(read_text(path, MAX_TABLE_BYTES).strip())
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read ({reason_of(err)}); give another file") from err
+    star = Path(read_table(path, "a list of coordinates").strip())
     star = project_folder(path, star) / star
     table = next((table for table in read_star(star) if NAME in table), None)
     names = [] if table is None else table.column(NAME)

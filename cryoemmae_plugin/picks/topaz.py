@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from cryoemmae_plugin.errors import InputError
-from cryoemmae_plugin.files import MAX_TABLE_BYTES, atomic_write, read_text, reason_of
+from cryoemmae_plugin.files import atomic_write, read_table
 from cryoemmae_plugin.picks.identity import stem_of
 from cryoemmae_plugin.picks.table import PickTable
 from cryoemmae_plugin.star import to_number
@@ -28,12 +28,9 @@ def read_topaz(path: Path) -> list[PickTable]:
     InputError
         When the file cannot be read as such a table.
     """
+    text = read_table(path, "a Topaz table").removeprefix("\ufeff")
     try:
-        text = read_text(path, MAX_TABLE_BYTES)
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read as a Topaz table ({reason_of(err)}); give another file") from err
-    try:
-        rows = list(csv.reader(text.removeprefix("\ufeff").splitlines(), delimiter="\t"))
+        rows = list(csv.reader(text.splitlines(), delimiter="\t"))
     except csv.Error as err:
         raise InputError(f"{path}: cannot be read as a Topaz table ({err}); correct it") from err
     head = [name.strip() for name in rows[0]] if rows else []

@@ -62,7 +62,6 @@ def write(target: Target, out: Path, tables: Sequence[PickTable], *, overwrite: 
 
     Parameters
     ----------
-    target : Target
     out : Path
         A file; a folder where there is one file for each micrograph.
     tables : sequence of PickTable

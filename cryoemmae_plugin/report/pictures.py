@@ -37,7 +37,6 @@ class MicrographPictures:
 
     Attributes
     ----------
-    low_passed, denoised, thumbnail : bytes
     flattened : ndarray, shape (rows, columns), float32
         Flat background, particles dark, on the model's grid.
     frame : MicrographFrame

@@ -84,8 +84,6 @@ def build_engine(settings: PickerSettings, request: RunRequest) -> AnyEngine:
     ----------
     settings : PickerSettings
         With the model to load; those of the request, where nothing was estimated, trained or adapted.
-    request : RunRequest
-        The run.
 
     Raises
     ------

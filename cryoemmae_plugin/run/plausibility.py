@@ -41,14 +41,10 @@ class Plausibility:
 
     Parameters
     ----------
-    settings : PickerSettings
-        What was asked for.
     selection : Selection
         Which candidates are picks.
     pending : int
         Micrographs that the run is going to pick.
-    loader : callable
-        Reads a micrograph.
     """
 
     def __init__(

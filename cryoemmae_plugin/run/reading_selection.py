@@ -52,8 +52,6 @@ def read_selection(
         Files of those that were dropped, where there are any; what is in both was kept.
     micrographs : sequence of Micrograph
         What was picked.
-    diameter_A : float
-        Particle diameter.
     picks_of : callable
         Picks (N, 2) on the micrograph of a uid, in its pixels, where they are known.
 

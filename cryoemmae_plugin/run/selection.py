@@ -21,8 +21,6 @@ class Selection:
     ----------
     threshold : float
         Least figure of merit.
-    diameter_A : float
-        Particle diameter.
     edge_distance : float
         Least distance of a centre from the frame, in diameters.
     min_distance : float

@@ -40,16 +40,10 @@ class Run:
 
     Attributes
     ----------
-    request : RunRequest
-        What was asked for.
     settings : PickerSettings
         The settings asked for, the diameter a number.
     micrographs, pending : sequence of Micrograph
         All, and those that no earlier run has done.
-    engine : AnyEngine
-        What picks.
-    store : ResultStore
-        The results.
     selection : Selection
         Which candidates are picks.
     log : RunLog

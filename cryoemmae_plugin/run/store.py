@@ -118,8 +118,6 @@ class ResultStore:
 
         Parameters
         ----------
-        folder : Path
-            The result folder.
         record : RunRecord
             What its results are made with.
         existing : Existing

@@ -54,7 +54,6 @@ class MicrographResult:
 
     Attributes
     ----------
-    micrograph : Micrograph
     result : Result or None
         All candidates, as stored; None if it failed.
     reason : str or None

@@ -57,8 +57,6 @@ class RunLog:
     ----------
     selection : Selection
         Which candidates are picks.
-    counts : RunCounts
-        How the micrographs ended so far.
     failures : list of dict
         Micrograph and reason of each that failed.
     profile : Profile

@@ -44,7 +44,6 @@ class MicrographRow:
         Path as it was given.
     verdict : str
         "picked", "empty" (no candidate reaches the threshold) or "failed".
-    picks : int
     mean_merit : float
         Mean figure of merit of the picks; NaN without any.
     expected_f1 : float

@@ -37,13 +37,7 @@ class HostTransfer:
 
 
 class CudaTransfer:
-    """For a picker on a GPU: through page-locked memory, in a CUDA stream of its own.
-
-    Parameters
-    ----------
-    device : torch.device
-        The GPU.
-    """
+    """For a picker on a GPU: through page-locked memory, in a CUDA stream of its own."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -5,7 +5,7 @@ of an underfocused microscope and counted by a detector. Protein is dark, as in 
 """
 
 from cryoemmae_plugin.simulate.render import SimulatedMicrograph, simulate
-from cryoemmae_plugin.simulate.scenes import Scene, benchmark_scenes, demo_scenes, faint_scenes, random_scene
+from cryoemmae_plugin.simulate.scenes import Scene, demo_scenes, random_scene
 from cryoemmae_plugin.simulate.settings import SimulationSettings
 from cryoemmae_plugin.simulate.shapes import PARTICLE_SHAPES, ROUND_SHAPES
 from cryoemmae_plugin.simulate.write import write_micrographs
@@ -16,9 +16,7 @@ __all__ = [
     "Scene",
     "SimulatedMicrograph",
     "SimulationSettings",
-    "benchmark_scenes",
     "demo_scenes",
-    "faint_scenes",
     "random_scene",
     "simulate",
     "write_micrographs",

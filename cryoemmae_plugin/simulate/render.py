@@ -57,13 +57,6 @@ class SimulatedMicrograph:
 def simulate(settings: SimulationSettings, seed: int) -> SimulatedMicrograph:
     """Simulate one micrograph; the same settings and seed give the same image and coordinates.
 
-    Parameters
-    ----------
-    settings : SimulationSettings
-        The scene.
-    seed : int
-        Seed of everything random.
-
     Returns
     -------
     SimulatedMicrograph

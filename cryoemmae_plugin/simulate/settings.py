@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.settings import Options
 from cryoemmae_plugin.simulate.shapes import ParticleShape
 
 Ice = Literal["vitreous", "crystalline", "leopard"]
 
 
-class SimulationSettings(BaseModel):
+class SimulationSettings(Options):
     """One micrograph to simulate. Frozen; validated on construction.
 
     Everything that is not a number here (positions, orientations, noise) follows from the seed given to
     :func:`~cryoemmae_plugin.simulate.simulate`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     shape: tuple[int, int] = Field(default=(1024, 1024), title="(ny, nx) of the micrograph in pixels")
     pixel_size_A: float = Field(default=2.0, ge=0.3, le=20, title="Å per pixel")
@@ -67,14 +67,6 @@ class SimulationSettings(BaseModel):
     highpass_A: float | None = Field(default=None, gt=0, title="Gaussian high-pass, half amplitude at this period in Å")
     smeared_border_px: int = Field(default=0, ge=0, title="Border overwritten with its inner edge")
     eight_bit: bool = Field(default=False, title="Contrast-stretched to whole numbers in 0..255")
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as err:
-            first = err.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "settings"
-            raise SettingsError(f"simulation setting {name} = {first.get('input')!r}: {first['msg']}") from err
 
     @model_validator(mode="after")
     def _fits(self) -> SimulationSettings:

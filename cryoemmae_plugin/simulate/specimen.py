@@ -31,8 +31,6 @@ def project(
 
     Parameters
     ----------
-    model : ParticleModel
-        The particle.
     centres : ndarray, shape (N, 2)
         (x, y) in pixels of the canvas.
     scale : float or ndarray, shape (N,)

@@ -67,8 +67,6 @@ class ModelCard(BaseModel):
         What to call it.
     modes : tuple of str
         The picking modes it is made for: "default", "paper".
-    encoder : EncoderConfig
-        Dimensions of the encoder.
     decoder : DecoderConfig
         Dimensions of the decoder, for training further.
     mean, std : float

@@ -22,8 +22,6 @@ class Model:
 
     Attributes
     ----------
-    card : ModelCard
-        What it is and where it comes from.
     encoder : Encoder
         In evaluation mode, float32.
     clusters : dict of Tensor

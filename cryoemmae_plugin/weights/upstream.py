@@ -89,8 +89,6 @@ def import_upstream(
         What the model will be called.
     allow_pickle : bool
         Whether `kmeans` may be a pickle, which can run any code when it is opened.
-    encoder : EncoderConfig
-        Dimensions that the checkpoint must have.
     find_cluster : callable, optional
         Finds the particles' centroid; without it, it stays unknown.
 

@@ -9,7 +9,6 @@ from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.core.species import settle
 from cryoemmae_plugin.evaluation.metrics import match
 from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
-from cryoemmae_plugin.simulate.mixture import Species, simulate_mixture
 from cryoemmae_plugin.simulate.settings import SimulationSettings
 from cryoemmae_plugin.weights import load_model
 
@@ -36,9 +35,10 @@ def test_nothing_is_settled_to_nothing() -> None:
     assert not len(settle(np.zeros((0, 2)), np.zeros(0, np.float32), np.zeros(0), np.zeros(0))[0])
 
 
-def test_mixtures_repeat_and_keep_their_distance() -> None:
-    species = [Species("globular", 90, 25), Species("two_subunits", 220, 8)]
-    one, again = (simulate_mixture(SCENE, species, 1) for _ in range(2))
+def test_mixtures_repeat_and_keep_their_distance(script) -> None:
+    mixture = script("mixture")
+    species = [mixture.Species("globular", 90, 25), mixture.Species("two_subunits", 220, 8)]
+    one, again = (mixture.simulate_mixture(SCENE, species, 1) for _ in range(2))
     assert np.array_equal(one.image, again.image)
     assert [kind.diameter_A for kind in one.species] == [220, 90]
     large, small = one.xy
@@ -46,8 +46,10 @@ def test_mixtures_repeat_and_keep_their_distance() -> None:
     assert apart >= SCENE.min_distance * (220 + 90) / 2 / 3.0 - 1e-6
 
 
-def test_both_sizes_of_a_mixture_are_found_and_told_apart() -> None:
-    mixture = simulate_mixture(SCENE, [Species("globular", 90, 30), Species("two_subunits", 220, 9)], 4)
+def test_both_sizes_of_a_mixture_are_found_and_told_apart(script) -> None:
+    module = script("mixture")
+    species = [module.Species("globular", 90, 30), module.Species("two_subunits", 220, 9)]
+    mixture = module.simulate_mixture(SCENE, species, 4)
     settings = RequestedSettings(diameter_A="90,220").with_diameter("90,220")
     assert isinstance(settings, PickerSettings)
     picks = CandidatePicker(load_model("emmae-base"), settings).pick(mixture.image, 3.0).above(0.5)

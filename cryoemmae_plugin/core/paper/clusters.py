@@ -64,7 +64,6 @@ def kmeans(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
     vectors : Tensor, shape (N, dim), float32
     k : int
         At most N.
-    seed : int
 
     Returns
     -------
@@ -86,7 +85,6 @@ def kmeans_each(vectors: Tensor, numbers: Sequence[int], seed: int = 0) -> list[
     vectors : Tensor, shape (N, dim), float32
     numbers : sequence of int
         Each from 1 to N.
-    seed : int
 
     Returns
     -------

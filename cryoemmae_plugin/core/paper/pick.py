@@ -113,12 +113,10 @@ def pick_embedded(
 
     Parameters
     ----------
-    embedded : Embedded
     model : PickingModel
         Its train-set clusters begin the hierarchy.
     diameter_px : float
         Particle diameter in micrograph pixels.
-    timer : StepTimer or None
     particle_fraction : float or "auto"
         Share of the area that particles cover, 4 % as published; "auto" finds a threshold for each particle, see
         :mod:`cryoemmae_plugin.core.paper.separate`.

@@ -19,13 +19,7 @@ FOLDER = ".attempts"
 
 
 class Attempts:
-    """Notes of the attempts of one run.
-
-    Parameters
-    ----------
-    folder : Path
-        The result folder.
-    """
+    """Notes of the attempts of one run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / FOLDER

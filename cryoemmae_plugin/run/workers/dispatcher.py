@@ -42,8 +42,6 @@ class Dispatcher:
 
     Parameters
     ----------
-    client : distributed.Client
-        Connected.
     spec : RunSpec
         How to pick.
     store : ResultStore

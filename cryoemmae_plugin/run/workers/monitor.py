@@ -27,8 +27,6 @@ class WorkerMonitor:
 
     Parameters
     ----------
-    client : distributed.Client
-        Connected.
     wait_s : float
         Longest time without any worker.
     """
