@@ -8,14 +8,20 @@ import io
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoemmae_plugin.errors import InputError, OutputError, StoreError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PARTIAL = ".partial"
 """Suffix of a file that is still being written. When nothing runs, any file with this suffix may be deleted."""
@@ -26,7 +32,14 @@ MAX_TABLE_BYTES = 2**31
 
 _MAX_NAME_BYTES = 255
 
-Note = TypeVar("Note", bound=BaseModel)
+
+class Note(BaseModel):
+    """A record that is kept as JSON. Frozen."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+AnyNote = TypeVar("AnyNote", bound=BaseModel)
 
 
 @contextmanager
@@ -148,7 +161,12 @@ def read_table(path: Path, kind: str) -> str:
         raise InputError(f"{path}: cannot be read as {kind} ({reason_of(err)}); give another file") from err
 
 
-def read_note(path: Path, kind: type[Note], remedy: str | Sequence[str]) -> Note | None:
+def read_toml(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> dict[str, Any]:
+    """Read a TOML file; raises OSError as :func:`read_bytes` does, and ValueError or RecursionError for other text."""
+    return tomllib.loads(read_bytes(path, max_bytes).decode())
+
+
+def read_note(path: Path, kind: type[AnyNote], remedy: str | Sequence[str]) -> AnyNote | None:
     """Read a note; None where there is none.
 
     Raises

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,13 +17,8 @@ from urllib.parse import urlsplit
 import platformdirs
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cryoemmae_plugin.files import read_bytes
+from cryoemmae_plugin.files import read_toml
 from cryosparc_job.errors import LoginError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT_PORT = 39000
 PROFILE_VARIABLE = "CRYOEMMAE_CRYOSPARC_PROFILES"
@@ -149,7 +143,7 @@ def complete_url(text: str) -> str:
 def _read_profile(path: Path, name: str) -> Credentials:
     """Read one table of the profile file."""
     try:
-        content = tomllib.loads(read_bytes(path).decode())
+        content = read_toml(path)
     except FileNotFoundError as err:
         raise LoginError(f"{path}: no such file; write a profile [{name}] with url and email into it") from err
     except (OSError, ValueError, RecursionError) as err:

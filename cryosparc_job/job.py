@@ -63,12 +63,12 @@ class ExternalJob:
         self._last_line = float("-inf")
 
     @classmethod
-    def create(cls, instance: Instance, project: str, workspace: str, title: str, description: str = "") -> ExternalJob:
+    def create(cls, instance: Instance, project: str, workspace: str, title: str) -> ExternalJob:
         """Make a job in a workspace; one attempt, since a second one might make a second job."""
-        title, description = cut(title, 400)[:_TITLE_CHARACTERS], cut(description)
+        title = cut(title, 400)[:_TITLE_CHARACTERS]
         client = instance.caller.once(
             f"a job in {project} {workspace} cannot be made",
-            lambda: instance.cs.create_external_job(project, workspace, title=title, desc=description),
+            lambda: instance.cs.create_external_job(project, workspace, title=title),
         )
         return cls(instance, project, client)
 

@@ -9,7 +9,8 @@ from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.run.engine import Loader
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.observer import Observer, Stage
-from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
+from cryoemmae_plugin.run.overlay_picture import png_bytes
+from cryoemmae_plugin.run.overlays import draw_result
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryosparc_job import messages
@@ -96,15 +97,12 @@ class CryosparcObserver(Observer):
     def _show(self, run: Run, outcome: MicrographResult) -> None:
         """Draw the picks of a micrograph into the job's log."""
         assert outcome.result is not None
-        result, threshold = outcome.result, run.log.threshold
+        result, name = outcome.result, outcome.micrograph.path.name
         try:
             loaded = self._loader(outcome.micrograph)
         except ImageError as err:
             logger.warning("no overlay: %s", err)
             return
-        picks, diameter_px = run.selection.picks(result), run.settings.diameter_A / result.pixel_size_A
-        name = outcome.micrograph.path.name
-        overlay = draw_overlay(loaded.image, picks, diameter_px, threshold, name, pixel_size_A=result.pixel_size_A)
-        picture = png_bytes(overlay)
-        self._job.plot(picture, f"{len(picks)} picks in {name[-80:]}")
+        picture = png_bytes(draw_result(result, run.selection, loaded.image, name))
+        self._job.plot(picture, f"{len(run.selection.picks(result))} picks in {name[-80:]}")
         self._job.show(self._output, picture)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryoemmae_plugin.errors import InputError, SettingsError
-from cryoemmae_plugin.files import read_bytes
+from cryoemmae_plugin.files import read_toml
 from cryoemmae_plugin.settings import (
     PickerSettings,
     settings_error,
@@ -17,11 +16,6 @@ from cryoemmae_plugin.settings import (
 from cryosparc_job.exposures import ACCEPTED, REJECTED
 from cryosparc_job.instance import Instance, JobInfo
 from cryosparc_job.request import PickRequest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class PlanEntry(BaseModel):
@@ -82,7 +76,7 @@ def read_plan(path: Path) -> list[PlanEntry]:
         When the file cannot be read, or an entry is incomplete.
     """
     try:
-        content = tomllib.loads(read_bytes(path).decode())
+        content = read_toml(path)
     except (OSError, ValueError, RecursionError) as err:
         raise InputError(f"{path}: cannot be read as a plan ({err})") from err
     tables = content.pop("job", None)

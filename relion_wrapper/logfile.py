@@ -15,7 +15,7 @@ from cryoemmae_plugin.errors import CryoemmaeError
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.run.inputs import evenly_spread
-from cryoemmae_plugin.run.overlay_picture import draw_overlay
+from cryoemmae_plugin.run.overlays import draw_result
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 from relion_wrapper.publish import SCORE_BINS, Published, current_result
@@ -91,7 +91,6 @@ def _page_of_scores(published: Published, threshold: float) -> Figure:
 
 def _page_of_overlays(published: Published, store: ResultStore, selection: Selection) -> Figure | None:
     """Some micrographs with their picks drawn in; None where none can be read."""
-    diameter_A = store.record.settings.diameter_A
     pictures = []
     for micrograph in evenly_spread(published.micrographs, OVERLAYS):
         result = current_result(store, micrograph)
@@ -100,9 +99,7 @@ def _page_of_overlays(published: Published, store: ResultStore, selection: Selec
         except CryoemmaeError:
             continue
         if result is not None:
-            picks, diameter_px = selection.picks(result), diameter_A / result.pixel_size_A
-            name, threshold, pixel_size_A = Path(micrograph.name).name, selection.threshold, result.pixel_size_A
-            pictures.append(draw_overlay(image, picks, diameter_px, threshold, name, pixel_size_A=pixel_size_A))
+            pictures.append(draw_result(result, selection, image, Path(micrograph.name).name))
     if not pictures:
         return None
     figure = Figure(figsize=A4_LANDSCAPE_in, layout="constrained")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.service import Run
@@ -32,10 +31,8 @@ class RelionObserver(Observer):
         self._heart.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._heart.__exit__(kind, value, traceback)
+    def __exit__(self, *details: object) -> None:
+        self._heart.__exit__(*details)
 
     def _beat(self, seconds: float) -> None:
         """Say that the job goes on."""

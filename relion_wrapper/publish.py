@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,15 +38,12 @@ class Published:
         Their mean figure of merit; NaN where there is no pick.
     score_histogram : ndarray, shape (SCORE_BINS,)
         All picks' figures of merit, from 0 to 1.
-    changed : int
-        Number of coordinate files that are new or changed.
     """
 
     micrographs: list[JobMicrograph] = field(default_factory=list)
     picks: list[int] = field(default_factory=list)
     mean_score: list[float] = field(default_factory=list)
     score_histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
-    changed: int = 0
 
     def add(self, micrograph: JobMicrograph, picks: Picks) -> None:
         """Count one micrograph."""
@@ -73,7 +71,7 @@ def publish_coordinates(
             path.unlink(missing_ok=True)
             continue
         picks = selection.picks(result)
-        published.changed += write_if_changed(path, format_coordinates(picks, micrograph.upside_down))
+        write_if_changed(path, format_coordinates(picks, micrograph.upside_down))
         published.add(micrograph, picks)
     return published
 
@@ -113,13 +111,10 @@ def write_output_nodes(folder: Path, dialect: Dialect, *, logfile: bool) -> None
     write_if_changed(folder / OUTPUT_NODES, text)
 
 
-def write_if_changed(path: Path, text: str) -> bool:
-    """Write `text` into `path`, unless it has this content already; whether it was written."""
-    try:
+def write_if_changed(path: Path, text: str) -> None:
+    """Write `text` into `path`, unless it has this content already."""
+    with suppress(OSError):
         if path.read_bytes() == text.encode():
-            return False
-    except OSError:
-        pass
+            return
     with atomic_write(path) as file:
         file.write(text)
-    return True

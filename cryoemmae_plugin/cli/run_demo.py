@@ -20,7 +20,8 @@ from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.report.writer import REPORT_FOLDER, write_report
 from cryoemmae_plugin.run.outputs import write_outputs
-from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
+from cryoemmae_plugin.run.overlay_picture import png_bytes
+from cryoemmae_plugin.run.overlays import draw_result
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import pick_micrographs
@@ -118,17 +119,8 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
         selection = Selection.of(settings)
         write_outputs(store, selection)
         write_report(store, selection)
-    picks = selection.picks(outcome.result)
-    picture = draw_overlay(
-        read_image(path),
-        picks,
-        scene.settings.diameter_px,
-        settings.pick_threshold,
-        scene.name,
-        pixel_size_A=scene.settings.pixel_size_A,
-    )
-    overlay = out / "overlays" / f"{scene.name}.png"
-    atomic_write_bytes(overlay, png_bytes(picture))
+    picture = draw_result(outcome.result, selection, read_image(path), scene.name)
+    atomic_write_bytes(out / "overlays" / f"{scene.name}.png", png_bytes(picture))
     return seconds
 
 

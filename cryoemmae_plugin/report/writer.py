@@ -18,8 +18,8 @@ import hashlib
 import logging
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -81,49 +81,29 @@ class ReportOptions:
     progress: Callable[[int, int], None] = lambda done, total: None
 
 
-@dataclass
-class _Columns:
-    """What the page knows of each micrograph, column by column."""
+@dataclass(frozen=True)
+class _Row:
+    """What the page knows of one micrograph; `failed` says why it could not be picked, `steps` are its candidates'."""
 
-    uid: list[str] = field(default_factory=list)
-    key: list[str] = field(default_factory=list)
-    name: list[str] = field(default_factory=list)
-    path: list[str] = field(default_factory=list)
-    nx: list[int] = field(default_factory=list)
-    ny: list[int] = field(default_factory=list)
-    pixel: list[float] = field(default_factory=list)
-    defocus: list[float | None] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)
+    uid: str
+    path: str
+    nx: int
+    ny: int
+    pixel: float
+    defocus: float | None
+    failed: str = ""
+    count: int = 0
+    steps: str = ""
 
-    def add(self, result: Result, defocus_um: float, steps: NDArray[np.int64]) -> None:
-        """Add a micrograph that was picked."""
-        self._name(result.uid, result.micrograph)
-        self.nx.append(result.picks.shape[1])
-        self.ny.append(result.picks.shape[0])
-        self.pixel.append(result.pixel_size_A)
-        self.defocus.append(_known(defocus_um))
-        self.failed.append("")
-        self.counts.append(len(steps))
-        self.steps.append(encode_steps(steps))
+    @property
+    def key(self) -> str:
+        """Stands for the micrograph in the names of files."""
+        return key_of(self.uid)
 
-    def add_failed(self, micrograph: str, reason: str, defocus_um: float) -> None:
-        """Add a micrograph that could not be picked."""
-        self._name(micrograph, micrograph)
-        self.nx.append(0)
-        self.ny.append(0)
-        self.pixel.append(1.0)
-        self.counts.append(0)
-        self.defocus.append(_known(defocus_um))
-        self.failed.append(reason.replace(f"{micrograph}: ", "", 1) or "no reason is known")
-        self.steps.append("")
-
-    def _name(self, uid: str, micrograph: str) -> None:
-        self.uid.append(uid)
-        self.key.append(key_of(uid))
-        self.name.append(Path(micrograph).name)
-        self.path.append(micrograph)
+    @property
+    def name(self) -> str:
+        """The micrograph's file name."""
+        return Path(self.path).name
 
 
 def write_report(
@@ -155,13 +135,14 @@ def write_report(
     facts = gather_facts(store.folder, store.record, selection, failed)
     folder = store.folder / REPORT_FOLDER
     _prepare(folder)
-    columns = _write_candidates(store, selection, facts, folder)
-    averages = _draw(store, selection, columns, folder, options)
-    pictured = [all(_picture_path(folder, key, kind).exists() for kind in KINDS) for key in columns.key]
-    _forget_others(folder, set(columns.key))
+    rows = _write_candidates(store, selection, facts, folder)
+    averages = _draw(store, selection, rows, folder, options)
+    pictured = [all(_picture_path(folder, row.key, kind).exists() for kind in KINDS) for row in rows]
+    _forget_others(folder, {row.key for row in rows})
     page = folder / "index.html"
-    about = _about(store, selection, facts, columns, pictured, averages)
-    write_plain(folder / "data" / "scores.js", script("scores", columns.counts, "".join(columns.steps)).encode())
+    about = _about(store, selection, facts, rows, pictured, averages)
+    scores = script("scores", [row.count for row in rows], "".join(row.steps for row in rows))
+    write_plain(folder / "data" / "scores.js", scores.encode())
     write_plain(folder / "data" / "run.js", script("run", about).encode())
     return page
 
@@ -183,29 +164,38 @@ def _prepare(folder: Path) -> None:
         write_plain(place / item.name, item.read_bytes())
 
 
-def _write_candidates(store: ResultStore, selection: Selection, facts: RunFacts, folder: Path) -> _Columns:
+def _write_candidates(store: ResultStore, selection: Selection, facts: RunFacts, folder: Path) -> list[_Row]:
     """Write the coordinates of each micrograph; what else the page needs of all of them."""
-    columns, known = _Columns(), read_known(store.folder)
-    unheard = (math.nan, math.nan)
+    known = read_known(store.folder)
+
+    def defocus_of(micrograph: str) -> float | None:
+        value = known.get(micrograph, (math.nan, math.nan))[1]
+        return None if math.isnan(value) else round(value, 4)
+
+    rows = []
     for result in store:
-        candidates = selection.candidates(result)
-        columns.add(result, known.get(result.micrograph, unheard)[1], highest_steps(candidates.score))
-        key = columns.key[-1]
+        candidates, (ny, nx) = selection.candidates(result), result.picks.shape
+        steps, defocus = encode_steps(highest_steps(candidates.score)), defocus_of(result.micrograph)
+        row = _Row(
+            result.uid, result.micrograph, nx, ny, result.pixel_size_A, defocus, count=len(candidates), steps=steps
+        )
+        rows.append(row)
         xy = [round(value, 3) for value in candidates.xy.ravel().tolist()]
         sizes = [] if candidates.diameter_A is None else [[round(size, 2) for size in candidates.diameter_A.tolist()]]
-        write_plain(folder / "micrographs" / f"{key}.js", script("candidates", key, xy, *sizes).encode())
-    done = set(columns.path)
+        write_plain(folder / "micrographs" / f"{row.key}.js", script("candidates", row.key, xy, *sizes).encode())
+    done = {row.path for row in rows}
     for micrograph, reason in facts.failed.items():
         if micrograph not in done:
-            columns.add_failed(micrograph, reason, known.get(micrograph, unheard)[1])
-    return columns
+            why = reason.replace(f"{micrograph}: ", "", 1) or "no reason is known"
+            rows.append(_Row(micrograph, micrograph, 0, 0, 1.0, defocus_of(micrograph), why))
+    return rows
 
 
 def _draw(
-    store: ResultStore, selection: Selection, columns: _Columns, folder: Path, options: ReportOptions
+    store: ResultStore, selection: Selection, rows: Sequence[_Row], folder: Path, options: ReportOptions
 ) -> list[str]:
     """Draw the pictures of a sample, and class averages of the picks in them; the averages' captions."""
-    picked = [uid for uid, failed in zip(columns.uid, columns.failed, strict=True) if not failed]
+    picked = [row.uid for row in rows if not row.failed]
     sample = [uid for uid in evenly_spread(picked, options.pictures) if not pictures_are_current(store, folder, uid)]
     averages, missing = AveragesOfPicks(), list[ImageError]()
     for done, uid in enumerate(sample, 1):
@@ -305,7 +295,7 @@ def _about(
     store: ResultStore,
     selection: Selection,
     facts: RunFacts,
-    columns: _Columns,
+    rows: Sequence[_Row],
     pictured: list[bool],
     averages: list[str],
 ) -> dict[str, Any]:
@@ -313,9 +303,9 @@ def _about(
     place = str(store.folder.absolute())
     identity = f"{store.record.fingerprint} {selection.edge_distance} {selection.min_distance} {place}"
     identity += f" {selection.drop_group}" if selection.drop_group else ""
-    sizes = sorted({round(size, 4) for size, bad in zip(columns.pixel, columns.failed, strict=True) if not bad})
+    sizes = sorted({round(row.pixel, 4) for row in rows if not row.failed})
     names = ("uid", "key", "name", "path", "nx", "ny", "pixel", "defocus", "failed")
-    micrographs = {name: getattr(columns, name) for name in names}
+    micrographs = {name: [getattr(row, name) for row in rows] for name in names}
     step = round(selection.threshold * STEPS)
     warnings = list(facts.warnings)
     if not math.isclose(step / STEPS, selection.threshold, abs_tol=1e-9):
@@ -340,7 +330,3 @@ def _about(
         "bibtex": BIBTEX,
         "micrographs": micrographs | {"picture": [int(there) for there in pictured]},
     }
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 4)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.diameter import (
     REFINEMENTS,
@@ -19,6 +18,7 @@ from cryoemmae_plugin.core.diameter import (
 )
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError
+from cryoemmae_plugin.files import Note
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import DEFAULT_MODEL, RequestedSettings
@@ -31,7 +31,7 @@ KEPT_PX = 3072
 """Side of the middle piece of each that is kept in memory to be looked at again: 36 MB, whatever the camera."""
 
 
-class DiameterNote(BaseModel):
+class DiameterNote(Note):
     """An estimated diameter, and what it was estimated from.
 
     Attributes
@@ -51,8 +51,6 @@ class DiameterNote(BaseModel):
     contrast, pixel_size_A
         The settings that the estimate depends on.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     diameter_A: float
     error: float

@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from enum import Enum
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import numpy as np
-from pydantic import BaseModel
 
 from cryoemmae_plugin.errors import InputError, SettingsError, StoreError
-from cryoemmae_plugin.files import atomic_write, output_error, read_note, write_note
+from cryoemmae_plugin.files import Note, atomic_write, output_error, read_note, write_note
 from cryoemmae_plugin.picks.boxes import Diameters, write_box, write_cbox
 from cryoemmae_plugin.picks.relion import star_of_picks
 from cryoemmae_plugin.picks.relion_coordinates import (
@@ -39,15 +37,12 @@ BOX_RECORD = ".cryoemmae.json"
 """File in the folder of boxes that names those written by this program."""
 
 
-class _BoxRecord(BaseModel):
+class _BoxRecord(Note):
     files: tuple[str, ...]
 
 
-class Writer(Protocol):
-    """Writes the picks of one micrograph."""
-
-    def __call__(self, result: Result, picks: Picks) -> None:
-        """Write them."""
+Writer = Callable[[Result, Picks], None]
+"""Writes the picks of one micrograph."""
 
 
 class Format(Enum):

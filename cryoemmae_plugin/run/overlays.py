@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cryoemmae_plugin.files import atomic_write_bytes, read_bytes
 from cryoemmae_plugin.images import read_image
 from cryoemmae_plugin.run.overlay_picture import draw_overlay, png_bytes
+from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore
 
@@ -28,16 +31,18 @@ def write_overlay(store: ResultStore, uid: str, selection: Selection) -> Path:
         When the picture cannot be written.
     """
     result = store.load(uid)
-    settings = store.record.settings
-    picks = selection.picks(result)
-    image = read_image(Path(result.source))
-    title = f"{Path(result.micrograph).name}   {settings.diameters} Å"
-    pixel_size_A = result.pixel_size_A
-    diameter_px = settings.diameter_A / pixel_size_A
-    picture = draw_overlay(image, picks, diameter_px, selection.threshold, title, pixel_size_A=pixel_size_A)
+    title = f"{Path(result.micrograph).name}   {store.record.settings.diameters} Å"
+    picture = draw_result(result, selection, read_image(Path(result.source)), title)
     path = overlay_path(store, uid)
     atomic_write_bytes(path, png_bytes(picture, {_NOTE: _note(store, selection)}))
     return path
+
+
+def draw_result(result: Result, selection: Selection, image: NDArray[np.float32], title: str) -> Image.Image:
+    """Draw the picks of a result over the image of its micrograph."""
+    diameter_px = selection.diameter_A / result.pixel_size_A
+    picks, threshold = selection.picks(result), selection.threshold
+    return draw_overlay(image, picks, diameter_px, threshold, title, pixel_size_A=result.pixel_size_A)
 
 
 def overlay_is_current(store: ResultStore, uid: str, selection: Selection) -> bool:

@@ -7,11 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from cryoemmae_plugin.device import choose_device, split_devices
 from cryoemmae_plugin.errors import ModelError
-from cryoemmae_plugin.files import read_note, write_note
+from cryoemmae_plugin.files import Note, read_note, write_note
 from cryoemmae_plugin.run.observer import Observer, Stage
 from cryoemmae_plugin.run.request import OwnModel
 from cryoemmae_plugin.settings import Mode, PickerSettings
@@ -26,10 +24,8 @@ SAMPLE_FILE = "training.json"
 """Name of the note beside the model's folder."""
 
 
-class TrainingSample(BaseModel):
+class TrainingSample(Note):
     """What a model is trained on, noted once: a resumed training uses the same micrographs."""
-
-    model_config = ConfigDict(frozen=True)
 
     mode: Mode
     start: str

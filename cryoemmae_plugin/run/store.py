@@ -19,14 +19,14 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from cryoemmae_plugin.errors import StoreError
 from cryoemmae_plugin.files import (
     PARTIAL,
+    Note,
     atomic_write,
     output_error,
     read_beginning,
@@ -60,10 +60,8 @@ class Existing(Enum):
     """Delete them."""
 
 
-class RunRecord(BaseModel):
+class RunRecord(Note):
     """What all results of a folder have in common."""
-
-    model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
     version: str
@@ -168,9 +166,7 @@ class ResultStore:
             _acquire(self._lock, self.folder)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self._lock.release()
 
     def path_of(self, uid: str) -> Path:

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 THREADS = 4
@@ -37,9 +36,7 @@ class Writer(Generic[T]):
     def __enter__(self) -> Writer[T]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self._threads.shutdown(wait=True)
 
     def put(self, task: Callable[[], T], patience_s: float = 0.0) -> float:

@@ -6,18 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cryoemmae_plugin.errors import OutputError
-from cryoemmae_plugin.files import read_note, write_note
+from cryoemmae_plugin.files import Note, read_note, write_note
 from cryoemmae_plugin.settings import Mode
 from cryoemmae_plugin.training.recipe import FitSettings
 
 MANIFEST_FILE = "manifest.json"
 
 
-class TrainingManifest(BaseModel):
+class TrainingManifest(Note):
     """All that the weights depend on.
 
     Attributes
@@ -33,8 +32,6 @@ class TrainingManifest(BaseModel):
     head : str
         How the head is made.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     micrographs: tuple[tuple[str, int, float, float | None, bool], ...]
     mode: Mode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,13 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
 from cryoemmae_plugin.errors import ModelError
-from cryoemmae_plugin.files import read_bytes
+from cryoemmae_plugin.files import read_toml
 from cryoemmae_plugin.settings import Mode
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 CARD_FILE = "card.toml"
 MAX_CARD_BYTES = 2**20
@@ -152,7 +146,7 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD_FILE
     try:
-        values = tomllib.loads(read_bytes(path, MAX_CARD_BYTES).decode())
+        values = read_toml(path, MAX_CARD_BYTES)
     except OSError as err:
         raise ModelError(f"{folder}: not a model folder ({CARD_FILE}: {err.strerror}); check the path") from err
     except (ValueError, RecursionError) as err:
