@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # Tests run side by side, one for each core: each computes with one thread, and so do the programs that it starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,8 +24,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MARKER_XY = (60, 5)  # of the brightest pixel of `marker_image`
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have slow tests, so that no core waits for one of them at the end."""
+    """Begin with the files that have slow tests, so that no core waits for one of them at the end.
+
+    Tests in a browser are slow by design.
+    """
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -40,6 +49,20 @@ def real_data() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip("no real micrographs in ../shared/data beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's chromium, driven by Playwright; one for all tests."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("NO BROWSER: pages are not tested; install chromium")
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        started = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield started
+        started.close()
 
 
 @pytest.fixture

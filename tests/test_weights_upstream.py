@@ -227,6 +227,7 @@ def test_the_decoder_equals_an_independent_implementation(tmp_path):
 # --- what a checkpoint may look like ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_clusters_becomes_a_model(tmp_path):
     kmeans = fitted_kmeans()
     np.savez(tmp_path / "k.npz", centroids=kmeans.cluster_centers_)

@@ -91,10 +91,6 @@ class Measured:
 
     Attributes
     ----------
-    micrograph : str
-        Its uid.
-    turn : int
-        Which repeat.
     wall, cpu : dict of str to float
         Seconds by step.
     """
@@ -139,8 +135,6 @@ def measure(
 
     Parameters
     ----------
-    repeats : int
-        Turns of each micrograph.
     device : torch.device, optional
         A GPU is waited for at the end of each step.
     """

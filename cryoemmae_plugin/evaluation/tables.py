@@ -47,8 +47,6 @@ def read_picks(
         `known` that its own name begins with.
     known : mapping or iterable of str
         The reference, or names of micrographs. Picks of micrographs that it does not have go by their own names.
-    min_score : float, optional
-        Leave out picks below it.
 
     Raises
     ------

@@ -203,13 +203,7 @@ def _with_our_weights(network: ModuleType | Any, model: Model) -> torch.nn.Modul
 
 
 def as_float_mrc(micrograph: Micrograph, folder: Path) -> Micrograph:
-    """Return a micrograph as the upstream code can read it, an MRC of 32-bit numbers; written to `folder` if it is not.
-
-    Parameters
-    ----------
-    folder : Path
-        For the copy.
-    """
+    """Return a micrograph as the upstream code can read it, an MRC of 32-bit numbers; in `folder` if it is another."""
     if micrograph.path.suffix == ".mrc":
         with micrograph.path.open("rb") as head:
             mode = int.from_bytes(head.read(16)[12:], "little")

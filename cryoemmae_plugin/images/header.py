@@ -71,8 +71,6 @@ def pixel_size_of(path: Path, header: ImageHeader, override: float | None = None
     ----------
     path : Path
         The file, for messages.
-    header : ImageHeader
-        What the file says.
     override : float or None
         Å per pixel that the user gave; wins over the header, and may be 1.0.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
@@ -22,7 +23,8 @@ def project_folder(star: Path, first: Path) -> Path:
     """
     if first.is_absolute():
         return Path()
-    above = next((folder for folder in star.absolute().parents if (folder / first).exists()), Path())
+    folders = star.absolute().parents
+    above = next((folder for folder in folders if os.path.exists(folder / first)), Path())  # noqa: PTH110 (a name may be too long for a Path)
     return Path() if above.samefile(Path()) else above
 
 

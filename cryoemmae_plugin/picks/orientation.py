@@ -50,8 +50,6 @@ class Finding:
         Share of picks that have one of the other table beside them.
     share : float
         The same after `transform`.
-    transform : Transform
-        The best frame.
     """
 
     as_they_are: float

@@ -66,8 +66,6 @@ def write(target: Target, out: Path, tables: Sequence[PickTable], *, overwrite: 
         A file; a folder where there is one file for each micrograph.
     tables : sequence of PickTable
         In pixels of the stored micrographs.
-    overwrite : bool
-        Replace what is there.
 
     Raises
     ------

@@ -106,14 +106,10 @@ def apply_edits(
 
     Parameters
     ----------
-    store : ResultStore
-        What the report shows.
     selection : Selection
         The rule that the report shows; its threshold gives way to that of the edits.
     folder : Path
         Where to write; files of the same names there are replaced.
-    formats : frozenset of Format
-        Files for other programs.
 
     Raises
     ------

@@ -43,12 +43,8 @@ class RunFacts:
     ----------
     failed : dict
         Reason of each micrograph that failed, by its path.
-    warnings : list of str
-        What somebody should look at.
     settings, provenance : list of (str, str)
         Labels and values, ready to show.
-    diameter : str
-        Where the diameter comes from.
     """
 
     failed: dict[str, str] = field(default_factory=dict)

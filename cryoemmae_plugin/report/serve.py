@@ -44,8 +44,6 @@ class ReportServer(ThreadingHTTPServer):
 
     Parameters
     ----------
-    folder : Path
-        The report's folder.
     port : int
         0 for any that is free.
     draw_missing : callable

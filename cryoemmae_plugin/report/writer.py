@@ -67,8 +67,6 @@ class ReportOptions:
     ----------
     pictures : int
         Of how many micrographs, evenly spread, to draw pictures.
-    read : callable
-        Reads the image of a result.
     should_stop : callable
         Asked before each picture; those that are left are not drawn then.
     progress : callable

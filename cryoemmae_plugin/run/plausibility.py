@@ -41,8 +41,6 @@ class Plausibility:
 
     Parameters
     ----------
-    selection : Selection
-        Which candidates are picks.
     pending : int
         Micrographs that the run is going to pick.
     """

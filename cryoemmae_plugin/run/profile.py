@@ -28,8 +28,6 @@ class Profile:
 
     Attributes
     ----------
-    micrographs : int
-        How many were added.
     seconds : dict
         Seconds by step, summed over micrographs, and over workers where there are several.
     start : float

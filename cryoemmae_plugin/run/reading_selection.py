@@ -50,8 +50,6 @@ def read_selection(
         Files of the particles that were kept.
     rejected : sequence of Path or None
         Files of those that were dropped, where there are any; what is in both was kept.
-    micrographs : sequence of Micrograph
-        What was picked.
     picks_of : callable
         Picks (N, 2) on the micrograph of a uid, in its pixels, where they are known.
 

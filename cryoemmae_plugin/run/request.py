@@ -67,8 +67,6 @@ class Outputs:
     ----------
     tables : bool
         ``picks.star`` and ``picks.csv``.
-    formats : frozenset of Format
-        Files for other programs.
     overlays : int
         How many micrographs to draw with their picks.
     report : int or None

@@ -44,8 +44,6 @@ class Run:
         The settings asked for, the diameter a number.
     micrographs, pending : sequence of Micrograph
         All, and those that no earlier run has done.
-    selection : Selection
-        Which candidates are picks.
     log : RunLog
         Counts, failures and times so far.
     totals : Totals or None

@@ -22,13 +22,7 @@ _NAMES = {
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ends the program at once.
-
-    Attributes
-    ----------
-    number : int
-        The signal.
-    """
+    """A signal ends the program at once."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -43,8 +37,6 @@ class Stop:
     ----------
     reason : str or None
         In words; None until it is set.
-    signal : int or None
-        The signal, where it was one.
     ending : bool
         Further signals are ignored, because the end is being written.
     """

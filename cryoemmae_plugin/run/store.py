@@ -91,8 +91,6 @@ class ResultStore:
     ----------
     folder : Path
         The result folder; :meth:`create` makes it.
-    record : RunRecord
-        What its results are made with.
     base : Path
         Where relative paths of micrographs start: the current folder, or, in a worker, that of the run.
     """
@@ -116,10 +114,6 @@ class ResultStore:
 
         Parameters
         ----------
-        record : RunRecord
-            What its results are made with.
-        existing : Existing
-            What to do with earlier results.
         lock : FolderLock, optional
             The lock of the folder, if this run holds it already, see :func:`alone_in`.
 

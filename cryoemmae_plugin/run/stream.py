@@ -89,10 +89,6 @@ def pick_micrographs(
     ----------
     micrographs : iterable of Micrograph
         Those to be picked, see :meth:`ResultStore.pending`.
-    jobs : int
-        Threads that read ahead.
-    should_stop : callable
-        Asked before each micrograph.
     device : torch.device, optional
         Where the picker works: images are brought to a GPU ahead of their turn, and it is waited for when its steps are
         timed.

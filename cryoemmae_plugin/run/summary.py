@@ -55,8 +55,6 @@ class RunLog:
 
     Attributes
     ----------
-    selection : Selection
-        Which candidates are picks.
     failures : list of dict
         Micrograph and reason of each that failed.
     profile : Profile

@@ -52,8 +52,6 @@ class MicrographRow:
         That picking took; NaN where unknown.
     defocus_um : float
         Mean defocus; NaN where unknown.
-    reason : str
-        Why it failed.
     """
 
     micrograph: str

@@ -29,8 +29,6 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        Source of the draw.
     **fixed
         Fields of :class:`SimulationSettings` that are not to be drawn, and `coverage`, the fraction of the frame that
         particles cover, in place of `n_particles`.

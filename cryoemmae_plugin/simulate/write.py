@@ -33,8 +33,6 @@ def write_micrographs(
         Created where it does not exist; files of the same name are replaced.
     scenes : sequence of Scene
         Their names become the files' names.
-    seeds : iterable of int
-        One a scene.
     dtype : {"float32", "float16"}
         MRC mode 2 or 12.
     progress : callable

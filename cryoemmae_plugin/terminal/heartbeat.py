@@ -17,8 +17,6 @@ class Heartbeat:
     ----------
     beat : callable
         Told for how many seconds the present task has been running.
-    every_s : float
-        Longest silence.
     """
 
     def __init__(self, beat: Callable[[float], None], every_s: float = EVERY_S) -> None:

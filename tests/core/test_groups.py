@@ -61,6 +61,7 @@ def assigned(groups: Groups, patches: Image) -> NDArray[np.int32]:
     return np.concatenate([groups.assign(torch.from_numpy(patch), middle) for patch in patches])
 
 
+@pytest.mark.slow
 def test_each_pick_is_in_a_group_that_shows_what_it_is(groups: Groups, mixture: tuple[Image, NDArray[np.str_]]) -> None:
     patches, kinds = mixture
     found = np.array([groups.kinds[number - 1] for number in assigned(groups, patches)])

@@ -93,6 +93,7 @@ class _StopsAt(stub.StubEngines):
         return engine
 
 
+@pytest.mark.slow
 def test_a_stopped_job_goes_on_following_and_repeats_nothing(world: Any) -> None:
     microscope, engines = Microscope(world, [3, 3, 3]), _StopsAt(5)
     before = follow(world, microscope, engines)
@@ -105,6 +106,7 @@ def test_a_stopped_job_goes_on_following_and_repeats_nothing(world: Any) -> None
     check_all_are_there_once(world, report.job, 9)
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_while_it_waited_goes_on(world: Any) -> None:
     microscope = Microscope(world, [3, 2])
     job = begin(world.connect(), request(follow=FAST), stub.StubEngines(), tell=microscope)

@@ -160,6 +160,7 @@ def test_a_server_that_comes_back_gets_everything(world: Any) -> None:
     assert "Ready to pick" in job.texts
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_come_back_leaves_what_can_be_resumed(world: Any) -> None:
     world.few(4)
     instance = world.connect(patience_s=1.0)

@@ -285,6 +285,7 @@ def test_a_job_picks_with_the_model_that_was_adapted_to_its_exposures(
     assert len(sizes) == 3
 
 
+@pytest.mark.slow
 def test_a_wrong_size_is_said_once_in_the_log_and_on_the_terminal(world: Any, particles_of_40_px: Any) -> None:
     exposures = world.exposures()
     exposures.add(particles_of_40_px, pixel_size_A=4.0)

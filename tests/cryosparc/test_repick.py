@@ -64,6 +64,7 @@ def test_dry_run_makes_nothing(world: Any, plan: Path) -> None:
     assert world.state.calls.count("jobs.create") == 0
 
 
+@pytest.mark.slow
 def test_a_plan_is_picked_and_nothing_that_was_there_is_changed(world: Any, plan: Path) -> None:
     world.few(3)
     pick(world)  # J3, to compare with

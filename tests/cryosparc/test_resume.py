@@ -49,6 +49,7 @@ def test_resume_goes_on_in_the_same_job(world: Any) -> None:
     assert "2 micrographs were picked before" in job.texts
 
 
+@pytest.mark.slow
 def test_resumed_picks_are_those_of_a_run_without_interruption(world: Any) -> None:
     world.few(5)
     before = interrupted(world, 3)

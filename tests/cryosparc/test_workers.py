@@ -57,6 +57,7 @@ def test_two_workers_find_the_particles_of_one_process(world: Any, tiny_model: P
         assert (first[name] == second[name]).all()
 
 
+@pytest.mark.slow
 def test_a_signal_while_waiting_for_workers_ends_the_job_as_failed(world: Any, tiny_model: Path) -> None:
     noisy(world, 1)
     hidden = {"dashboard": False, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}

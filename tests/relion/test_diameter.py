@@ -45,6 +45,7 @@ def test_the_first_pass_estimates_and_later_passes_keep_the_number(
     assert "3 of 3 micrographs are done already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_tell_fails_and_says_what_to_do(
     relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -145,6 +145,7 @@ def test_run_out_names_the_report_which_has_as_many_pictures_as_asked_for(
     assert len(list(report.glob("pictures/*-small.jpg"))) == 2
 
 
+@pytest.mark.slow
 def test_continuing_picks_only_what_is_new(
     relion_job: Job, three_micrographs: Path, phantoms: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +165,7 @@ def test_continuing_picks_only_what_is_new(
     assert len(starfile.read(JOB + "autopick.star")) == 4
 
 
+@pytest.mark.slow
 def test_continuing_with_nothing_new_changes_no_file_but_the_marker(relion_job: Job, three_micrographs: Path) -> None:
     assert run(relion_job, three_micrographs) == 0
     before = {path: path.stat().st_mtime_ns for path in Path(JOB).rglob("*") if path.is_file()}
@@ -187,6 +189,7 @@ def test_another_threshold_needs_no_picking_and_another_diameter_does(
     assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) == 5
 
 
+@pytest.mark.slow
 def test_continue_keeps_the_threshold_that_rethreshold_has_chosen(
     relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +203,7 @@ def test_continue_keeps_the_threshold_that_rethreshold_has_chosen(
     assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) < 5
 
 
+@pytest.mark.slow
 def test_a_wrong_size_is_said_in_run_out_at_the_end_and_in_run_err(
     relion_job: Job,
     project: Path,
@@ -245,6 +249,7 @@ def test_a_micrograph_whose_time_lies_in_the_future_has_coordinates(relion_job: 
         assert len(xy_of(f"{JOB}Movies/mic_2_autopick.star")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "data_pipeline_nodes\n\nloop_\n_rlnSomethingElse #1\nx\n", "\0" * 99])
 def test_a_pipeline_that_says_nothing_does_not_stop_a_job(
     relion_job: Job, three_micrographs: Path, content: str, capsys: pytest.CaptureFixture[str]

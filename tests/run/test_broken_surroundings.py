@@ -136,6 +136,7 @@ def test_broken_notes_name_the_way_out_and_it_leads_out(
     assert cryoemmae(*command, "--overwrite", "--no-adapt") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", ["| head -1", "> /dev/full"])
 def test_a_run_goes_on_when_nobody_takes_its_output(folder_of_six: Path, tmp_path: Path, sink: str) -> None:
     out = tmp_path / "out"

@@ -12,6 +12,8 @@ import pytest
 
 from cryoemmae_plugin.errors import Interrupted
 
+pytestmark = pytest.mark.slow
+
 HELPERS = Path(__file__).with_name("helpers")
 sys.path.insert(0, str(HELPERS))
 

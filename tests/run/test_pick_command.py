@@ -98,6 +98,7 @@ def test_a_run_ends_with_where_the_time_went_and_one_without_work_keeps_what_the
     assert "micrographs per second" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_changed_settings_or_model_never_mix(
     cryoemmae: Command,
     folder_of_six: Path,

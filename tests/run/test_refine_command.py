@@ -60,6 +60,7 @@ def test_the_new_picks_lie_beside_the_old_ones_with_the_same_settings(
     assert (out / "picks.star").read_bytes() == old  # the stand-in for the network does not learn
 
 
+@pytest.mark.slow
 def test_it_is_resumed_without_refining_again_and_another_selection_needs_another_folder(
     cryoemmae: Command, picked: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

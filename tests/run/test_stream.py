@@ -117,6 +117,7 @@ def test_what_is_yielded_is_on_the_disk(store: ResultStore, fake_engine: ModuleT
     assert yielded == 20
 
 
+@pytest.mark.slow
 def test_slow_runs_report_a_micrograph_before_the_next_one_is_picked(
     store: ResultStore, fake_engine: ModuleType
 ) -> None:

@@ -30,6 +30,7 @@ def model(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     return load_model(tiny_model)
 
 
+@pytest.mark.slow
 def test_an_adapted_head_is_another_one_with_the_same_calibration(model: Model, detections: MakeSighting) -> None:
     head = load_head(model)
     head.calibration.copy_(torch.tensor([1.3, -0.2, 6.0]))

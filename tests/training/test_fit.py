@@ -108,6 +108,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     assert sum(curve[-10:]) < 0.8 * sum(curve[:10])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_ends_as_an_unstopped_one(tmp_path: Path) -> None:
     source = GridTiles(images())
     whole = fit(source, SETTINGS, tmp_path / "whole", start=tiny())

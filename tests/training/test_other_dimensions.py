@@ -78,6 +78,7 @@ def test_it_is_trained_further(
     assert load_model(folder).sha256 != load_model(trained).sha256
 
 
+@pytest.mark.slow
 def test_it_adapts(trained: Path, monkeypatch: pytest.MonkeyPatch, detections: Callable[..., CropDetections]) -> None:
     monkeypatch.setattr(adapt, "SCENES", 1)
     monkeypatch.setattr(adapt, "OTHER_SCENES", range(99_000, 99_001))

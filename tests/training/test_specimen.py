@@ -64,6 +64,7 @@ def test_density_and_least_distance_are_those_of_the_picks(specimen: Specimen) -
     assert 1.3 < specimen.closest < 40 / GRID_DIAMETER_PX
 
 
+@pytest.mark.slow
 def test_noise_is_what_the_particles_leave_and_junk_does_not_enter_it(detections: MakeSighting) -> None:
     clean = [detections(seed) for seed in range(4)]
     dirty = [CropDetections(seen.pixels.copy(), seen.area, seen.xy, seen.chance) for seen in clean]

@@ -108,8 +108,6 @@ def slurm_workers(options: ExecutorOptions, threads: int, folder: Path) -> Itera
 
     Parameters
     ----------
-    threads : int
-        CPUs of a job.
     folder : Path
         Result folder. Its folder ``slurm/`` holds the logs of the jobs and, during the run, the key.
 

@@ -38,21 +38,7 @@ _MAX_DEATHS = 4
 
 
 class Dispatcher:
-    """Picks one list of micrographs on the workers of a Dask client.
-
-    Parameters
-    ----------
-    spec : RunSpec
-        How to pick.
-    store : ResultStore
-        Where workers put results.
-    make : callable
-        Makes the picker on the worker.
-    should_stop : callable
-        Asked several times a second.
-    wait_s : float
-        Longest time without any worker.
-    """
+    """Picks one list of micrographs on the workers of a Dask client."""
 
     def __init__(
         self,

@@ -37,8 +37,6 @@ class WorkerEngine:
 
     Attributes
     ----------
-    options : ExecutorOptions
-        Which workers.
     gpus : sequence of int or None
         GPU of each local worker, None for the CPU; empty for other workers.
     remote_device : str
@@ -47,12 +45,6 @@ class WorkerEngine:
         CPU threads of a worker; 0 leaves the choice to the worker.
     model : str
         Name or folder that workers load the model from.
-    model_name, model_sha256 : str
-        Identity of the model in results.
-    make : callable
-        Makes the picker on the worker.
-    compute : ComputeOptions
-        How each worker computes.
     """
 
     options: ExecutorOptions

@@ -23,13 +23,7 @@ GONE_S = 30.0
 
 
 class WorkerMonitor:
-    """Knows how many workers there are.
-
-    Parameters
-    ----------
-    wait_s : float
-        Longest time without any worker.
-    """
+    """Knows how many workers there are."""
 
     def __init__(self, client: Client, wait_s: float) -> None:
         self._client, self._wait_s = client, wait_s

@@ -32,10 +32,6 @@ class RunSpec(BaseModel):
     ----------
     version : str
         This package's version in the run; a worker with another version refuses.
-    host : str
-        Host of the run.
-    record : RunRecord
-        Settings, and the model's identity.
     model : str
         Name of a model, or absolute path of its folder.
     folder, base : Path
@@ -50,8 +46,6 @@ class RunSpec(BaseModel):
         CPU threads of a worker; 0 leaves the choice to the worker.
     jobs : int
         Micrographs that a worker reads ahead.
-    compute : ComputeOptions
-        How a worker computes.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -82,8 +76,6 @@ class Batch:
     ----------
     first : int
         Index of the first one in the list of the run.
-    micrographs : sequence of Micrograph
-        The micrographs.
     """
 
     first: int

@@ -38,13 +38,6 @@ def batch_picker_for(spec: str, make: MakePicker) -> BatchPicker:
 class BatchPicker:
     """Picks batches of one run in this process.
 
-    Parameters
-    ----------
-    spec : RunSpec
-        How to pick.
-    make : callable
-        Makes the picker.
-
     Raises
     ------
     ClusterError
