@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,6 @@ from cryosparc_job.preflight import prepare
 from cryosparc_job.request import PickRequest
 from cryosparc_job.resuming import resume_job
 from cryosparc_job.slots import Exposure, read_locations
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -53,32 +53,12 @@ def nearest_centroid(vectors: Tensor, centroids: Tensor) -> Tensor:
     return distances.argmin(-1)
 
 
-def kmeans(vectors: Tensor, k: int, seed: int = 0) -> Tensor:
-    """Find k centroids: greedy k-means++ seeds, then Lloyd's iterations. One start; the same seed, the same result.
+def kmeans(vectors: Tensor, numbers: Sequence[int], seed: int = 0) -> list[Tensor]:
+    """Find the centroids of several numbers of clusters: greedy k-means++ seeds, then Lloyd's iterations, one start.
 
     Draws random numbers in the order of scikit-learn 1.2, the release that published clusters were made with, and stops
-    as it does, so that a micrograph falls into the published clusters on any device.
-
-    Parameters
-    ----------
-    vectors : Tensor, shape (N, dim), float32
-    k : int
-        At most N.
-
-    Returns
-    -------
-    Tensor, shape (k, dim), float32
-
-    Raises
-    ------
-    ValueError
-        If there are fewer vectors than clusters.
-    """
-    return kmeans_each(vectors, (k,), seed)[0]
-
-
-def kmeans_each(vectors: Tensor, numbers: Sequence[int], seed: int = 0) -> list[Tensor]:
-    """Find the centroids of several numbers of clusters: :func:`kmeans` of each, what they share computed once.
+    as it does, so that a micrograph falls into the published clusters on any device. The same seed gives the same
+    result.
 
     Parameters
     ----------
@@ -249,7 +229,7 @@ def hierarchical_mask(
     vectors = embedding.reshape(-1, embedding.shape[-1])
     examples = vectors if fit_cells is None else vectors[:: max(1, len(vectors) // fit_cells)]
     mask = (nearest_centroid(embedding, centroids.to(embedding)) == particle_cluster).cpu().numpy()
-    for own in kmeans_each(examples, hierarchy):
+    for own in kmeans(examples, hierarchy):
         labels = nearest_centroid(vectors, own).reshape(mask.shape).cpu().numpy()
         mask = (follow or follow_cluster)(mask, labels)
     return torch.from_numpy(mask).to(embedding.device)

@@ -24,7 +24,6 @@ from cryoemmae_plugin.settings import ExecutorOptions
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
-logger = logging.getLogger(__name__)
 
 REQUIRED = {"distributed": "distributed", "cryptography": "cryptography", "dask_jobqueue": "dask-jobqueue"}
 CONNECT_S = 15
