@@ -8,7 +8,7 @@ from collections.abc import Callable
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.run.engine import Loader
 from cryoemmae_plugin.run.inputs import evenly_spread
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.overlay_picture import png_bytes
 from cryoemmae_plugin.run.overlays import draw_result
 from cryoemmae_plugin.run.service import Run
@@ -47,7 +47,7 @@ class CryosparcObserver(Observer):
         self._shown = {exposure.key for exposure in evenly_spread(prepared.exposures, count)} if count else set()
         self._progress, self._ready = messages.Progress(0), False
 
-    def stage(self, stage: Stage, text: str) -> None:
+    def stage(self, text: str) -> None:
         """One line."""
         self._job.log(NAMES(text))
         self._tell(NAMES(text))

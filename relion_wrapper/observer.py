@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.terminal.heartbeat import Heartbeat
@@ -41,7 +41,7 @@ class RelionObserver(Observer):
         else:
             say(f"... still working, {seconds:.0f} sec so far")
 
-    def stage(self, stage: Stage, text: str) -> None:
+    def stage(self, text: str) -> None:
         """One line."""
         self._bar = None
         self._heart.task()

@@ -98,14 +98,14 @@ def test_run_out_of_a_job_moves_too(capfd: pytest.CaptureFixture[str], tmp_path:
     with RelionObserver(tmp_path) as observer:
         said = ""
 
-        def count(text: str) -> int:
+        def count(pattern: str) -> int:
             nonlocal said
             said += capfd.readouterr().out
-            return said.count(text)
+            return len(re.findall(pattern, said))
 
-        wait_until(lambda: count("... still working, 0 sec so far") > 0)
+        wait_until(lambda: count(r"\.{3} still working, \d+ sec so far") > 0)
         observer.progress("Training", 1, 5)
-        wait_until(lambda: count("\r  0/  0 sec ............~~(,_,") >= 3)
+        wait_until(lambda: count(r"\r +\d+/ +\d+ sec \.{12}~~\(,_,") >= 3)
 
 
 EVERYTHING = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.overlays import OVERLAY_FOLDER
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.run.stream import MicrographResult
@@ -32,7 +32,7 @@ class TerminalObserver(Observer):
         self._bar.close()
         self._stages.__exit__(*details)
 
-    def stage(self, stage: Stage, text: str) -> None:
+    def stage(self, text: str) -> None:
         """Say the line."""
         self._stages.close()
         self._reporter.say(OPTIONS(text))

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.crop_detection import CropDetections, detect_on_crop, is_detectable, with_dark_particles
 from cryoemmae_plugin.core.groups import PREFIX as GROUPS
@@ -22,9 +21,10 @@ from cryoemmae_plugin.core.groups import Groups, make_groups
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
+from cryoemmae_plugin.files import Note
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.learning_state import LearningState
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
@@ -43,7 +43,7 @@ LOOKING, TASK = "Looking at the micrographs", "Adapting to the micrographs"
 """Names of the tasks for observers."""
 
 
-class AdaptationNote(BaseModel):
+class AdaptationNote(Note):
     """Whether the results in a folder come from an adapted head, and what that depends on.
 
     Attributes
@@ -56,8 +56,6 @@ class AdaptationNote(BaseModel):
     diameter_A, contrast, pixel_size_A
         The settings that the adaptation depends on.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     adapted: bool
     why: str
@@ -119,14 +117,14 @@ def adapt_model(
     observer = observer or Observer()
     if model.card.name.endswith(SUFFIX):
         why = f"{model.card.name} has been adapted before"
-        observer.stage(Stage.ADAPTED, f"Not adapted: {why}")
+        observer.stage(f"Not adapted: {why}")
         return _note(settings, model, why, adapted=False)
     if len(micrographs) < SAMPLE:
         return _note(settings, model, f"{len(micrographs)} micrographs, fewer than {SAMPLE}", adapted=False)
     from cryoemmae_plugin.training.adapt import adapt_head, judge_together
     from cryoemmae_plugin.training.specimen import count_sure
 
-    observer.stage(Stage.ADAPTING, f"Adapting {model.card.name} to these micrographs; $adapt=no skips this")
+    observer.stage(f"Adapting {model.card.name} to these micrographs; $adapt=no skips this")
     head = load_head(model)
     detector = _Detector(settings, model, head, state)
     seen = detector.detect(micrographs, loader, partial(observer.progress, LOOKING), should_stop)
@@ -139,10 +137,10 @@ def adapt_model(
     groups = make_groups(np.concatenate([one.patches() for one in seen]))
     if better is not None:
         if groups is not None:
-            observer.stage(Stage.ADAPTED, groups.describe())
+            observer.stage(groups.describe())
         recipe = "trained further on micrographs made of its own picks" if trained else "told what they show together"
         save_with_head(model, better, groups, SUFFIX, f"adapted to {why}", recipe, folder)
-    observer.stage(Stage.ADAPTED, _account(why, trained=trained is not None, adapted=better is not None))
+    observer.stage(_account(why, trained=trained is not None, adapted=better is not None))
     return _note(settings, model, why, adapted=better is not None)
 
 

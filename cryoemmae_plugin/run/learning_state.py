@@ -18,13 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.errors import OutputError, StoreError
-from cryoemmae_plugin.files import read_note, write_note
+from cryoemmae_plugin.files import Note, read_note, write_note
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.training.checkpoint import HEAD_FILE, read_checkpoint
 from cryoemmae_plugin.types import Micrograph
@@ -39,10 +38,8 @@ NOTE_FILE = "state.json"
 _FIELDS = {"pixels", "area", "xy", "chance"}
 
 
-class StateNote(BaseModel):
+class StateNote(Note):
     """What adapting or refining depends on: with anything else, it starts over."""
-
-    model_config = ConfigDict(frozen=True)
 
     release: str
     base_sha256: str

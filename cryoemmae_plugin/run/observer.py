@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.run.service import Run
     from cryoemmae_plugin.run.stream import MicrographResult
-
-
-class Stage(Enum):
-    """What a line of :meth:`Observer.stage` is about."""
-
-    ESTIMATING = auto()
-    """The diameter is about to be estimated."""
-    ESTIMATED = auto()
-    """The diameter was estimated."""
-    TRAINING = auto()
-    """About the model that the run trains on its own micrographs."""
-    ADAPTING = auto()
-    """The model is about to be adapted to the micrographs."""
-    ADAPTED = auto()
-    """Whether the model was adapted, and from what."""
-    REUSED = auto()
-    """This run uses an answer of an earlier run in the folder."""
 
 
 class Observer:
@@ -34,7 +16,7 @@ class Observer:
     run.
     """
 
-    def stage(self, stage: Stage, text: str) -> None:
+    def stage(self, text: str) -> None:
         """A line about what begins or what was settled before picking.
 
         It names settings as ``$field``, see :class:`cryoemmae_plugin.errors.ParameterNames`.

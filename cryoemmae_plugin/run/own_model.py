@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cryoemmae_plugin.device import choose_device, split_devices
 from cryoemmae_plugin.errors import ModelError
 from cryoemmae_plugin.files import Note, read_note, write_note
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.request import OwnModel
 from cryoemmae_plugin.settings import Mode, PickerSettings
 from cryoemmae_plugin.types import Micrograph
@@ -60,10 +60,10 @@ def train_own_model(
     """
     if (wanted.folder / CARD_FILE).exists():
         _check_mode(wanted.folder, settings.mode)
-        observer.stage(Stage.REUSED, f"Using the model that this job has trained: {wanted.folder}")
+        observer.stage(f"Using the model that this job has trained: {wanted.folder}")
     else:
         _train(wanted, _noted_sample(wanted, settings), device, observer, should_stop)
-        observer.stage(Stage.TRAINING, f"Trained. The model is kept in {wanted.folder}")
+        observer.stage(f"Trained. The model is kept in {wanted.folder}")
     return settings.model_copy(update={"model": str(wanted.folder)})
 
 
@@ -142,5 +142,5 @@ def _start(name: str, observer: Observer) -> Start | None:
     try:
         return load_start(name)
     except ModelError as err:
-        observer.stage(Stage.TRAINING, f"Training a new model: {name} cannot be trained further ({err})")
+        observer.stage(f"Training a new model: {name} cannot be trained further ({err})")
         return None

@@ -17,17 +17,15 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from cryoemmae_plugin.core.groups import Groups
 from cryoemmae_plugin.errors import ModelError, SettingsError, StoreError
-from cryoemmae_plugin.files import output_error, read_note, write_note
+from cryoemmae_plugin.files import Note, output_error, read_note, write_note
 from cryoemmae_plugin.run.adapting import SAMPLE, AdaptationNote, adapt_model
 from cryoemmae_plugin.run.adapting import SUFFIX as ADAPTED_SUFFIX
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.diameter import DiameterNote, estimate_from
 from cryoemmae_plugin.run.learning_state import LearningState
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.run.refining import SUFFIX as REFINED_SUFFIX
 from cryoemmae_plugin.run.refining import RefinementNote, refine_model
@@ -48,10 +46,8 @@ ESTIMATING_TASK = "Looking for the diameter"
 _REMEDY = ("choose another $out", "start over with $overwrite=yes")
 
 
-class PreparationNote(BaseModel):
+class PreparationNote(Note):
     """What was settled in a result folder; None for what is still open."""
-
-    model_config = ConfigDict(frozen=True)
 
     diameter: DiameterNote | None = None
     adaptation: AdaptationNote | None = None
@@ -199,13 +195,13 @@ class Preparation:
             return asked.with_diameter(asked.diameter_A)
         known = self._known_diameter(asked)
         if known is not None:
-            self._observer.stage(Stage.REUSED, f"Diameter: {known:g} Å, as in {self._folder} before")
+            self._observer.stage(f"Diameter: {known:g} Å, as in {self._folder} before")
             return asked.with_diameter(known)
-        self._observer.stage(Stage.ESTIMATING, "Estimating the particle diameter from the micrographs")
+        self._observer.stage("Estimating the particle diameter from the micrographs")
         progress = partial(self._observer.progress, ESTIMATING_TASK)
         note = estimate_from(micrographs, asked, self._loader, progress)
         self._keep(diameter=note)
-        self._observer.stage(Stage.ESTIMATED, note.describe())
+        self._observer.stage(note.describe())
         return asked.with_diameter(note.diameter_A)
 
     def settle_model(self, settings: PickerSettings, micrographs: Sequence[Micrograph]) -> PickerSettings:
@@ -242,7 +238,7 @@ class Preparation:
             if note is None:
                 return settings  # nothing could be read; picking is going to say why
         elif note.adapted:
-            self._observer.stage(Stage.REUSED, f"Picking with the model that was adapted before: {home}")
+            self._observer.stage(f"Picking with the model that was adapted before: {home}")
         return settings.model_copy(update={"model": str(home.absolute())}) if note.adapted else settings
 
     def settle_refined_model(
@@ -268,7 +264,7 @@ class Preparation:
         model, home = load_model(settings.model_name), self._folder / MODEL_FOLDER
         before = read_preparation(self._folder)
         if before.refinement is not None and before.refinement.holds_for(settings, model, selection):
-            self._observer.stage(Stage.REUSED, f"Picking with the model that was refined before: {home}")
+            self._observer.stage(f"Picking with the model that was refined before: {home}")
         elif self._must_continue():
             return settings  # the store says whether this run may go on there
         else:
@@ -303,7 +299,7 @@ class Preparation:
     def _must_continue(self) -> bool:
         return self._existing is Existing.CONTINUE and has_results(self._folder)
 
-    def _keep(self, **answer: BaseModel | None) -> None:
+    def _keep(self, **answer: Note | None) -> None:
         """Add an answer to the note; the other answer stays."""
         write_note(self._folder / NOTE_FILE, read_preparation(self._folder).model_copy(update=answer))
         _unlink(self._folder, *EARLIER_NOTES)

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from cryoemmae_plugin.core.crop_detection import is_detectable, with_dark_particles
 from cryoemmae_plugin.core.groups import make_groups
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, InputError, Interrupted
+from cryoemmae_plugin.files import Note
 from cryoemmae_plugin.run.adapting import save_with_head
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.learning_state import LearningState
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
@@ -42,7 +42,7 @@ TASK = "Refining the model"
 """Name of the task for observers."""
 
 
-class RefinementNote(BaseModel):
+class RefinementNote(Note):
     """What the refined model in a folder was taught.
 
     Attributes
@@ -56,8 +56,6 @@ class RefinementNote(BaseModel):
     diameter_A, contrast
         The settings that it depends on.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     why: str
     base_sha256: str
@@ -111,7 +109,7 @@ def refine_model(
     from cryoemmae_plugin.training.refine import refine_head
 
     observer = observer or Observer()
-    observer.stage(Stage.ADAPTING, f"Refining {model.card.name}: {selection.describe()}")
+    observer.stage(f"Refining {model.card.name}: {selection.describe()}")
     head = load_head(model)
     judged = _judged(settings, selection, micrographs, loader, should_stop)
     if state is not None:
@@ -123,8 +121,8 @@ def refine_model(
     groups = make_groups(np.concatenate([piece.patches() for piece in pieces]))
     save_with_head(model, refined, groups, SUFFIX, f"refined by {note.why}", "trained on what was kept", folder)
     if groups is not None:
-        observer.stage(Stage.ADAPTED, groups.describe())
-    observer.stage(Stage.ADAPTED, f"Refined, from {note.why}")
+        observer.stage(groups.describe())
+    observer.stage(f"Refined, from {note.why}")
     return note
 
 

@@ -16,7 +16,7 @@ from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, Input
 from cryoemmae_plugin.run import engine as engines
 from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory, Loader
 from cryoemmae_plugin.run.lock import FolderLock
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.outputs import Totals, write_outputs
 from cryoemmae_plugin.run.overlays import overlay_is_current, write_overlay
 from cryoemmae_plugin.run.own_model import train_own_model
@@ -132,7 +132,7 @@ def run_picking(
         with _open_store(request, settings, engine, lock) as store:
             selection, line = settle_selection(request.folder, settings)
             if line:
-                observer.stage(Stage.REUSED, line)
+                observer.stage(line)
             run = Run(request, settings, micrographs, store.pending(micrographs), engine, store, selection)
             _Session(run, observer, loader, stop, finishers).complete()
     return run

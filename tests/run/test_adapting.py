@@ -17,7 +17,7 @@ from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.run import adapting
 from cryoemmae_plugin.run.adapting import SAMPLE
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.preparation import (
     EARLIER_NOTES,
@@ -51,7 +51,7 @@ class Laboratory(Observer):
         self.enough, self.shown = True, True
         self.told: list[str] = []
 
-    def stage(self, stage: Stage, text: str) -> None:
+    def stage(self, text: str) -> None:
         self.told.append(text)
 
     def load(self, micrograph: Micrograph) -> Loaded:

@@ -14,7 +14,7 @@ from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run import diameter as module
 from cryoemmae_plugin.run.diameter import SAMPLE
 from cryoemmae_plugin.run.inputs import evenly_spread
-from cryoemmae_plugin.run.observer import Observer, Stage
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.preparation import EARLIER_NOTES, NOTE_FILE, Preparation, diameter_account, read_preparation
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
@@ -63,7 +63,7 @@ class Listener(Observer):
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def stage(self, stage: Stage, text: str) -> None:
+    def stage(self, text: str) -> None:
         self.told.append(text)
 
 
