@@ -106,7 +106,7 @@ def test_what_cannot_be_done_is_one_message_and_status_1(
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
     err = capsys.readouterr().err
-    assert err.startswith("Error: ")
+    assert f"\n{err}".count("\nError: ") == 1
     assert message in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
