@@ -53,6 +53,7 @@ def test_right_settings_raise_no_doubt_whatever_the_specimen(name: str, head: He
     assert find_better_fit(simulate(scene, 11).image, scene.diameter_px, head) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.5, 2.0])
 def test_a_diameter_off_by_two_is_noticed(wrong: float, image: NDArray[np.float32], head: Head) -> None:
     fit = find_better_fit(image, wrong * DIAMETER_PX, head)

@@ -46,6 +46,7 @@ def test_mixtures_repeat_and_keep_their_distance(script) -> None:
     assert apart >= SCENE.min_distance * (220 + 90) / 2 / 3.0 - 1e-6
 
 
+@pytest.mark.slow
 def test_both_sizes_of_a_mixture_are_found_and_told_apart(script) -> None:
     module = script("mixture")
     species = [module.Species("globular", 90, 30), module.Species("two_subunits", 220, 9)]

@@ -62,6 +62,7 @@ def check_all_are_there_once(world: Any, job: str, exposures: int) -> None:
     assert len(np.unique(np.column_stack([saved["location/micrograph_uid"] % 1000, places]), axis=0)) == len(saved)
 
 
+@pytest.mark.slow
 def test_batches_are_picked_as_they_come_and_each_exposure_once(world: Any) -> None:
     microscope, engines = Microscope(world, [1, 3, 2, 4]), stub.StubEngines()
     report = follow(world, microscope, engines)
@@ -154,6 +155,7 @@ class LiveSession:
             self.deliver()
 
 
+@pytest.mark.slow
 def test_a_live_session_is_exported_whenever_more_is_ready(world: Any) -> None:
     session = LiveSession(world.exposures(), [1, 2, 3])
     world.state.sessions["P3", "S1"] = session

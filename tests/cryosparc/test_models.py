@@ -37,6 +37,7 @@ def test_a_missing_model_is_told_before_a_job_is_made(world: Any) -> None:
     assert "jobs.create" not in world.state.calls
 
 
+@pytest.mark.slow
 def test_train_on_trains_on_exposures_from_all_over_and_picks_with_the_result(
     world: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

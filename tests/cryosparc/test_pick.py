@@ -190,6 +190,7 @@ def test_a_version_that_refuses_exposures_outputs_gets_particles(world: Any, ref
     assert any(event.kind == "warning" and "exposures_accepted" in event.text for event in job.events)
 
 
+@pytest.mark.slow
 def test_a_job_leaves_a_report_with_as_many_pictures_as_asked_for(world: Any) -> None:
     world.few(3)
     report, job = pick(world, report=2)

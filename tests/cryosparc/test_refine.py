@@ -18,6 +18,8 @@ from cryoemmae_plugin.training import refine as training
 from cryosparc_job.create import begin
 from cryosparc_job.refining import refining_request
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def picked(world: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> str:

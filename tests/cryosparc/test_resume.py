@@ -60,6 +60,7 @@ def test_resumed_picks_are_those_of_a_run_without_interruption(world: Any) -> No
         assert (world.saved(before.job)[name] == world.saved(whole.job)[name]).all(), name
 
 
+@pytest.mark.slow
 def test_a_resumed_job_keeps_the_threshold_that_rethreshold_has_chosen(world: Any) -> None:
     from cryoemmae_plugin.cli import main
 

@@ -221,6 +221,7 @@ def test_a_wrong_size_is_said_in_run_out_at_the_end_and_in_run_err(
     assert exits() == ["RELION_JOB_EXIT_SUCCESS"]
 
 
+@pytest.mark.slow
 def test_a_file_that_crashes_its_decoder_is_named_and_the_job_ends(
     relion_job: Job, project: Path, phantoms: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -321,6 +322,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(
     assert contents() == whole
 
 
+@pytest.mark.slow
 def test_a_bad_micrograph_is_named_and_skipped(
     relion_job: Job, three_micrographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

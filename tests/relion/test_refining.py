@@ -16,6 +16,8 @@ from cryoemmae_plugin.training import refine as training
 from cryoemmae_plugin.weights import read_card
 from relion_wrapper.refining import all_classified
 
+pytestmark = pytest.mark.slow
+
 Job = Callable[..., int]
 FIRST, SECOND = "External/job010/", "External/job020/"
 SELECT, CLASSES = Path("Select/job015"), Path("Class2D/job014/run_it025")

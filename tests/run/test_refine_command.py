@@ -41,6 +41,7 @@ def refine(cryoemmae: Command, folder: Path, *words: Any) -> int:
     return cryoemmae("refine", folder, *words, "--overlays", "none", "--report", "none")
 
 
+@pytest.mark.slow
 def test_the_new_picks_lie_beside_the_old_ones_with_the_same_settings(
     cryoemmae: Command, picked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def test_the_right_ones_raise_no_doubt(said: Callable[..., str]) -> None:
     assert said() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "size", "fits"),
     [
@@ -64,6 +65,7 @@ def test_a_size_off_by_two_is_said_with_what_would_fit(
     assert re.search(fits, text), text
 
 
+@pytest.mark.slow
 def test_inverted_contrast_is_said(said: Callable[..., str]) -> None:
     assert "--contrast bright would fit" in said(sign=-1)
     assert "--contrast dark would fit" in said("--contrast", "bright")

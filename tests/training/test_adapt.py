@@ -53,6 +53,7 @@ def test_too_few_picks_leave_the_head_as_it_is(model: Model, detections: MakeSig
     assert adapt_head(model, load_head(model), [detections(0, particles=20)]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 1, 2, 4])
 def test_it_stops_when_asked(model: Model, detections: MakeSighting, steps: int) -> None:
     asked = iter([False] * steps + [True] * 9)
