@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from pydantic import Field
 
 from cryoemmae_plugin.errors import SettingsError
+from cryoemmae_plugin.settings import Options
 from cryoemmae_plugin.star import to_number
 from cryoemmae_plugin.terminal.console import Reporter
-from cryoemmae_plugin.terminal.options import OPTIONS, Flag
+from cryoemmae_plugin.terminal.options import OPTIONS, Flag, option_name
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.picks.convert import Batch, Places
@@ -19,26 +21,62 @@ if TYPE_CHECKING:
 
 Paths = Annotated[list[Path], Parameter(name="PICKS", negative="", consume_multiple=True)]
 Optional = Annotated[float | None, Parameter(show_default=False)]
-Name = Annotated[str | None, Parameter(show_default=False)]
+Several = Annotated[list[str], Parameter(negative="", consume_multiple=True, show_default=False)]
+
+
+class PickFiles(Options):
+    """Where picks go, and which micrographs they are of: the same for all commands. Frozen."""
+
+    out: Path = Field(description="File to write; a folder for relion, cryolo and eman.")
+    to: str | None = Field(
+        default=None,
+        description="star, relion, cryosparc (a STAR), cs, cryolo, eman, topaz or csv. [default: by the suffix of "
+        "--out]",
+    )
+    micrographs: Several = Field(
+        default=[],
+        description="The micrographs: files, folders, a STAR file, or the .cs file of CryoSPARC's exposures. The picks "
+        "get their names, and coordinates of another pixel size are multiplied to fit. [default: names as in the "
+        "first file of picks]",
+    )
+    diameter_A: float | None = Field(default=None, description="Particle diameter in Å. [default: as the files say]")
+    pixel_size_A: float | None = Field(
+        default=None, description="Å per pixel of the micrographs. [default: as the files say]"
+    )
+    overwrite: Flag = Field(default=False, description="Replace what is there.")
+
+    def places(self, picks_pixel_size_A: float | None = None) -> Places:
+        """The micrographs that the picks belong to."""
+        return _places(self.micrographs, self.pixel_size_A, picks_pixel_size_A)
+
+    def write(self, tables: Sequence[PickTable]) -> None:
+        """Write the picks for the program that was asked for."""
+        from cryoemmae_plugin.picks.writing import choose_target, write
+
+        write(choose_target(self.to, self.out), self.out, tables, overwrite=self.overwrite)
+
+    def check_format(self) -> None:
+        """Refuse a format that is not known before anything is read."""
+        from cryoemmae_plugin.picks.writing import choose_target
+
+        choose_target(self.to, self.out)
+
+
+FileChoice = Annotated[PickFiles, Parameter(name="*", name_transform=option_name)]
 
 
 def convert(
     paths: Paths,
     /,
     *,
-    out: Path,
-    to: Name = None,
-    micrographs: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    diameter: Optional = None,
-    pixel_size: Optional = None,
+    files: FileChoice,
     picks_pixel_size: Optional = None,
     min_score: Optional = None,
     scale: float = 1.0,
     flip_y: Flag = False,
-    shift: Name = None,
+    shift: Annotated[str | None, Parameter(show_default=False)] = None,
     check: Annotated[Path | None, Parameter(show_default=False)] = None,
     contrast: Literal["dark", "bright"] = "dark",
-    overwrite: Flag = False,
 ) -> None:
     """Write picks of one program for another.
 
@@ -49,17 +87,6 @@ def convert(
     ----------
     paths
         Files of picks, or folders with files of one program.
-    out
-        File to write; a folder for relion, cryolo and eman.
-    to
-        star, relion, cryosparc (a STAR), cs, cryolo, eman, topaz or csv. [default: by the suffix of --out]
-    micrographs
-        The micrographs: files, folders, a STAR file, or the .cs file of CryoSPARC's exposures. The picks get their
-        names, and coordinates of another pixel size are multiplied to fit.
-    diameter
-        Particle diameter in Å, for programs that write boxes and for --check with micrographs.
-    pixel_size
-        Å per pixel of the micrographs. [default: as the files say]
     picks_pixel_size
         Å per pixel of the coordinates, if they were made on binned micrographs. [default: as the files say]
     min_score
@@ -75,38 +102,29 @@ def convert(
         binned or shifted against them.
     contrast
         For --check with micrographs: particles are dark or bright.
-    overwrite
-        Replace what is there.
     """
     reporter = _begin(paths)
-    from cryoemmae_plugin.picks.convert import Places, load, within
+    from cryoemmae_plugin.picks.convert import load, within
     from cryoemmae_plugin.picks.transform import Transform
-    from cryoemmae_plugin.picks.writing import choose_target, write
 
-    target = choose_target(to, out)
-    places = _places(micrographs, pixel_size, picks_pixel_size)
-    batch = load(paths, places, Transform(scale, flip_y, _pair(shift)))
+    files.check_format()
+    batch = load(paths, files.places(picks_pixel_size), Transform(scale, flip_y, _pair(shift)))
     _tell(reporter, batch)
-    batch = within(batch, diameter, min_score)
+    batch = within(batch, files.diameter_A, min_score)
     if check is not None:
-        _check(reporter, batch, check, Places(pixel_size_A=pixel_size), diameter, contrast)
-    write(target, out, batch.tables, overwrite=overwrite)
-    reporter.say(f"Wrote {batch.account()} to {out}")
+        _check(reporter, batch, check, files, contrast)
+    files.write(batch.tables)
+    reporter.say(f"Wrote {batch.account()} to {files.out}")
 
 
 def merge(
     paths: Paths,
     /,
     *,
-    out: Path,
+    files: FileChoice,
     how: Literal["union", "intersection", "consensus"] = "union",
     least: Annotated[int | None, Parameter(show_default=False)] = None,
     distance: str = "0.5",
-    to: Name = None,
-    micrographs: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    diameter: Optional = None,
-    pixel_size: Optional = None,
-    overwrite: Flag = False,
 ) -> None:
     """Merge picks of several sources into one table without duplicates.
 
@@ -117,39 +135,26 @@ def merge(
     ----------
     paths
         A file or folder of picks for each source; NAME=PATH gives it a name.
-    out
-        File to write; a folder for relion, cryolo and eman.
     how
         union: what any source has; intersection: what all have; consensus: what more than half of them have.
     least
         Keep what at least this many sources have, in place of --how.
     distance
         Picks within this many diameters are one; with an A behind it, within so many Å: 0.5, or 60A.
-    to
-        As of convert.
-    micrographs
-        As of convert. [default: names as in the first source]
-    diameter
-        Particle diameter in Å. [default: as the files say]
-    pixel_size
-        Å per pixel of the micrographs. [default: as the files say]
-    overwrite
-        Replace what is there.
     """
     reporter = _begin(paths)
     from cryoemmae_plugin.picks.convert import Batch, load, reach_of, within
     from cryoemmae_plugin.picks.merging import Source, align_names, remove_duplicates, votes_of
     from cryoemmae_plugin.picks.merging import merge as merge_tables
-    from cryoemmae_plugin.picks.writing import choose_target, write
 
     if len(paths) < 2:
         raise SettingsError("one source only", remedy="give the picks of two or more sources")
-    target = choose_target(to, out)
+    files.check_format()
     reach = reach_of(distance)
     sources: list[Source] = []
     for text in map(str, paths):
         name, path = _named(text, [source.name for source in sources])
-        batch = within(load([path], _places(micrographs, pixel_size, None)), diameter)
+        batch = within(load([path], files.places()), files.diameter_A)
         _tell(reporter, batch, f"{name}: ")
         sources.append(Source(name, [remove_duplicates(table, reach(table)) for table in batch.tables]))
         reporter.say(f"{name}: {batch.account()}")
@@ -160,22 +165,17 @@ def merge(
     if votes > len(sources):
         raise SettingsError(setting="least", value=votes, remedy=f"give at most {len(sources)}, as there are sources")
     merged = Batch(merge_tables(sources, reach, votes))
-    write(target, out, merged.tables, overwrite=overwrite)
+    files.write(merged.tables)
     of = "any" if votes == 1 else f"at least {votes}"
-    reporter.say(f"Wrote {merged.account()} that {of} of {len(sources)} sources have to {out}")
+    reporter.say(f"Wrote {merged.account()} that {of} of {len(sources)} sources have to {files.out}")
 
 
 def dedup(
     path: Annotated[Path, Parameter(name="PICKS")],
     /,
     *,
-    out: Path,
+    files: FileChoice,
     distance: str = "0.5",
-    to: Name = None,
-    micrographs: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    diameter: Optional = None,
-    pixel_size: Optional = None,
-    overwrite: Flag = False,
 ) -> None:
     """Of picks that lie close to each other, keep the best one.
 
@@ -183,32 +183,20 @@ def dedup(
     ----------
     path
         File or folder of picks.
-    out
-        File to write; a folder for relion, cryolo and eman.
     distance
         Least distance in diameters; with an A behind it, in Å: 0.5, or 60A.
-    to
-        As of convert.
-    micrographs
-        As of convert.
-    diameter
-        Particle diameter in Å. [default: as the files say]
-    pixel_size
-        Å per pixel of the micrographs. [default: as the files say]
-    overwrite
-        Replace what is there.
     """
     reporter = _begin([path])
     from cryoemmae_plugin.picks.convert import Batch, load, reach_of, within
     from cryoemmae_plugin.picks.merging import remove_duplicates
-    from cryoemmae_plugin.picks.writing import choose_target, write
 
-    target, reach = choose_target(to, out), reach_of(distance)
-    batch = within(load([path], _places(micrographs, pixel_size, None)), diameter)
+    files.check_format()
+    reach = reach_of(distance)
+    batch = within(load([path], files.places()), files.diameter_A)
     _tell(reporter, batch)
     kept = Batch([remove_duplicates(table, reach(table)) for table in batch.tables])
-    write(target, out, kept.tables, overwrite=overwrite)
-    reporter.say(f"Wrote {kept.account()} to {out}; {batch.picks - kept.picks} duplicates left out")
+    files.write(kept.tables)
+    reporter.say(f"Wrote {kept.account()} to {files.out}; {batch.picks - kept.picks} duplicates left out")
 
 
 def _begin(paths: Sequence[Path | str]) -> Reporter:
@@ -218,23 +206,23 @@ def _begin(paths: Sequence[Path | str]) -> Reporter:
     return reporter
 
 
-def _places(micrographs: list[str] | None, pixel_size: float | None, picks_pixel_size: float | None) -> Places:
+def _places(micrographs: Sequence[str], pixel_size_A: float | None, picks_pixel_size_A: float | None = None) -> Places:
     """The micrographs that picks belong to."""
     from cryoemmae_plugin.picks.convert import Places
     from cryoemmae_plugin.picks.cryosparc import read_exposures
     from cryoemmae_plugin.run.inputs import find_micrographs
 
     found, uids = [], []
-    for text in micrographs or ():
+    for text in micrographs:
         if text.lower().endswith(".cs"):
             for micrograph, uid in read_exposures(Path(text)):
                 found.append(micrograph)
                 uids.append(uid)
-    others = [text for text in micrographs or () if not text.lower().endswith(".cs")]
+    others = [text for text in micrographs if not text.lower().endswith(".cs")]
     if others and uids:
         raise SettingsError(setting="micrographs", value=others[0], remedy="give .cs files alone, or none of them")
-    found += find_micrographs(others, pixel_size_A=pixel_size) if others else []
-    return Places(found, uids, pixel_size, picks_pixel_size)
+    found += find_micrographs(others, pixel_size_A=pixel_size_A) if others else []
+    return Places(found, uids, pixel_size_A, picks_pixel_size_A)
 
 
 def _named(text: str, taken: list[str]) -> tuple[str, Path]:
@@ -261,17 +249,15 @@ def _tell(reporter: Reporter, batch: Batch, before: str = "") -> None:
         reporter.warn(f"{before}{OPTIONS(note)}")
 
 
-def _check(
-    reporter: Reporter, batch: Batch, check: Path, places: Places, diameter: float | None, contrast: str
-) -> None:
+def _check(reporter: Reporter, batch: Batch, check: Path, files: PickFiles, contrast: str) -> None:
     """Compare the frame of picks with other picks, or with the micrographs."""
-    from cryoemmae_plugin.picks.convert import centres_of, is_picks, load
+    from cryoemmae_plugin.picks.convert import Places, centres_of, is_picks, load
 
     if is_picks(check):
-        other = load([check], places).tables
+        other = load([check], Places(pixel_size_A=files.pixel_size_A)).tables
     else:
-        micrographs = _places([str(check)], places.pixel_size_A, None).micrographs
-        other = centres_of(micrographs, diameter, bright=contrast == "bright")
+        micrographs = _places([str(check)], files.pixel_size_A).micrographs
+        other = centres_of(micrographs, files.diameter_A, bright=contrast == "bright")
     _compare(reporter, batch.tables, "the picks", other, str(check), always=True)
 
 

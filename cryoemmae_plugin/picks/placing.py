@@ -70,8 +70,9 @@ def place(
     named = join(name_by_files(tables, [str(one.path) for one in micrographs]))
     placed = _on_micrographs(named, micrographs, uids) if micrographs else Placed(named)
     scaled: dict[float, int] = {}
+    by_name = {str(one.path): one for one in micrographs}
     for number, table in enumerate(placed.tables):
-        size_A = pixel_size_A or _size_of(table, micrographs)
+        size_A = pixel_size_A or _size_of(by_name.get(table.micrograph))
         at_A = coordinates_pixel_size_A or (table.pixel_size_A if micrographs or pixel_size_A else None)
         if at_A and size_A and not math.isclose(at_A, size_A, rel_tol=SAME_PIXEL_SIZE):
             scaled[at_A / size_A] = scaled.get(at_A / size_A, 0) + 1
@@ -132,9 +133,8 @@ def _shape_of(micrograph: Micrograph) -> tuple[int, int] | None:
         return None
 
 
-def _size_of(table: PickTable, micrographs: Sequence[Micrograph]) -> float | None:
-    """Å per pixel of a table's micrograph: as it was given, or from its header."""
-    micrograph = next((one for one in micrographs if str(one.path) == table.micrograph), None)
+def _size_of(micrograph: Micrograph | None) -> float | None:
+    """Å per pixel of a micrograph: as it was given, or from its header."""
     if micrograph is None:
         return None
     if micrograph.pixel_size_A is not None:
