@@ -60,18 +60,21 @@ class Features:
         Grid pixels that may be a particle's centre.
     sigmas : Tensor, shape (rows, columns)
         The matched filter's response, in deviations; the head's input has it within limits.
+    others : Tensor, shape (rows, columns), bool, optional
+        Grid pixels of particles of another kind. They may be centres, but are not part of the head's context.
     """
 
     pixels: Tensor
     cells: Tensor
     inside: Tensor
     sigmas: Tensor
+    others: Tensor | None = None
 
     @property
     def inside_cells(self) -> Tensor:
-        """Cells of the head all of whose pixels are inside, bool."""
+        """Cells of the head that are its context of the whole micrograph, bool: all of their pixels are inside."""
         rows, columns = (n // CELL_PX for n in self.pixels.shape[-2:])
-        return whole_cells(self.inside, rows, columns)
+        return whole_cells(self.inside if self.others is None else self.inside & ~self.others, rows, columns)
 
 
 def pick_default(

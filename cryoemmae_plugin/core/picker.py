@@ -17,7 +17,7 @@ from cryoemmae_plugin.core.groups import Groups
 from cryoemmae_plugin.core.head import CELL_PX, PREFIX, Head
 from cryoemmae_plugin.core.paper.pick import pick_paper
 from cryoemmae_plugin.core.paper.preprocess import PAPER_GRID_PX
-from cryoemmae_plugin.core.species import merge_sizes
+from cryoemmae_plugin.core.species import pick_sizes
 from cryoemmae_plugin.core.tile_encoder import TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left
@@ -124,9 +124,7 @@ class CandidatePicker:
                 )
             if len(sizes_A) == 1:
                 return pick_default(pixels, self._model, self._head, diameter_px, timer, self._groups)
-            passes = [pick_default(pixels, self._model, self._head, one, timer) for one in diameters_px]
-            with timer.step("locate"):
-                return merge_sizes(pixels, passes, diameters_px, sizes_A)
+            return pick_sizes(pixels, self._model, self._head, diameters_px, sizes_A, timer)
 
     def _to_device(self, image: NDArray[np.float32] | Tensor) -> Tensor:
         pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image, np.float32))

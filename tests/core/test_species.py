@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from cryoemmae_plugin.core.picker import CandidatePicker
-from cryoemmae_plugin.core.species import settle
+from cryoemmae_plugin.core.default import pick_default
+from cryoemmae_plugin.core.picker import CandidatePicker, load_head
+from cryoemmae_plugin.core.species import DiscResponses, merge_sizes, pick_sizes, settle
+from cryoemmae_plugin.core.timing import StepTimer
 from cryoemmae_plugin.evaluation.metrics import match
 from cryoemmae_plugin.settings import PickerSettings, RequestedSettings
 from cryoemmae_plugin.simulate.settings import SimulationSettings
@@ -44,6 +47,22 @@ def test_mixtures_repeat_and_keep_their_distance(script) -> None:
     large, small = one.xy
     apart = np.hypot(*(large[:, None] - small[None]).transpose(2, 0, 1)).min()
     assert apart >= SCENE.min_distance * (220 + 90) / 2 / 3.0 - 1e-6
+
+
+@pytest.mark.slow
+def test_a_faint_species_is_judged_without_the_larger_ones_around_it(script) -> None:
+    """More micelles are found beside rings than with the rings in their context."""
+    scene = SCENE.model_copy(update={"shape": (700, 760), "pixel_size_A": 2.2, "ice_thickness_A": 300})
+    module = script("mixture")
+    mixture = module.simulate_mixture(scene, [module.Species("micelle", 90, 36), module.Species("ring", 220, 12)], 3)
+    model = load_model("emmae-base")
+    image, diameters_px = torch.from_numpy(mixture.image), [90 / 2.2, 220 / 2.2]
+    with torch.inference_mode():
+        first = [pick_default(image, model, load_head(model), one, StepTimer()) for one in diameters_px]
+        before = merge_sizes(DiscResponses.of(image, diameters_px), first, diameters_px, [90.0, 220.0])
+        after = pick_sizes(image, model, load_head(model), diameters_px, [90.0, 220.0], StepTimer())
+    found = [len(match(mixture.xy[1], picks.above(0.5).xy, 90 / 2.2, "half_d")) for picks in (before, after)]
+    assert found[1] >= found[0] + 5, found
 
 
 @pytest.mark.slow
