@@ -139,6 +139,7 @@ def install(
     values: SchemeChoice,
     name: str = "cryoemmae",
     executable: Executable = None,
+    second_round: Flag = False,
     overwrite: Flag = False,
     chosen: Choice = Chosen(),
 ) -> None:
@@ -150,6 +151,8 @@ def install(
         RELION's project folder.
     name
         What to call the scheme.
+    second_round
+        When you have selected classes, refine the model by them, and pick, extract and classify again.
     overwrite
         Replace a scheme of that name.
     """
@@ -160,11 +163,25 @@ def install(
     if version is None:
         raise InputError(f"{project / PIPELINE}: does not tell its version yet; give $relion_version: 3.1, 4 or 5")
     folder = install_scheme(
-        project, version, name, values, chosen.parameters(), executable=executable, overwrite=overwrite
+        project,
+        version,
+        name,
+        values,
+        chosen.parameters(),
+        executable=executable,
+        second_round=second_round,
+        overwrite=overwrite,
     )
     command = RUN["3.1" if version == "3.1" else "5"].format(name=name)
     kind = FOLDERS["3.1" if version == "3.1" else "5"].removesuffix("s")
-    _tell(f"Written: {folder}. In the project folder:", f"  {command}", f"or, in the GUI, {kind}s > {name} > Run.")
+    _tell(
+        f"Written: {folder}. In the project folder:", f"  {command} --run", f"or, in the GUI, {kind}s > {name} > Run."
+    )
+    if second_round:
+        _tell(
+            "When you have selected classes:",
+            f"  {command} --set_var selected --value Select/jobNNN/particles.star",
+        )
 
 
 def repick(

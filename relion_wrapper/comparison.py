@@ -9,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.evaluation.comparison import Comparison
-from cryoemmae_plugin.picks.relion_coordinates import root_of
-from cryoemmae_plugin.star import find_table, read_star
+from cryoemmae_plugin.picks.reading import read_picks
+from cryoemmae_plugin.picks.relion import listed_files
 from relion_wrapper.project import Job, Project
-
-SUFFIX_LIST = "coords_suffix"
-"""How the file begins by which RELION 3.1 stands for all coordinates of a job."""
 
 
 def compare_picks(
@@ -28,40 +25,28 @@ def compare_picks(
         Where the old picks are; None where there are none.
     micrographs : sequence of (str, float or None)
         Names and pixel sizes in Å.
-    """
-    names = [name for name, _ in micrographs]
-    old_files = coordinate_files(project, old, names) if old is not None else {}
-    new_files = coordinate_files(project, new, names)
-    comparison = Comparison()
-    for name, pixel_size_A in micrographs:
-        old_xy, new_xy = (read_xy(files[name]) if name in files else None for files in (old_files, new_files))
-        comparison.add(old_xy, new_xy, diameter_A / (pixel_size_A or 1.0))
-    return comparison
-
-
-def coordinate_files(project: Project, job: Job, names: Sequence[str]) -> dict[str, Path]:
-    """The coordinate file of each micrograph that a job has one of."""
-    if job.coordinates is None:
-        return {}
-    listing = project.folder / job.coordinates
-    table = None if listing.name.startswith(SUFFIX_LIST) else find_table(read_star(listing), "coordinate_files")
-    if table:
-        files = [project.folder / path for path in table.column("rlnMicrographCoordinates")]
-        listed = dict(zip(table.column("rlnMicrographName"), files, strict=True))
-    else:  # RELION 3.1: coords_suffix_autopick.star stands for all files in that folder that end in _autopick.star
-        suffix = listing.name.removeprefix(SUFFIX_LIST)
-        listed = {name: project.folder / job.name / f"{root_of(name)}{suffix}" for name in names}
-    return {name: path for name, path in listed.items() if path.is_file()}
-
-
-def read_xy(path: Path) -> NDArray[np.float64]:
-    """Coordinates in a STAR file, shape (N, 2).
 
     Raises
     ------
     InputError
-        When it cannot be read, or a coordinate is not a number.
+        When coordinates cannot be read.
     """
-    tables = [table for table in read_star(path) if "rlnCoordinateX" in table]
-    columns = [(table.numbers("rlnCoordinateX"), table.numbers("rlnCoordinateY")) for table in tables]
-    return np.concatenate([np.zeros((0, 2)), *(np.stack(xy, axis=1) for xy in columns)])
+    old_files, new_files = (coordinate_files(project, job) for job in (old, new))
+    comparison = Comparison()
+    for name, pixel_size_A in micrographs:
+        old_xy, new_xy = (_centres(files.get(name)) for files in (old_files, new_files))
+        comparison.add(old_xy, new_xy, diameter_A / (pixel_size_A or 1.0))
+    return comparison
+
+
+def coordinate_files(project: Project, job: Job | None) -> dict[str, Path]:
+    """The coordinate file of each micrograph that a job has one of."""
+    if job is None or job.coordinates is None:
+        return {}
+    listed = listed_files(project.folder / job.coordinates) or []
+    return {name: path for name, path in listed if path.is_file()}
+
+
+def _centres(path: Path | None) -> NDArray[np.float64] | None:
+    """Coordinates (N, 2) in a file; None without one."""
+    return None if path is None else np.concatenate([table.xy for table in read_picks(path)])

@@ -14,7 +14,7 @@ from relion_wrapper.arguments import JobArguments
 from relion_wrapper.micrographs import JobMicrograph
 
 JOB_STAR = "job.star"
-_CLASSES = re.compile(r"(.*_it\d{3})_(?:model|optimiser)\.star")
+_CLASSES = re.compile(r"(.*_it\d{3})_(?:model|optimiser|data)\.star")
 """The file of a classification that a Select job was given: the model in RELION 3.1, the optimiser later on."""
 
 

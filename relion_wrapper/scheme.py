@@ -23,15 +23,20 @@ from relion_wrapper.jobstar import external_job_star
 
 FOLDERS = {"3.1": "Schedules", "5": "Schemes"}
 RUN = {
-    "3.1": "relion_scheduler --schedule {name} --run",
-    "5": "relion_schemer --scheme {name} --run",
+    "3.1": "relion_scheduler --schedule {name}",
+    "5": "relion_schemer --scheme {name}",
 }
-"""How each version runs what has been installed, in the project folder."""
+"""The program of each version for what has been installed, to start in the project folder."""
 
 MASK_DIAMETERS = 1.1
 """Diameter of the mask in 2D classification, in particle diameters."""
 
+SELECTED = "$$selected"
+"""The scheme's variable for the particles that a Select job has kept."""
+
 _PLACE = re.compile(r"@([A-Z_]+)@")
+_SECOND_ROUND = re.compile(r"^@SECOND_ROUND@(.*\n)", re.MULTILINE)
+"""A line that only a scheme with a second round has."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 
 
@@ -82,6 +87,7 @@ def install_scheme(
     parameters: Mapping[str, str],
     *,
     executable: str | None = None,
+    second_round: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write a scheme into a project.
@@ -94,6 +100,8 @@ def install_scheme(
         What to call it.
     parameters : mapping
         Labels and values for the picking job besides the diameter, which is the scheme's variable.
+    second_round : bool
+        Pick, extract and classify again, by what a Select job has kept of the first classification.
     overwrite : bool
         Replace a scheme of that name, and with it what it remembers of its passes.
 
@@ -115,19 +123,41 @@ def install_scheme(
     folder = project / FOLDERS[version] / name
     if folder.exists() and not overwrite:
         raise OutputError(f"{folder}: there already", remedy=("choose another $name", "replace it with $overwrite=yes"))
-    micrographs = f"{FOLDERS[version]}/{name}/import/micrographs.star"
-    pick = external_job_star(
-        micrographs, {"diameter": "$$diameter", **parameters}, threads=values.threads, executable=executable
-    )
-    texts = {**fill_templates(version, values.places(name)), "pick/job.star": pick}
+    home = f"{FOLDERS[version]}/{name}"
+    settings = {"diameter": "$$diameter", **parameters}
+    texts = fill_templates(version, values.places(name), second_round=second_round)
+    for job, particles in {"pick": None, **({"refine": SELECTED} if second_round else {})}.items():
+        texts[f"{job}/job.star"] = external_job_star(
+            f"{home}/import/micrographs.star",
+            settings,
+            in_parts=particles,
+            threads=values.threads,
+            executable=executable,
+        )
     for relative, text in sorted(texts.items()):
         with atomic_write(folder / relative) as file:
             file.write(text)
     return folder
 
 
-def fill_templates(version: str, places: Mapping[str, str]) -> dict[str, str]:
-    """The files of a scheme but the picking job, by path inside it."""
+def fill_templates(version: str, places: Mapping[str, str], *, second_round: bool = False) -> dict[str, str]:
+    """The files of a scheme but the picking jobs, by path inside it."""
     with as_file(files("relion_wrapper") / "schemes" / version) as root:
         texts = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in root.rglob("*.star")}
-    return {path: _PLACE.sub(lambda found: places[found[1]], text) for path, text in texts.items()}
+    if second_round:
+        texts |= {
+            f"{job}_refined/job.star": _of_second_round(texts[f"{job}/job.star"]) for job in ("extract", "class2d")
+        }
+    places = {
+        **places,
+        "JOB_COUNTER": "8" if second_round else "5",
+        "NO_MORE_MICS": "HAS_selection" if second_round else "WAIT",
+        "ENOUGH_PARTS": "SKIP_class2d" if second_round else "class2d",
+    }
+    chosen = {path: _SECOND_ROUND.sub(r"\1" if second_round else "", text) for path, text in texts.items()}
+    return {path: _PLACE.sub(lambda found: places[found[1]], text) for path, text in chosen.items()}
+
+
+def _of_second_round(job_star: str) -> str:
+    """A job of the first round with the inputs of the second."""
+    return job_star.replace("@NAME@/pick/", "@NAME@/refine/").replace("@NAME@/extract/", "@NAME@/extract_refined/")

@@ -40,17 +40,36 @@ def read_star_picks(path: Path) -> list[PickTable]:
     if path.name.startswith(SUFFIX_LIST):
         return _read_files(_files_of_suffix(path))
     tables = read_star(path)
-    listing = find_table(tables, LIST_TABLE)
-    if listing is not None:
-        names = listing.column(NAME)
-        files = [Path(name) for name in listing.column(LIST_FILES)]
-        base = project_folder(path, files[0]) if files else Path()
-        return _read_files([(name, base / file) for name, file in zip(names, files, strict=True)])
+    files = _files_of_list(tables, path)
+    if files is not None:
+        return _read_files(files)
     found = [table for table in tables if X in table and Y in table]
     if not found:
         raise InputError(f"{path}: no table with {X} and {Y} in it; give a STAR file of picks")
     optics = find_table(tables, "optics")
     return [picks for table in found for picks in _picks_of(table, optics, path)]
+
+
+def listed_files(path: Path) -> list[tuple[str, Path]] | None:
+    """Each micrograph and its coordinate file, of a job's list of them; None where the file is no list.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    if path.name.startswith(SUFFIX_LIST):
+        return _files_of_suffix(path)
+    return _files_of_list(read_star(path), path)
+
+
+def _files_of_list(tables: Iterable[Table], path: Path) -> list[tuple[str, Path]] | None:
+    listing = find_table(tables, LIST_TABLE)
+    if listing is None:
+        return None
+    names, files = listing.column(NAME), [Path(name) for name in listing.column(LIST_FILES)]
+    base = project_folder(path, files[0]) if files else Path()
+    return [(name, base / file) for name, file in zip(names, files, strict=True)]
 
 
 def _files_of_suffix(path: Path) -> list[tuple[str, Path]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,10 @@ def build_engine(settings: PickerSettings, request: object) -> object:
 
 if __name__ == "__main__":
     from cryoemmae_plugin.run import engine
+    from cryoemmae_plugin.training import refine as refining
     from relion_wrapper.__main__ import main
 
+    refining.SETTINGS = replace(refining.SETTINGS, steps=2)  # enough to go the whole way
+    refining.SCENES, refining.OTHER_SCENES = 1, refining.OTHER_SCENES[:1]  # type: ignore[attr-defined]
     engine.build_engine = build_engine  # type: ignore[assignment]
     sys.exit(main())

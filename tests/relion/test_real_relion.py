@@ -19,7 +19,9 @@ import scipy.ndimage
 import starfile
 from numpy.typing import NDArray
 
+from cryoemmae_plugin.run.preparation import read_preparation
 from cryoemmae_plugin.star import format_table
+from cryoemmae_plugin.weights import read_card
 from relion_wrapper.__main__ import main
 from relion_wrapper.jobstar import external_job_star
 from relion_wrapper.project import Job, Project
@@ -252,3 +254,90 @@ def test_a_project_is_picked_anew_in_a_job_of_its_own(
     assert "External/job005/ is done already" in capsys.readouterr().out
     assert [job.kind for job in project.jobs()].count("External") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def select_options(data: str, label: str, least: float, most: float) -> dict[str, object]:
+    """The part of a Select job that needs no screen: particles of some classes, or of some values of another label."""
+    options = {"fn_data": data, "fn_model": "", "fn_mic": "", "fn_coords": "", "do_select_values": "Yes"}
+    return options | {"select_label": label, "select_minval": least, "select_maxval": most}
+
+
+def count_particles(path: Path) -> int:
+    return len(starfile.read(path)["particles"])
+
+
+def refined_by(folder: Path) -> str:
+    """What the model of a job was refined by."""
+    note = read_preparation(folder / "cryoemmae").refinement
+    assert note is not None
+    return note.why
+
+
+def test_what_relions_select_job_has_kept_refines_a_second_job(
+    chain: Chain, stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = chain.project
+    classified = f"{chain.classified.name}run_it008_data.star"
+    selected = run(project, job_star(7, select_options(classified, "rlnClassNumber", 1, 1)))
+    kept = count_particles(project.folder / selected.name / "particles.star")
+    dropped = count_particles(project.folder / classified) - kept
+    assert min(kept, dropped) >= 20
+    monkeypatch.setenv("STAND_IN_TEMPLATE", str(project.folder / "template.npy"))
+    text = external_job_star(
+        "Import/job001/micrographs.star",
+        {"diameter": str(DIAMETER_A), "threshold": "0.6"},
+        in_parts=f"{selected.name}particles.star",
+        threads=1,
+        executable=f"{sys.executable} {stand_in.__file__}",
+    )
+    refined = run(project, text)
+    assert refined_by(project.folder / refined.name) == f"{kept} kept and {dropped} dropped picks in 7 micrographs"
+    assert read_card(project.folder / refined.name / "cryoemmae/model").name.endswith("-refined")
+    assert dict(refined.outputs)[f"{refined.name}coords_suffix_autopick.star"] == "2"
+    assert (
+        f"Total number of particles from 7 micrographs is {7 * PER_MICROGRAPH}"
+        in (project.folder / refined.name / "run.out").read_text()
+    )
+
+
+def test_a_schedule_refines_once_classes_are_selected(
+    project: Path, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
+) -> None:
+    (project / "default_pipeline.star").write_text(EMPTY_PIPELINE)
+    for index in range(3):
+        draw_micrograph(phantoms, project / f"Micrographs/mic_{index}.mrc", index, upright=True)
+    words = "--diameter 84 --pixel-size 3 --relion-version 3.1 --name otf --wait 1 --passes 2 --threads 1 --box 36"
+    small = "--classes 1 --iterations 2 --psi-step 30 --min-particles 1 --threshold 0.6 --second-round"
+    program = ["--executable", f"{sys.executable} {stand_in.__file__}"]
+    assert main(["install-scheme", str(project), *words.split(), *small.split(), *program]) == 0
+
+    run_schedule(project, template_file, "--run")
+    here = Project(project)
+    assert [job.name for job in here.jobs()] == [
+        f"{job}/" for job in ("Import/job001", "External/job002", "Extract/job003", "Class2D/job004")
+    ]
+    picked = "Class2D/job004/run_it002_data.star"
+    selected = run(here, job_star(7, select_options(picked, "rlnCoordinateX", 0, SHAPE[1] / 2)))
+    assert selected.name == "Select/job005/"
+    run_schedule(project, template_file, "--set_var", "selected", "--value", f"{selected.name}particles.star")
+    run_schedule(project, template_file, "--set_var", "passes", "--value", "0")
+    run_schedule(project, template_file, "--set_current_node", "WAIT")
+    run_schedule(project, template_file, "--run")
+
+    later = [job for job in here.jobs() if job.number > 5]
+    assert [job.name for job in later] == ["External/job006/", "Extract/job007/", "Class2D/job008/"]  # each once
+    assert {job.status for job in later} == {"Succeeded"}
+    kept = count_particles(project / selected.name / "particles.star")
+    assert refined_by(project / "External/job006") == (
+        f"{kept} kept and {3 * PER_MICROGRAPH - kept} dropped picks in 3 micrographs"
+    )
+    assert count_particles(project / "Extract/job007/particles.star") == 3 * PER_MICROGRAPH
+
+
+def run_schedule(project: Path, template_file: Path, *words: str) -> None:
+    environment = os.environ | {"STAND_IN_TEMPLATE": str(template_file)}
+    done = subprocess.run(
+        ["relion_scheduler", "--schedule", "otf", *words],
+        cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

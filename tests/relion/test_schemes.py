@@ -18,6 +18,7 @@ PIPELINES = {
     "4": "_rlnPipeLineNodeTypeLabel #2\nImport/job001/micrographs.star MicrographsData.star.relion\n",
     "5": "_rlnPipeLineNodeTypeLabel #2\nImport/job001/micrographs.star MicrographGroupMetadata.star.relion\n",
 }
+SECOND_ROUND = ("refine", "extract_refined", "class2d_refined")
 
 
 def options(path: Path) -> dict[str, str]:
@@ -64,23 +65,24 @@ def test_make_job_refuses_what_the_job_would_refuse(project: Path, capsys: pytes
     assert not Path("pick.job.star").exists()
 
 
+@pytest.mark.parametrize("second_round", [False, True])
 @pytest.mark.parametrize(
     ("version", "folder", "graph"),
     [("3.1", "Schedules", "schedule.star"), ("4", "Schemes", "scheme.star"), ("5", "Schemes", "scheme.star")],
 )
-def test_a_scheme_hangs_together(project: Path, version: str, folder: str, graph: str) -> None:
+def test_a_scheme_hangs_together(project: Path, version: str, folder: str, graph: str, second_round: bool) -> None:
     Path("default_pipeline.star").write_text(
         f"\ndata_pipeline_nodes\n\nloop_\n_rlnPipeLineNodeName #1\n{PIPELINES[version]}\n"
     )
-    assert (
-        main(["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06", "--name", "otf", "--gpu", "0"]) == 0
-    )
+    words = ["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06", "--name", "otf"]
+    assert main([*words, "--gpu", "0", *(["--second-round"] if second_round else [])]) == 0
     home = Path(folder, "otf")
     kind = graph.removesuffix(".star")
     blocks = {table.name: table.records() for table in read_star(home / graph)}
     prefix = f"rln{kind.capitalize()}"
     jobs = [row[f"{prefix}JobNameOriginal"] for row in blocks[f"{kind}_jobs"]]
-    assert jobs == ["import", "pick", "extract", "class2d"]
+    assert jobs == ["import", "pick", "extract", "class2d", *(SECOND_ROUND if second_round else ())]
+    assert {path.parent.name for path in home.glob("*/job.star")} == set(jobs)
     assert blocks[f"{kind}_jobs"][1][f"{prefix}JobMode"] == "continue"
     nodes = {*jobs, *(row[f"{prefix}OperatorName"] for row in blocks[f"{kind}_operators"])}
     known = variables(blocks, kind, prefix)
@@ -98,7 +100,12 @@ def test_a_scheme_hangs_together(project: Path, version: str, folder: str, graph
     assert classify["fn_img"] == f"{folder}/otf/extract/particles.star"
     assert extract["extract_size"] == "240"  # 1.5 diameters, a size that Fourier-transforms fast
     assert not [path for path in home.rglob("*.star") if re.search("@[A-Z_]+@", path.read_text())]
-    assert main(["install-scheme", ".", "--diameter", "160", "--pixel-size", "1.06", "--name", "otf"]) == 1
+    assert main(words) == 1
+    if second_round:
+        refine, extract, classify = (options(home / job / "job.star") for job in SECOND_ROUND)
+        assert refine == {**pick, "in_part": "$$selected"}
+        assert extract["coords_suffix"] == f"{folder}/otf/refine/{listed}"
+        assert classify["fn_img"] == f"{folder}/otf/extract_refined/particles.star"
 
 
 def variables(blocks: dict[str, list[Row]], kind: str, prefix: str) -> set[str]:
