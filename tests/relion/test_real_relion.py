@@ -338,6 +338,6 @@ def run_schedule(project: Path, template_file: Path, *words: str) -> None:
     environment = os.environ | {"STAND_IN_TEMPLATE": str(template_file)}
     done = subprocess.run(
         ["relion_scheduler", "--schedule", "otf", *words],
-        cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=project, env=environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
