@@ -11,7 +11,6 @@ from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError, OutputError
 from cryoemmae_plugin.star import Row, Table, find_table, read_star
-from relion_wrapper.dialect import DEFAULT_VERSION, DIALECTS, Dialect, detect_version
 
 PIPELINE = "default_pipeline.star"
 STATUS_OF_3 = {"0": "Running", "1": "Scheduled", "2": "Succeeded", "3": "Failed", "4": "Aborted"}
@@ -78,11 +77,6 @@ class Project:
             raise InputError(
                 f"{folder}: not a RELION project (no {PIPELINE} in it); give the folder that RELION is started in"
             )
-
-    @property
-    def dialect(self) -> Dialect:
-        """The dialect of the RELION version that made the project."""
-        return DIALECTS[detect_version(self.folder / PIPELINE) or DEFAULT_VERSION]
 
     def jobs(self) -> list[Job]:
         """All jobs, the latest last.

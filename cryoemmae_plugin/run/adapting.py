@@ -48,7 +48,6 @@ class AdaptationNote(Note):
 
     Attributes
     ----------
-    adapted : bool
     why : str
         What there was to learn from, for people.
     base_sha256 : str
@@ -85,22 +84,12 @@ def adapt_model(
 
     Parameters
     ----------
-    settings : PickerSettings
-        Settings of the run.
-    model : Model
-        The model to adapt.
     micrographs : sequence of Micrograph
         All micrographs of the run.
     folder : Path
         Folder for the adapted model.
     state : LearningState, optional
         Keeps what is done, so that a second call goes on where the first was stopped.
-    loader : callable
-        Reads a micrograph.
-    observer : Observer, optional
-        Is told of every step.
-    should_stop : callable
-        Asked before each step.
 
     Returns
     -------

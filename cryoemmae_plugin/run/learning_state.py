@@ -69,7 +69,6 @@ class LearningState:
 
         Parameters
         ----------
-        settings : PickerSettings
         model : Model
             The model that learns.
         sample : sequence of Micrograph

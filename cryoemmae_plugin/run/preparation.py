@@ -154,12 +154,8 @@ class Preparation:
         The result folder, locked.
     existing : Existing
         What the run does with results that are there.
-    loader : callable
-        Reads a micrograph.
     observer : Observer
         Is told what is settled.
-    should_stop : callable
-        Asked before each step.
 
     Raises
     ------

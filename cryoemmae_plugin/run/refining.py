@@ -86,15 +86,13 @@ def refine_model(
     ----------
     settings : PickerSettings
         What is going to be picked.
-    model : Model
-        The model to refine.
     selection : ClassSelection
         What was kept and what was dropped.
     micrographs : sequence of Micrograph
         What is going to be picked; those of the selection are among them.
     folder : Path
         Where the refined model goes.
-    state, loader, observer, should_stop
+    state : LearningState, optional
         As for :func:`cryoemmae_plugin.run.adapting.adapt_model`.
 
     Raises

@@ -70,13 +70,10 @@ def adapt_head(
         On the CPU; stays as it is.
     detections : sequence of CropDetections
         One a micrograph.
-    seed : int
     work : Path, optional
         Folder that keeps what is done, so that a second call with the same input goes on where the first was stopped.
     progress : callable
         Told how many of how many steps are done; a scene counts as one, too.
-    should_stop : callable
-        Asked before each.
 
     Returns
     -------

@@ -38,13 +38,10 @@ class Learned:
 
     Attributes
     ----------
-    autoencoder : MaskedAutoencoder
     source : TileSource
         Its training tiles, with the mean and deviation that it was trained with.
     diameters_px : sequence of float
         Particle diameter in each training image, in its own pixels.
-    summary : TrainingSummary
-        What it has learned.
     """
 
     autoencoder: MaskedAutoencoder

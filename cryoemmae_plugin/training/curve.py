@@ -55,8 +55,6 @@ class LearningCurve:
 
     Parameters
     ----------
-    path : Path
-        The file.
     keep : int
         Of a file that is there already, the rows up to this step are kept.
 

@@ -110,13 +110,10 @@ def make_examples(
     ----------
     model : PickingModel
         Its encoder and clusters are used.
-    seeds : sequence of int
     folder : Path, optional
         Keeps finished examples, so that a second call goes on where the first was stopped.
     progress : callable
         Told how many of how many are done.
-    should_stop : callable
-        Asked before each.
     side_px : int, optional
         Examine only a window of so many grid pixels a side, of scenes hardly larger.
     scenes : Path, optional

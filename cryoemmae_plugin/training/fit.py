@@ -48,7 +48,6 @@ class Fitted:
     ----------
     model : MaskedAutoencoder
         On the device of the training, in training mode.
-    curve : LearningCurve
     hours : float
         Time in training steps, over all calls.
     """
@@ -72,8 +71,6 @@ def fit(
 
     Parameters
     ----------
-    source : TileSource
-        Training tiles.
     folder : Path
         Receives ``checkpoint.pt`` and ``loss.csv``.
     start : MaskedAutoencoder

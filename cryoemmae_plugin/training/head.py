@@ -59,11 +59,8 @@ class HeadSettings:
 
     Attributes
     ----------
-    steps, batch : int
     rate : float
         Peak learning rate of AdamW; it rises over `warmup` steps and falls as a cosine.
-    weight_decay : float
-    seed : int
     crop_cells : int
         Side of the crops that it is trained on: 16 particle diameters, so that they show what the micrograph shows.
     """
@@ -91,16 +88,12 @@ def train_head(
 
     Parameters
     ----------
-    examples : sequence of Example
-    settings : HeadSettings, optional
     start : Head, optional
         One to train further. Where its encoder's tokens have another size, the layer that reads them begins anew.
     checkpoint : Path, optional
         File to go on from, and to keep the state in.
     progress : callable
         Told steps done, steps in all, and the running loss.
-    should_stop : callable
-        Asked before each step.
 
     Raises
     ------

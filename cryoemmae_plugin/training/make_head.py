@@ -27,7 +27,6 @@ class HeadPlan:
     ----------
     scenes, held_out : int
         Simulated micrographs that it is trained on, and further ones on which its figure of merit is balanced.
-    settings : HeadSettings
     first_seed : int
         Of the scenes; one after the other follows.
     """

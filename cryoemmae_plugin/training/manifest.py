@@ -28,7 +28,6 @@ class TrainingManifest(Note):
         Digits of the weights that are trained further; empty for new ones.
     architecture : str
         Dimensions of encoder and decoder.
-    settings : FitSettings
     head : str
         How the head is made.
     """

@@ -28,7 +28,6 @@ def draw_loss_curve(table: Path, figure: Path) -> None:
     ----------
     table : Path
         CSV as :class:`cryoemmae_plugin.training.curve.LearningCurve` writes it; without a row nothing is drawn.
-    figure : Path
     """
     from matplotlib.figure import Figure
 
@@ -64,7 +63,6 @@ def draw_reconstructions(
     tiles, restored : ndarray, shape (N, rows, columns)
     hidden : ndarray, shape (N, rows, columns)
         Pixels that were hidden.
-    figure : Path
     """
     from matplotlib.figure import Figure
 

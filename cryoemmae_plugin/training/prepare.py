@@ -42,9 +42,6 @@ class TrainingMicrograph:
 
     Attributes
     ----------
-    path : Path
-    diameter_A : float
-        Particle diameter in Å.
     pixel_size_A : float or None
         None takes it from the file's header.
     bright : bool
@@ -113,10 +110,8 @@ def tile_source(images: Sequence[Tensor], mode: Mode, tiles: Tiles = "crops", se
     ----------
     images : sequence of Tensor
         From :func:`prepare`.
-    mode : str
     tiles : str
         "grid" is the published fixed grid, for paper mode; the default mode always takes crops.
-    seed : int
 
     Raises
     ------

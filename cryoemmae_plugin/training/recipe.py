@@ -28,44 +28,32 @@ class FitSettings(Options):
     epochs: int | None = Field(
         default=None,
         ge=1,
-        title="Epochs",
         description="Passes over the training tiles. By default 20, and at least 4000 steps.",
     )
-    batch: int = Field(default=16, ge=1, title="Batch", description="Tiles in a step.")
-    rate: float = Field(default=1e-3, gt=0, title="Learning rate", description="Peak of the learning rate.")
-    least_rate: float = Field(default=1e-6, ge=0, title="Least learning rate", description="Where the cosine ends.")
-    warmup_steps: int = Field(default=100, ge=0, title="Warm-up", description="Least steps of linear warm-up.")
-    warmup_epochs: float = Field(default=0.0, ge=0, title="Warm-up epochs", description="Warm-up in epochs, if longer.")
-    weight_decay: float = Field(
-        default=1e-5, ge=0, title="Weight decay", description="AdamW's, not on biases and norms."
-    )
-    beta2: float = Field(default=0.999, ge=0, lt=1, title="Beta 2", description="AdamW's memory of squared gradients.")
-    clip_norm: float | None = Field(
-        default=1.0, gt=0, title="Gradient norm", description="Longer gradients are shortened to this."
-    )
+    batch: int = Field(default=16, ge=1, description="Tiles in a step.")
+    rate: float = Field(default=1e-3, gt=0, description="Peak of the learning rate.")
+    least_rate: float = Field(default=1e-6, ge=0, description="Where the cosine ends.")
+    warmup_steps: int = Field(default=100, ge=0, description="Least steps of linear warm-up.")
+    warmup_epochs: float = Field(default=0.0, ge=0, description="Warm-up in epochs, if longer.")
+    weight_decay: float = Field(default=1e-5, ge=0, description="AdamW's, not on biases and norms.")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's memory of squared gradients.")
+    clip_norm: float | None = Field(default=1.0, gt=0, description="Longer gradients are shortened to this.")
     query_key_gain: float = Field(
         default=1.4,
         ge=0,
-        title="Query-key gain",
         description="Size of the equal query and key projections that a new model begins with; 0: both at random.",
     )
     precision: Arithmetic = Field(
         default="auto",
-        title="Precision",
         description="Arithmetic of matrix products; auto is bfloat16 where the processor has it.",
     )
     tiles: Tiles = Field(
         default="crops",
-        title="Tiles",
         description="crops: random places, symmetries and scales. grid: the published fixed grid (paper mode only).",
     )
-    seed: int = Field(
-        default=0, ge=0, title="Seed", description="Of the weights, the masks and the order of the tiles."
-    )
-    least_skill: float = Field(
-        default=0.02, lt=1, title="Least skill", description="A model with less has learned nothing and is refused."
-    )
-    checkpoint_steps: int = Field(default=100, ge=1, title="Checkpoint", description="Steps between two checkpoints.")
+    seed: int = Field(default=0, ge=0, description="Of the weights, the masks and the order of the tiles.")
+    least_skill: float = Field(default=0.02, lt=1, description="A model with less has learned nothing and is refused.")
+    checkpoint_steps: int = Field(default=100, ge=1, description="Steps between two checkpoints.")
 
     def steps_an_epoch(self, tiles: int) -> int:
         """Steps in one pass over so many tiles."""

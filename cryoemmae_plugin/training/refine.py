@@ -53,7 +53,6 @@ class JudgedMicrograph:
 
     Attributes
     ----------
-    flattened : FlattenedMicrograph
     kept, dropped : ndarray, shape (N, 2)
         Picks in its grid pixels.
     """
@@ -114,14 +113,10 @@ def refine_head(
         On the CPU.
     head : Head
         On the CPU; stays as it is.
-    micrographs : sequence of JudgedMicrograph
-    seed : int
     work : Path, optional
         Folder that keeps what is done, so that a second call with the same input goes on where the first was stopped.
     progress : callable
         Told how many of how many steps are done; a micrograph counts as one, too.
-    should_stop : callable
-        Asked before each.
 
     Returns
     -------

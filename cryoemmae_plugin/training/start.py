@@ -17,7 +17,6 @@ class Start:
 
     Attributes
     ----------
-    whole : MaskedAutoencoder
     head : Head or None
         None trains one from scratch.
     """

@@ -79,7 +79,6 @@ class RandomCrops:
         half their size.
     native_share : float
         Share of the steps at scale 1, where pixels stay as they are.
-    seed : int
     """
 
     def __init__(
@@ -138,7 +137,6 @@ def _pixel_indices(layout: Tensor, side: int) -> Tensor:
     ----------
     layout : Tensor, shape (5, N), int64
         First pixel, width of the image, and 1 for each: mirror up-down, mirror left-right, transpose.
-    side : int
     """
     first, width, upside_down, mirrored, transposed = layout[:, :, None, None]
     line = torch.arange(side, device=layout.device)

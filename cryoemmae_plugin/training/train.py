@@ -52,12 +52,9 @@ def train_model(
 
     Parameters
     ----------
-    micrographs : sequence of TrainingMicrograph
     folder : Path
         Receives the model (card, encoder, clusters, decoder) and, under ``training/``, checkpoint, learning curve and
         pictures.
-    name : str
-        The model's name.
     start : Start, optional
         The model to train further; a new one by default.
     head : HeadPlan, optional
@@ -70,8 +67,6 @@ def train_model(
         Hears of the training's steps.
     on_stage : callable
         Hears of all that comes before and after them, which takes minutes too.
-    should_stop : callable
-        Asked before every step.
     scenes : Path, optional
         Folder that keeps the simulated micrographs of the head's training, for several models.
 
@@ -133,9 +128,6 @@ def summarise(fitted: Fitted, source: TileSource, held: TileSource | None = None
 
     Parameters
     ----------
-    fitted : Fitted
-    source : TileSource
-        Training tiles.
     held : TileSource, optional
         Tiles of micrographs that were kept back.
     """
