@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from cryoemmae_plugin.errors import InputError
 from cryosparc_job.errors import Refused
@@ -16,28 +16,6 @@ ENDED = ("completed", "failed", "killed")
 """Statuses of a job whose output grows no more."""
 LOOK_EVERY_S = 5.0
 """Seconds between two looks at an export that runs."""
-
-
-class Source(Protocol):
-    """Exposures that become more."""
-
-    def ended(self) -> bool:
-        """Whether no more are to come."""
-        ...
-
-    def count(self) -> int:
-        """How many there are now."""
-        ...
-
-    def newest(self, request: PickRequest, should_stop: Callable[[], bool]) -> PickRequest:
-        """The request with the output that has all exposures of now."""
-        ...
-
-
-def source_of(instance: Instance, request: PickRequest) -> Source:
-    """What a request follows."""
-    session = None if request.follow is None else request.follow.session
-    return JobOutput(instance, request) if session is None else LiveSession(instance, request.project, session)
 
 
 class JobOutput:
@@ -114,3 +92,13 @@ class LiveSession:
     def _ask(self, call: Callable[[Any], Any]) -> Any:
         what = f"session {self._session} of project {self._project}"
         return self._instance.caller.patiently(what, lambda: call(self._instance.cs.api))
+
+
+Source = JobOutput | LiveSession
+"""Exposures that become more."""
+
+
+def source_of(instance: Instance, request: PickRequest) -> Source:
+    """What a request follows."""
+    session = None if request.follow is None else request.follow.session
+    return JobOutput(instance, request) if session is None else LiveSession(instance, request.project, session)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 
@@ -13,38 +12,13 @@ from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.stream import ImagePicker, MicrographResult, pick_micrographs
-from cryoemmae_plugin.run.workers.engine import build_worker_engine, needs_workers
+from cryoemmae_plugin.run.workers.engine import WorkerEngine, build_worker_engine, needs_workers
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
 
 Loader = Callable[[Micrograph], Loaded]
 """Reads a micrograph."""
-
-
-class AnyEngine(Protocol):
-    """What picks: :class:`Engine`, or :class:`cryoemmae_plugin.run.workers.engine.WorkerEngine`."""
-
-    @property
-    def model_name(self) -> str:
-        """Name of the model."""
-        ...
-
-    @property
-    def model_sha256(self) -> str:
-        """Identity of the model."""
-        ...
-
-    @property
-    def device(self) -> object:
-        """Where it computes, as text."""
-        ...
-
-    def pick(
-        self, micrographs: Sequence[Micrograph], store: ResultStore, *, jobs: int, should_stop: Callable[[], bool]
-    ) -> Iterator[MicrographResult]:
-        """Pick micrographs and store each; yields in the order given."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -70,6 +44,9 @@ class Engine:
             micrographs, self.picker, store, jobs=jobs, should_stop=should_stop, device=self.device, loader=loader
         )
 
+
+AnyEngine = Engine | WorkerEngine
+"""What picks."""
 
 EngineFactory = Callable[[PickerSettings, RunRequest], AnyEngine]
 """Makes what picks; tests put a stand-in for the network here."""
