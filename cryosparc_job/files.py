@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cryoemmae_plugin.errors import ImageError
-from cryoemmae_plugin.run.stream import Loaded, load
+from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.types import Micrograph
 from cryosparc_job.errors import Refused
 from cryosparc_job.instance import Instance

@@ -91,13 +91,10 @@ def pick_default(
     ----------
     image : Tensor, shape (ny, nx), float32
         Stored pixels, particles dark; on the device to compute on.
-    model : PickingModel
     head : Head
         On the same device.
     diameter_px : float
         Particle diameter in micrograph pixels.
-    timer : StepTimer, optional
-        Receives the seconds of each step.
     groups : Groups, optional
         What the picks of the data set look like: each candidate is put into one of them.
 

@@ -43,11 +43,8 @@ class CandidatePicker:
     ----------
     model : Model
         As :func:`cryoemmae_plugin.load_model` gives it; moved to `device`.
-    settings : PickerSettings
     device : torch.device, optional
         The CPU by default.
-    compute : ComputeOptions, optional
-        How to compute.
 
     Raises
     ------
@@ -86,8 +83,6 @@ class CandidatePicker:
             Pixels as stored; a tensor may lie on the device already.
         pixel_size_A : float
             Å per pixel.
-        timer : StepTimer, optional
-            Receives the seconds of each step.
 
         Returns
         -------

@@ -63,13 +63,10 @@ def pick_sizes(
     ----------
     image : Tensor, shape (ny, nx), float32
         Stored pixels, particles dark; on the device to compute on.
-    model : PickingModel
     head : Head
         On the same device.
     diameters_px, sizes_A : sequence of float
         The diameters in micrograph pixels and in Å.
-    timer : StepTimer
-        Receives the seconds of each step.
 
     Returns
     -------

@@ -25,12 +25,8 @@ class Placed:
 
     Attributes
     ----------
-    tables : list of PickTable
-        One for each micrograph.
     strangers : list of str
         Micrographs with picks that are not among those given; left out.
-    notes : list of str
-        What a user should know.
     """
 
     tables: list[PickTable]
@@ -51,8 +47,6 @@ def place(
 
     Parameters
     ----------
-    tables : sequence of PickTable
-        As a file has them.
     micrographs : sequence of Micrograph
         What they are of; the picks then go by these names. None: by their own names.
     transform : Transform

@@ -21,9 +21,7 @@ from cryoemmae_plugin.errors import (
     OutputError,
     render,
 )
-from cryoemmae_plugin.run.prefetch import Loaded as Loaded
-from cryoemmae_plugin.run.prefetch import Prefetched, Prefetcher
-from cryoemmae_plugin.run.prefetch import load as load
+from cryoemmae_plugin.run.prefetch import Loaded, Prefetched, Prefetcher, load
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.transfer import Image, Transfer, transfer_to

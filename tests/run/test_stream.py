@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.errors import DeviceError, Interrupted, OutputError
 from cryoemmae_plugin.run.inputs import find_micrographs
+from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
-from cryoemmae_plugin.run.stream import UNWRITTEN, Loaded, pick_micrographs
+from cryoemmae_plugin.run.stream import UNWRITTEN, pick_micrographs
 from cryoemmae_plugin.types import Micrograph, Picks
 
 TELLING_STREAM = Path(__file__).with_name("helpers") / "telling_stream.py"

@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_limits
 
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import ClusterError
+from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.run.store import ResultStore
-from cryoemmae_plugin.run.stream import Loaded, MicrographResult, load, pick_micrographs
+from cryoemmae_plugin.run.stream import MicrographResult, pick_micrographs
 from cryoemmae_plugin.run.workers.attempts import Attempts
 from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, Batch, MakePicker, RunSpec
 from cryoemmae_plugin.types import Micrograph

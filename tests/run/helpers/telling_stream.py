@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fake_engine import FakePicker
 
+from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
-from cryoemmae_plugin.run.stream import Loaded, pick_micrographs
+from cryoemmae_plugin.run.stream import pick_micrographs
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 
