@@ -21,9 +21,8 @@ from cryoemmae_plugin.core.groups import Groups, make_groups
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
-from cryoemmae_plugin.files import Note
 from cryoemmae_plugin.run.inputs import evenly_spread
-from cryoemmae_plugin.run.learning_state import LearningState
+from cryoemmae_plugin.run.learning_state import Basis, LearningState
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
@@ -43,30 +42,11 @@ LOOKING, TASK = "Looking at the micrographs", "Adapting to the micrographs"
 """Names of the tasks for observers."""
 
 
-class AdaptationNote(Note):
-    """Whether the results in a folder come from an adapted head, and what that depends on.
-
-    Attributes
-    ----------
-    why : str
-        What there was to learn from, for people.
-    base_sha256 : str
-        The model that was adapted.
-    diameter_A, contrast, pixel_size_A
-        The settings that the adaptation depends on.
-    """
+class AdaptationNote(Basis):
+    """Whether the results in a folder come from an adapted head, and `why`: what there was to learn from."""
 
     adapted: bool
     why: str
-    base_sha256: str
-    diameter_A: float
-    contrast: str
-    pixel_size_A: float | None
-
-    def holds_for(self, settings: PickerSettings, model: Model) -> bool:
-        """Whether it was taken with the same settings and model."""
-        now = (model.sha256, settings.diameter_A, settings.contrast, settings.pixel_size_A)
-        return (self.base_sha256, self.diameter_A, self.contrast, self.pixel_size_A) == now
 
 
 def adapt_model(
@@ -107,9 +87,10 @@ def adapt_model(
     if model.card.name.endswith(SUFFIX):
         why = f"{model.card.name} has been adapted before"
         observer.stage(f"Not adapted: {why}")
-        return _note(settings, model, why, adapted=False)
+        return AdaptationNote.of(settings, model, adapted=False, why=why)
     if len(micrographs) < SAMPLE:
-        return _note(settings, model, f"{len(micrographs)} micrographs, fewer than {SAMPLE}", adapted=False)
+        why = f"{len(micrographs)} micrographs, fewer than {SAMPLE}"
+        return AdaptationNote.of(settings, model, adapted=False, why=why)
     from cryoemmae_plugin.training.adapt import adapt_head, judge_together
     from cryoemmae_plugin.training.specimen import count_sure
 
@@ -130,18 +111,7 @@ def adapt_model(
         recipe = "trained further on micrographs made of its own picks" if trained else "told what they show together"
         save_with_head(model, better, groups, SUFFIX, f"adapted to {why}", recipe, folder)
     observer.stage(_account(why, trained=trained is not None, adapted=better is not None))
-    return _note(settings, model, why, adapted=better is not None)
-
-
-def _note(settings: PickerSettings, model: Model, why: str, *, adapted: bool) -> AdaptationNote:
-    return AdaptationNote(
-        adapted=adapted,
-        why=why,
-        base_sha256=model.sha256,
-        diameter_A=settings.diameter_A,
-        contrast=settings.contrast,
-        pixel_size_A=settings.pixel_size_A,
-    )
+    return AdaptationNote.of(settings, model, adapted=better is not None, why=why)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,9 @@ from cryoemmae_plugin.version import release
 from cryoemmae_plugin.weights import Model
 from cryoemmae_plugin.weights.tensors import write_tensors
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 logger = logging.getLogger(__name__)
 
 STATE_FOLDER = "learning"
@@ -38,14 +42,30 @@ NOTE_FILE = "state.json"
 _FIELDS = {"pixels", "area", "xy", "chance"}
 
 
-class StateNote(Note):
-    """What adapting or refining depends on: with anything else, it starts over."""
+class Basis(Note):
+    """What a model was made of: the model before, and the settings that count."""
 
-    release: str
     base_sha256: str
     diameter_A: float
     contrast: str
-    pixel_size_A: float | None
+    pixel_size_A: float | None = None
+
+    @classmethod
+    def of(cls, settings: PickerSettings, model: Model, **more: Any) -> Self:
+        """The note of these settings and this model."""
+        chosen = settings.model_dump(include={"diameter_A", "contrast", "pixel_size_A"})
+        return cls(base_sha256=model.sha256, **chosen, **more)
+
+    def has_basis(self, settings: PickerSettings, model: Model) -> bool:
+        """Whether it was taken with the same settings and model."""
+        now = Basis.of(settings, model)
+        return all(getattr(self, name) == value for name, value in now)
+
+
+class StateNote(Basis):
+    """What adapting or refining depends on: with anything else, it starts over."""
+
+    release: str
     micrographs: tuple[str, ...]
     selection: str | None
 
@@ -81,12 +101,10 @@ class LearningState:
         OutputError
             When it cannot be written.
         """
-        now = StateNote(
+        now = StateNote.of(
+            settings,
+            model,
             release=release(),
-            base_sha256=model.sha256,
-            diameter_A=settings.diameter_A,
-            contrast=settings.contrast,
-            pixel_size_A=settings.pixel_size_A,
             micrographs=tuple(_digits_of(micrograph) for micrograph in sample),
             selection=selection,
         )

@@ -212,7 +212,7 @@ class Preparation:
             return settings
         model, home = load_model(settings.model_name), self._folder / MODEL_FOLDER
         note = read_preparation(self._folder).adaptation
-        if note is None or not note.holds_for(settings, model):
+        if note is None or not note.has_basis(settings, model):
             if self._must_continue():
                 return settings  # the store decides whether this run may continue there
             if len(micrographs) >= SAMPLE:  # with fewer, nothing is adapted

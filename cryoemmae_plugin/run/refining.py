@@ -17,11 +17,10 @@ from cryoemmae_plugin.core.crop_detection import is_detectable, with_dark_partic
 from cryoemmae_plugin.core.groups import make_groups
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, InputError, Interrupted
-from cryoemmae_plugin.files import Note
 from cryoemmae_plugin.run.adapting import save_with_head
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.inputs import evenly_spread
-from cryoemmae_plugin.run.learning_state import LearningState
+from cryoemmae_plugin.run.learning_state import Basis, LearningState
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
@@ -42,30 +41,15 @@ TASK = "Refining the model"
 """Name of the task for observers."""
 
 
-class RefinementNote(Note):
-    """What the refined model in a folder was taught.
-
-    Attributes
-    ----------
-    why : str
-        What there was to learn from, for people.
-    base_sha256 : str
-        The model that was refined.
-    selection : str
-        Digest of the selection.
-    diameter_A, contrast
-        The settings that it depends on.
-    """
+class RefinementNote(Basis):
+    """What the refined model in a folder was taught: `why` for people, and the digest of the selection."""
 
     why: str
-    base_sha256: str
     selection: str
-    diameter_A: float
-    contrast: str
 
     def holds_for(self, settings: PickerSettings, model: Model, selection: ClassSelection) -> bool:
         """Whether it was taken with the same settings, model and selection."""
-        return self == _note(settings, model, selection)
+        return self.has_basis(settings, model) and self.selection == selection.digest
 
 
 def refine_model(
@@ -115,23 +99,13 @@ def refine_model(
     pieces = [piece for _, piece in judged]
     progress, work = partial(observer.progress, TASK), state.folder if state else None
     refined = refine_head(model, head, pieces, work=work, progress=progress, should_stop=should_stop)
-    note = _note(settings, model, selection)
+    note = RefinementNote.of(settings, model, why=selection.describe(), selection=selection.digest)
     groups = make_groups(np.concatenate([piece.patches() for piece in pieces]))
     save_with_head(model, refined, groups, SUFFIX, f"refined by {note.why}", "trained on what was kept", folder)
     if groups is not None:
         observer.stage(groups.describe())
     observer.stage(f"Refined, from {note.why}")
     return note
-
-
-def _note(settings: PickerSettings, model: Model, selection: ClassSelection) -> RefinementNote:
-    return RefinementNote(
-        why=selection.describe(),
-        base_sha256=model.sha256,
-        selection=selection.digest,
-        diameter_A=settings.diameter_A,
-        contrast=settings.contrast,
-    )
 
 
 def _judged(
