@@ -59,13 +59,7 @@ def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]
     if len(images) < len(files):
         logger.info("%s: left out %d previews and stacks", folder, len(files) - len(images))
     images, broken = _split(images, [path for path in images if has_line_break(path)])
-    images, spectra = _split(images, spectra_among(images))
-    headers = _headers_of(images)
-    images, movies = _split(images, [path for path, header in headers.items() if header is None])
-    images, overviews = _split(images, _overviews(headers))
-    _tell(folder, "power spectra", spectra)
-    _tell(folder, "movies or stacks", movies)
-    _tell(folder, "images at another magnification", overviews)
+    images = _micrographs_among(images, folder)
     _tell(folder, "files with a line break in the name", broken)
     if not images:
         found = "only power spectra, movies and overviews" if files else "no micrograph"
@@ -76,7 +70,7 @@ def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]
 
 
 def images_matching(pattern: Path, matches: Iterable[Path]) -> list[Path]:
-    """Sort the matches of a pattern; power spectra are left out, unless the pattern names them.
+    """Sort the matches of a pattern without what is no micrograph; a pattern for power spectra gives these.
 
     Raises
     ------
@@ -85,10 +79,21 @@ def images_matching(pattern: Path, matches: Iterable[Path]) -> list[Path]:
     """
     images = [match for match in matches if match.is_file() and is_readable(match)]
     if POWER_SPECTRUM not in pattern.name:
-        images, spectra = _split(images, spectra_among(images))
-        _tell(pattern, "power spectra", spectra)
+        images = _micrographs_among(images, pattern) or images  # others fail one by one, with the reason
     _refuse_versions(sorted(images))
     return sorted(images)
+
+
+def _micrographs_among(images: Iterable[Path], where: Path) -> list[Path]:
+    """Leave out power spectra, movies and overviews, and say so."""
+    images, spectra = _split(images, spectra_among(images))
+    headers = _headers_of(images)
+    images, movies = _split(images, [path for path, header in headers.items() if header is None])
+    images, overviews = _split(images, _overviews(headers))
+    _tell(where, "power spectra", spectra)
+    _tell(where, "movies or stacks", movies)
+    _tell(where, "images at another magnification", overviews)
+    return images
 
 
 def spectra_among(images: Iterable[Path]) -> list[Path]:

@@ -1,18 +1,18 @@
 """Check whether the results fit the pixel size, diameter and contrast that the user gave.
 
 After the first micrographs, a few of them are compared at other diameters and with the other contrast. At the end, the
-picks of all are counted. Each problem is one warning, with the value that would fit.
+picks of all are counted. Each problem is one warning, with the value that would fit where it is known.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.core.size_check import BetterFit, find_better_fit
 from cryoemmae_plugin.errors import ImageError, ModelError
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 FIRST = 3
 """Micrographs after which the first comparison is made."""
 RUN_PER_COMPARISON = 20
-"""One micrograph in this many is compared, so that it takes a small part of the run; at least 1, at most `FIRST`."""
+"""One micrograph in this many is compared, so that it takes a small part of the run; at least 1, at most `FIRST`, and
+all of the first where they show no picks."""
 CROWDED = 0.85
 """Share of the frame under the discs of the picks that only overlapping or packed particles reach."""
 LEAST_EMPTY, EMPTY_SHARE = 4, 0.5
@@ -52,7 +53,7 @@ class Plausibility:
         self._first: list[Micrograph] = []
         self._picked, self._empty = 0, 0
         self._coverage: list[float] = []
-        self._fit: tuple[BetterFit, float] | None = None
+        self._explained = False
 
     def add(self, outcome: MicrographResult) -> list[str]:
         """Count one micrograph; the warnings that follow from the first ones."""
@@ -67,16 +68,22 @@ class Plausibility:
         if len(self._first) == FIRST:
             return []
         self._first.append(outcome.micrograph)
-        return self._compare() if len(self._first) == min(FIRST, self._pending) else []
+        if len(self._first) < min(FIRST, self._pending):
+            return []
+        found = self._compare()
+        if not found and not self._picked and self._pending > FIRST:
+            self._explained = True
+            return [nothing_found(f"the first {FIRST} micrographs")]
+        return found
 
     def conclude(self) -> list[str]:
         """The warnings that follow from all micrographs."""
         late = [] if len(self._first) == min(FIRST, self._pending) else self._compare()  # some have failed
-        if self._fit is not None:
-            return late  # the cause was reported; its consequences need no warning
+        if self._explained:
+            return late  # what was reported needs no second warning
         done = self._picked + self._empty
-        if self._empty == done > 1:
-            return [*late, f"No picks in any of {done} micrographs. {CHECK}"]
+        if self._empty == done > 0:
+            return [*late, nothing_found("this micrograph" if done == 1 else f"any of {done} micrographs")]
         if self._coverage and np.median(self._coverage) > CROWDED:
             share = float(np.median(self._coverage))
             return [
@@ -91,30 +98,50 @@ class Plausibility:
     def _compare(self) -> list[str]:
         if self._settings.sizes_A:
             return []  # particles of other sizes are there
-        count = int(np.clip(self._pending // RUN_PER_COMPARISON, 1, FIRST))
         try:
             head = load_head(load_model(DEFAULT_MODEL["default"]))
         except ModelError as err:
             logger.debug("not compared with the settings: %s", err)
             return []
-        fits = [fit for micrograph in self._first[:count] if (fit := self._fit_of(micrograph, head)) is not None]
-        if len(fits) * 2 <= min(count, len(self._first)):
-            return []
-        self._fit = fits[len(fits) // 2]
-        return [describe(*self._fit, self._settings)]
+        count = int(np.clip(self._pending // RUN_PER_COMPARISON, 1, FIRST)) if self._picked else FIRST
+        sample = _Sample(self._first[:count], self._settings.diameter_A, self._loader)
+        fit = find_better_fit(sample, head, bright=self._settings.contrast == "bright")
+        self._explained = fit is not None
+        return [] if fit is None else [describe(fit, sample.pixel_size_A, self._settings)]
 
-    def _fit_of(self, micrograph: Micrograph, head: Head) -> tuple[BetterFit, float] | None:
-        """What would fit one micrograph better, and its pixel size."""
-        if not micrograph.path.is_file():
-            return None  # a file that is not on this host is not fetched again for this
-        bright = self._settings.contrast == "bright"
-        try:
-            loaded = self._loader(micrograph)
-        except ImageError as err:
-            logger.debug("not compared with the settings: %s", err)
-            return None
-        fit = find_better_fit(loaded.image, self._settings.diameter_A / loaded.pixel_size_A, head, bright=bright)
-        return None if fit is None else (fit, loaded.pixel_size_A)
+
+class _Sample:
+    """Reads some micrographs, as often as it is called; those that cannot be read are left out.
+
+    Attributes
+    ----------
+    pixel_size_A : float
+        Of the last one.
+    """
+
+    def __init__(
+        self, micrographs: Sequence[Micrograph], diameter_A: float, loader: Callable[[Micrograph], Loaded]
+    ) -> None:
+        self._micrographs, self._diameter_A, self._loader = micrographs, diameter_A, loader
+        self.pixel_size_A = math.nan
+
+    def __call__(self) -> Iterator[tuple[NDArray[np.float32], float]]:
+        """Give each image, and the diameter in its pixels."""
+        for micrograph in self._micrographs:
+            if not micrograph.path.is_file():
+                continue  # a file that is not on this host is not fetched again for this
+            try:
+                loaded = self._loader(micrograph)
+            except ImageError as err:
+                logger.debug("not compared with the settings: %s", err)
+                continue
+            self.pixel_size_A = loaded.pixel_size_A
+            yield loaded.image, self._diameter_A / loaded.pixel_size_A
+
+
+def nothing_found(where: str) -> str:
+    """What to check, in which order, where no pick was found."""
+    return f"No picks in {where}. {CHECK}. If these are right, look at the micrographs, and lower $threshold"
 
 
 def describe(fit: BetterFit, pixel_size_A: float, settings: PickerSettings) -> str:

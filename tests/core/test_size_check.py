@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
-from cryoemmae_plugin.core.size_check import BetterFit, find_better_fit
+from cryoemmae_plugin.core.size_check import INVERTED, BetterFit, find_better_fit
 from cryoemmae_plugin.run.plausibility import describe
 from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings
 from cryoemmae_plugin.simulate import SimulationSettings, simulate
@@ -29,7 +29,7 @@ def image() -> NDArray[np.float32]:
 
 
 def test_right_settings_raise_no_doubt(image: NDArray[np.float32], head: Head) -> None:
-    assert find_better_fit(image, DIAMETER_PX, head) is None
+    assert find_better_fit(lambda: [(image, DIAMETER_PX)], head) is None
 
 
 SPECIMENS = {
@@ -50,20 +50,39 @@ SPECIMENS = {
 @pytest.mark.parametrize("name", SPECIMENS)
 def test_right_settings_raise_no_doubt_whatever_the_specimen(name: str, head: Head) -> None:
     scene = SimulationSettings(shape=(600, 640), pixel_size_A=4.0, **SPECIMENS[name])
-    assert find_better_fit(simulate(scene, 11).image, scene.diameter_px, head) is None
+    image = simulate(scene, 11).image
+    assert find_better_fit(lambda: [(image, scene.diameter_px)], head) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.5, 2.0])
 def test_a_diameter_off_by_two_is_noticed(wrong: float, image: NDArray[np.float32], head: Head) -> None:
-    fit = find_better_fit(image, wrong * DIAMETER_PX, head)
+    fit = find_better_fit(lambda: [(image, wrong * DIAMETER_PX)], head)
     assert fit is not None
     assert not fit.inverted
     assert fit.factor * wrong == pytest.approx(1, rel=0.3)
 
 
 def test_inverted_contrast_is_noticed(image: NDArray[np.float32], head: Head) -> None:
-    assert find_better_fit(-image, DIAMETER_PX, head) == BetterFit(1.0, inverted=True)
+    assert find_better_fit(lambda: [(-image, DIAMETER_PX)], head) == INVERTED
+
+
+def test_what_single_micrographs_do_not_tell_several_tell(head: Head) -> None:
+    """Six particles each: too few for a comparison on one of them."""
+    scene = SimulationSettings(shape=(500, 500), pixel_size_A=4.0, particle="ring", diameter_A=200, n_particles=6)
+    images = [simulate(scene, seed).image for seed in range(3)]
+    fit = find_better_fit(lambda: [(image, 0.5 * scene.diameter_px) for image in images], head)
+    assert fit is not None
+    assert fit.factor == pytest.approx(2, rel=0.3)
+
+
+def test_averages_tell_a_diameter_that_is_too_large_where_the_head_does_not_mind(head: Head) -> None:
+    scene = SimulationSettings(
+        shape=(800, 900), pixel_size_A=4.0, particle="two_subunits", diameter_A=200, n_particles=70, contrast=0.45
+    )
+    fit = find_better_fit(lambda: [(simulate(scene, 3).image, 2 * scene.diameter_px)], head)
+    assert fit is not None
+    assert fit.factor == pytest.approx(0.55, rel=0.3)
 
 
 def test_the_warning_names_the_values_that_would_fit() -> None:

@@ -191,6 +191,10 @@ def test_overviews_and_movies_of_a_session_are_left_out_and_named(
     assert names(tmp_path, recursive=True) == ["FoilHole_1_Data_1.mrc", "FoilHole_2_Data_1.mrc"]
     assert "left out 2 movies or stacks" in caplog.text
     assert "left out 4 images at another magnification" in caplog.text
+    caplog.clear()
+    assert names(tmp_path / "GridSquare_*/*/*.mrc") == ["FoilHole_1_Data_1.mrc", "FoilHole_2_Data_1.mrc"]
+    assert "left out 2 images at another magnification" in caplog.text
+    assert names(tmp_path / "GridSquare_*/Data/*_Fractions.mrc")[0] == "FoilHole_1_Fractions.mrc"
 
 
 def test_two_data_sets_of_different_pixel_sizes_are_both_picked(tmp_path: Path) -> None:

@@ -71,8 +71,12 @@ def test_inverted_contrast_is_said(said: Callable[..., str]) -> None:
     assert "--contrast dark would fit" in said("--contrast", "bright")
 
 
-def test_no_picks_anywhere_are_said_at_the_end(said: Callable[..., str]) -> None:
-    assert "No picks in any of 2 micrographs. Check, in this order" in said(candidates=0, micrographs=2)
+@pytest.mark.parametrize(
+    ("micrographs", "where"), [(1, "this micrograph"), (2, "any of 2 micrographs"), (4, "the first 3 micrographs")]
+)
+def test_no_picks_are_said_once(said: Callable[..., str], micrographs: int, where: str) -> None:
+    text = said(candidates=0, micrographs=micrographs)
+    assert f"No picks in {where}. Check, in this order: --pixel-size, --diameter, --contrast" in text
 
 
 def test_crowds_are_said_at_the_end(said: Callable[..., str]) -> None:
