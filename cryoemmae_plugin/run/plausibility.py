@@ -42,14 +42,20 @@ class Plausibility:
 
     Parameters
     ----------
-    pending : int
-        Micrographs that the run is going to pick.
+    pending, skipped : int
+        Micrographs that the run is going to pick, and those that earlier runs have picked.
     """
 
     def __init__(
-        self, settings: PickerSettings, selection: Selection, pending: int, loader: Callable[[Micrograph], Loaded]
+        self,
+        settings: PickerSettings,
+        selection: Selection,
+        pending: int,
+        loader: Callable[[Micrograph], Loaded],
+        skipped: int = 0,
     ) -> None:
-        self._settings, self._selection, self._pending, self._loader = settings, selection, pending, loader
+        self._settings, self._selection, self._loader = settings, selection, loader
+        self._pending, self._skipped = pending, skipped
         self._first: list[Micrograph] = []
         self._picked, self._empty = 0, 0
         self._coverage: list[float] = []
@@ -71,7 +77,7 @@ class Plausibility:
         if len(self._first) < min(FIRST, self._pending):
             return []
         found = self._compare()
-        if not found and not self._picked and self._pending > FIRST:
+        if not found and not self._picked and self._pending > FIRST and not self._skipped:
             self._explained = True
             return [nothing_found(f"the first {FIRST} micrographs")]
         return found
@@ -82,7 +88,7 @@ class Plausibility:
         if self._explained:
             return late  # what was reported needs no second warning
         done = self._picked + self._empty
-        if self._empty == done > 0:
+        if self._empty == done >= (LEAST_EMPTY if self._skipped else 1):
             return [*late, nothing_found("this micrograph" if done == 1 else f"any of {done} micrographs")]
         if self._coverage and np.median(self._coverage) > CROWDED:
             share = float(np.median(self._coverage))

@@ -178,7 +178,7 @@ class _Session:
     ) -> None:
         self._run, self._observer, self._loader, self._stop = run, observer, loader, stop
         self._finishers = finishers
-        self._plausibility = Plausibility(run.settings, run.selection, len(run.pending), loader)
+        self._plausibility = Plausibility(run.settings, run.selection, len(run.pending), loader, run.counts.skipped)
 
     def complete(self) -> None:
         """Pick the pending micrographs, write the outputs, and report how the run ended, also after an error."""
