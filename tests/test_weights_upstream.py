@@ -242,6 +242,7 @@ def test_a_checkpoint_with_clusters_becomes_a_model(tmp_path):
     assert [entry.name for entry in user_models_dir().iterdir()] == ["up"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["model", "state_dict", "bare", "module."])
 def test_weights_are_found_where_training_put_them(tmp_path, shape):
     state = released_state()
@@ -258,6 +259,7 @@ def test_weights_are_found_where_training_put_them(tmp_path, shape):
     assert not {"pos_embed", "decoder_pos_embed"} & {*encoder, *decoder}
 
 
+@pytest.mark.slow
 def test_half_precision_and_parameters_become_float32(tmp_path):
     state = {name: torch.nn.Parameter(tensor.half()) for name, tensor in released_state().items() if "pos" not in name}
     encoder, decoder = read_checkpoint(checkpoint(tmp_path, state), TINY)

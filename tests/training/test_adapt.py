@@ -72,6 +72,7 @@ def test_a_scene_of_its_own_is_seen_whole(model: Model, detections: MakeSighting
     assert float(example.target[4].min()) == 1
 
 
+@pytest.mark.slow
 def test_the_scenes_that_ship_are_what_the_simulator_draws() -> None:
     shipped = range(99_000, 99_016)  # of the module itself, before the fixture makes them fewer
     assert {path.stem for path in SEEN_SCENES.iterdir()} == {str(seed) for seed in shipped}

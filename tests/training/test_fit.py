@@ -152,6 +152,7 @@ class Poisoned:
         return self._source.draw(step, batch) * (math.nan if step >= self._step else 1.0)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     source = GridTiles(images())
     with pytest.raises(TrainingError, match=r"at step 6 of 24 .*checkpoint\.pt of step 4 .* rate below 0.0008"):
