@@ -67,6 +67,7 @@ def test_inverted_contrast_is_noticed(image: NDArray[np.float32], head: Head) ->
     assert find_better_fit(lambda: [(-image, DIAMETER_PX)], head) == INVERTED
 
 
+@pytest.mark.slow
 def test_what_single_micrographs_do_not_tell_several_tell(head: Head) -> None:
     """Six particles each: too few for a comparison on one of them."""
     scene = SimulationSettings(shape=(500, 500), pixel_size_A=4.0, particle="ring", diameter_A=200, n_particles=6)
@@ -76,6 +77,7 @@ def test_what_single_micrographs_do_not_tell_several_tell(head: Head) -> None:
     assert fit.factor == pytest.approx(2, rel=0.3)
 
 
+@pytest.mark.slow
 def test_averages_tell_a_diameter_that_is_too_large_where_the_head_does_not_mind(head: Head) -> None:
     scene = SimulationSettings(
         shape=(800, 900), pixel_size_A=4.0, particle="two_subunits", diameter_A=200, n_particles=70, contrast=0.45
