@@ -1,13 +1,16 @@
 """What picks are worth downstream: RELION's 2D classification of the picks of each picker, the same number of each.
 
     python benchmarks/class2d.py --data DATA --work DIR [--set empiar-10017] [--micrographs N] [--particles N]
-        [--picks NAME=PICKS.star ...] [--peers log,topaz] [--box 40] [--classes 10] [--iterations 12]
+        [--ours default,unadapted,paper,refined] [--picks NAME=PICKS.star ...] [--peers log,topaz]
+        [--box 40] [--classes 10] [--iterations 12] [--per-scene 6]
 
 The set is a real one of DATA or a simulated scene. Its reference picks are always classified, and so are as many
 random places, which show what the rule makes of nothing. What the particle looks like is taken from a second
-classification of the reference picks, from another seed. `--picks` are files that `cryoemmae pick` or another program
-has written, with the name that the table shall have for them. Of each, the best picks of all micrographs together are
-taken, as many as of the reference. A particle counts as good where it is in a class that shows the particle; the rule
+classification of the reference picks, from another seed. `--ours` are runs of `cryoemmae` on the whole set: as it
+picks by default, without adapting, in paper mode, and refined from those of the default picks that their own
+classification put into classes that show the particle. `--picks` are files that another program has written, with
+the name that the table shall have for them. Of each, the best picks of the first N micrographs together are taken, as
+many as of the reference. A particle counts as good where it is in a class that shows the particle; the rule
 is in class_quality.py. RELION (3.1, Debian package relion) runs from a fixed seed.
 
 Table and pictures go to DIR. Run again, it goes on where it stopped.
@@ -35,13 +38,15 @@ from class_quality import (
 )
 from numpy.typing import NDArray
 from peers import RelionLoG, Topaz
-from pickers import Picker, pick_set
+from pickers import Picker, call, pick_set
 from relion2d import BOX_DIAMETERS, Classes, Classification, Optics, classify, extract, read_classes
 from sets import RECIPE, BenchmarkSet, chosen_sets
 
 from cryoemmae_plugin.core.class_averages import MASK_EDGE
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored
 from cryoemmae_plugin.evaluation.tables import read_picks
+from cryoemmae_plugin.run.store import ResultStore
+from cryoemmae_plugin.star import find_table, format_table, read_star
 
 SEED = 1
 LEAST_MEMBERS = 20
@@ -50,6 +55,14 @@ BEST_CLASSES = 3
 PICTURE_PX = 96
 ASTIGMATISM_DEG = 30.0
 """Of simulated micrographs."""
+OURS = {
+    "default": ("pick",),
+    "unadapted": ("pick", "--no-adapt"),
+    "paper": ("pick", "--mode", "paper", "--particle-fraction", "auto"),
+    "refined": ("refine",),
+}
+"""What `--ours` may name: the command and the options that make it."""
+SELECTED = "selected.star"
 Centres = Mapping[Path, NDArray[np.float64]]
 
 
@@ -69,7 +82,7 @@ class Row:
 def main() -> int:
     """Run the benchmark."""
     options = _options()
-    chosen = next(chosen_sets(options.data, options.work, [options.set]), None)
+    chosen = next(chosen_sets(options.data, options.work, [options.set], per_scene=options.per_scene), None)
     if chosen is None:
         raise SystemExit(f"no set {options.set}, and none in {options.data}")
     how = Classification(options.box, options.classes, options.iterations, SEED, options.threads)
@@ -82,8 +95,12 @@ def main() -> int:
     found = {"reference": _classified("reference", of_reference, chosen, how, work)}
     other = _classified("known", of_reference, chosen, replace(how, seed=SEED + 1), work)
     known = known_averages(other.averages, other.kind)
-    sources = _sources(options, chosen, paths, reference)
-    for name, scored in sources.items():
+    for name in filter(None, options.ours.split(",")):
+        picks = best_first(paths, _ours(name, chosen, options.work), wanted)
+        found[name] = _classified(name, picks, chosen, how, work)
+        if name == "default":
+            write_selected(work, found[name], known, chosen.diameter_A, _folder(chosen, options.work) / SELECTED)
+    for name, scored in _others(options, chosen, paths, reference).items():
         found[name] = _classified(name, best_first(paths, scored, wanted), chosen, how, work)
     found["random places"] = _classified("random places", _random(paths, reference, chosen, wanted), chosen, how, work)
     rows = []
@@ -163,10 +180,45 @@ def _random(paths: list[Path], reference: Mapping[str, Reference], chosen: Bench
     return places
 
 
-def _sources(
+def _folder(chosen: BenchmarkSet, work: Path) -> Path:
+    """Where the runs of cryoemmae on a set lie."""
+    return work / "ours" / chosen.name
+
+
+def _ours(name: str, chosen: BenchmarkSet, work: Path) -> Mapping[str, Scored]:
+    """Pick the whole set with cryoemmae, in one of the ways of `OURS`; every candidate with its score."""
+    folder = _folder(chosen, work)
+    out = folder / name
+    if not (out / "done").exists():
+        words = list(OURS[name])
+        if words[0] == "pick":
+            words += [*map(str, chosen.micrographs()), "--diameter", f"{chosen.diameter_A:.6g}"]
+        else:
+            words += [str(folder / "default"), "--particles", str(folder / SELECTED)]
+        words += ["--out", str(out), "--overlays", "none", "--report", "none", "--device", "cpu"]
+        call([sys.executable, "-m", "cryoemmae_plugin", *words])
+        (out / "done").touch()
+    found = {Path(result.micrograph).stem: result.picks for result in ResultStore.open(out)}
+    return {stem: Scored(picks.xy, picks.score.astype(float)) for stem, picks in found.items()}
+
+
+def write_selected(work: Path, classes: Classes, known: Images, diameter_A: float, star: Path) -> None:
+    """Write the particles of good classes, as RELION's Select job does with the classes that a person has chosen."""
+    _, alike = judge("selected", classes, known, diameter_A)
+    good = np.isin(classes.kind, np.flatnonzero(alike >= LEAST_LIKENESS))
+    optics, particles = (find_table(read_star(classes.star), name) for name in ("optics", "particles"))
+    assert optics is not None
+    assert particles is not None
+    rows = [row for row, keep in zip(particles.rows, good, strict=True) if keep]
+    star.parent.mkdir(parents=True, exist_ok=True)
+    text = format_table("optics", optics.columns, optics.rows) + format_table("particles", particles.columns, rows)
+    star.write_text(text)
+
+
+def _others(
     options: argparse.Namespace, chosen: BenchmarkSet, paths: list[Path], reference: Mapping[str, Reference]
 ) -> dict[str, Mapping[str, Scored]]:
-    """Scored picks by picker and micrograph."""
+    """Scored picks of other programs, by picker and micrograph."""
     nothing = Scored(np.zeros((0, 2)), np.zeros(0))
     found: dict[str, Mapping[str, Scored]] = {}
     for given in options.picks:
@@ -236,6 +288,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--set", default="empiar-10017")
     parser.add_argument("--micrographs", type=int, help="only the first so many")
     parser.add_argument("--particles", type=int, help="of each picker; as many as the reference has by default")
+    parser.add_argument("--ours", default=",".join(OURS), help="runs of cryoemmae, in this order; refined needs default")
+    parser.add_argument("--per-scene", type=int, default=6, help="simulated micrographs of a scene")
     parser.add_argument("--picks", nargs="+", default=[], metavar="NAME=PICKS.star")
     parser.add_argument("--peers", default="log", help="log, topaz, both with a comma, or nothing")
     parser.add_argument("--box", type=int, default=40, help="pixels; a particle has 1/1.6 of it")
@@ -243,6 +297,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    unknown = {name for name in options.ours.split(",") if name and name not in OURS}
+    if unknown:
+        parser.error(f"--ours: {', '.join(sorted(unknown))} is none of {', '.join(OURS)}")
     if options.box < 2 * BOX_DIAMETERS * 8:
         parser.error("--box: at least 26 pixels are needed to tell classes apart")
     return options

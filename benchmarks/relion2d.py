@@ -75,6 +75,8 @@ class Classes:
 
     Attributes
     ----------
+    star : Path
+        RELION's table of the particles.
     averages : ndarray, shape (K, side, side)
         Particles bright.
     resolution_A : ndarray, shape (K,)
@@ -89,6 +91,7 @@ class Classes:
         Of all these images.
     """
 
+    star: Path
     averages: NDArray[np.float64]
     resolution_A: NDArray[np.float64]
     images: NDArray[np.float64]
@@ -153,7 +156,7 @@ def classify(particles: Path, optics: Optics, diameter_A: float, how: Classifica
         command += ["--particle_diameter", f"{MASK_DIAMETERS * diameter_A:.1f}", "--tau2_fudge", "2"]
         command += ["--psi_step", "24", "--offset_range", "3", "--offset_step", "2", "--oversampling", "1"]
         command += ["--flatten_solvent", "--zero_mask", "--norm", "--scale", "--pool", "30"]
-        command += ["--dont_combine_weights_via_disc", "--pad", "2"]
+        command += ["--dont_combine_weights_via_disc", "--pad", "1"]
         command += ["--ctf"] if optics.defocus_A is not None else []
     call(command, cwd=work, env=ENVIRONMENT)
     if not data.exists():  # a continued run puts the iteration it went on from into its names
@@ -180,6 +183,7 @@ def read_classes(data: Path) -> Classes:
     pixel_size_A = optics.numbers("rlnImagePixelSize")[0]
     origin_A = np.stack([particles.numbers(f"rlnOrigin{axis}Angst") for axis in "XY"], axis=1)
     return Classes(
+        data,
         mrcfile.read(work / f"{stem}_classes.mrcs").astype(float),
         np.array([float(text) for text in classes.column("rlnEstimatedResolution")]),  # inf for an empty class
         _images(work, particles.column("rlnImageName")),

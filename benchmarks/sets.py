@@ -85,6 +85,7 @@ REAL_SETS = (
     RealSet("empiar-10017", 108.0, 1.77),
     RealSet("empiar-10146", 80.0, 1.5),
     RealSet("negatives", 40.0, 7.0),
+    RealSet("bgal-10204", 34.0, 4.6),
 )
 
 
