@@ -225,7 +225,11 @@ def _others(
         name, _, file = given.partition("=")
         picks = read_picks([Path(file)], reference)
         found[name] = {path.stem: picks.get(path.stem, nothing) for path in paths}
-    peers: dict[str, Picker] = {"log": RelionLoG(0.7, 0.9), "topaz": Topaz(options.work / "topaz-environment")}
+    peers: dict[str, Picker] = {
+        "log": RelionLoG(0.7, 0.9),
+        "log-whole": RelionLoG(1.0, 1.0),
+        "topaz": Topaz(options.work / "topaz-environment"),
+    }
     for name in filter(None, options.peers.split(",")):
         picked = pick_set(peers[name], chosen, options.work / "picks", paths)
         found[name] = {stem: one.candidates for stem, one in picked.items()}
@@ -291,7 +295,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ours", default=",".join(OURS), help="runs of cryoemmae, in this order; refined needs default")
     parser.add_argument("--per-scene", type=int, default=6, help="simulated micrographs of a scene")
     parser.add_argument("--picks", nargs="+", default=[], metavar="NAME=PICKS.star")
-    parser.add_argument("--peers", default="log", help="log, topaz, both with a comma, or nothing")
+    parser.add_argument("--peers", default="log", help="log (0.7 to 0.9 diameters), log-whole (1 diameter), topaz; with commas")
     parser.add_argument("--box", type=int, default=40, help="pixels; a particle has 1/1.6 of it")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=12)
