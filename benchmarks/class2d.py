@@ -128,7 +128,8 @@ def judge(name: str, classes: Classes, known: Images, diameter_A: float) -> tupl
         at: _halves_resolution(classes, at, diameter_px) for at in np.flatnonzero(good & (members >= LEAST_MEMBERS))
     }
     weights = [members[at] for at in halves]
-    best = sorted(classes.resolution_A[good & (members >= LEAST_MEMBERS)])[:BEST_CLASSES]
+    estimated = np.isfinite(classes.resolution_A)  # RELION gives none to a class that has gained its particles at last
+    best = sorted(classes.resolution_A[good & estimated & (members >= LEAST_MEMBERS)])[:BEST_CLASSES]
     row = Row(
         name,
         len(classes.kind),
