@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from cryoemmae_plugin.errors import Interrupted
 
@@ -67,7 +68,8 @@ def test_what_was_killed_goes_on(
     kind: str, whole: dict[str, dict[str, bytes]], tiny_model: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, str(HELPERS / "small_learning.py"), kind, str(tiny_model), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(HELPERS.parents[2])}
+    threads = torch.get_num_threads()  # other tests may have changed it, and sums are rounded by it
+    environment = os.environ | {"PYTHONPATH": str(HELPERS.parents[2]), "OMP_NUM_THREADS": str(threads)}
     with subprocess.Popen(words, env=environment) as run:
         deadline = time.monotonic() + 600  # for a machine that is busy with other things
         while not (tmp_path / "learning" / "head.pt").exists():
