@@ -38,14 +38,13 @@ from class_quality import (
 )
 from numpy.typing import NDArray
 from peers import RelionLoG, Topaz
-from pickers import Picker, call, pick_set
+from pickers import QUIET, Picker, candidates_of, pick_set, run_cryoemmae
 from relion2d import BOX_DIAMETERS, Classes, Classification, Optics, classify, extract, read_classes
 from sets import RECIPE, BenchmarkSet, chosen_sets
 
 from cryoemmae_plugin.core.class_averages import MASK_EDGE
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored
 from cryoemmae_plugin.evaluation.tables import read_picks
-from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.star import find_table, format_table, read_star
 
 SEED = 1
@@ -99,7 +98,7 @@ def main() -> int:
         picks = best_first(paths, _ours(name, chosen, options.work), wanted)
         found[name] = _classified(name, picks, chosen, how, work)
         if name == "default":
-            write_selected(work, found[name], known, chosen.diameter_A, _folder(chosen, options.work) / SELECTED)
+            write_selected(found[name], known, chosen.diameter_A, _folder(chosen, options.work) / SELECTED)
     for name, scored in _others(options, chosen, paths, reference).items():
         found[name] = _classified(name, best_first(paths, scored, wanted), chosen, how, work)
     found["random places"] = _classified("random places", _random(paths, reference, chosen, wanted), chosen, how, work)
@@ -116,13 +115,20 @@ def main() -> int:
     return 0
 
 
+def likenesses(classes: Classes, known: Images, diameter_A: float) -> NDArray[np.float64]:
+    """How much each class (K,) is like the particle; -1 where it is empty."""
+    members = np.bincount(classes.kind, minlength=len(classes.averages))
+    diameter_px = diameter_A / classes.pixel_size_A
+    return np.array(
+        [likeness(one, known, diameter_px) if n else -1.0 for one, n in zip(classes.averages, members, strict=True)]
+    )
+
+
 def judge(name: str, classes: Classes, known: Images, diameter_A: float) -> tuple[Row, NDArray[np.float64]]:
     """Say how good the classes of one picker are; also the likeness of each to the particle."""
     diameter_px = diameter_A / classes.pixel_size_A
     members = np.bincount(classes.kind, minlength=len(classes.averages))
-    alike = np.array(
-        [likeness(one, known, diameter_px) if n else -1.0 for one, n in zip(classes.averages, members, strict=True)]
-    )
+    alike = likenesses(classes, known, diameter_A)
     good = alike >= LEAST_LIKENESS
     halves = {
         at: _halves_resolution(classes, at, diameter_px) for at in np.flatnonzero(good & (members >= LEAST_MEMBERS))
@@ -196,17 +202,14 @@ def _ours(name: str, chosen: BenchmarkSet, work: Path) -> Mapping[str, Scored]:
             words += [*map(str, chosen.micrographs()), "--diameter", f"{chosen.diameter_A:.6g}"]
         else:
             words += [str(folder / "default"), "--particles", str(folder / SELECTED)]
-        words += ["--out", str(out), "--overlays", "none", "--report", "none", "--device", "cpu"]
-        call([sys.executable, "-m", "cryoemmae_plugin", *words])
+        run_cryoemmae([*words, "--out", str(out), *QUIET])
         (out / "done").touch()
-    found = {Path(result.micrograph).stem: result.picks for result in ResultStore.open(out)}
-    return {stem: Scored(picks.xy, picks.score.astype(float)) for stem, picks in found.items()}
+    return candidates_of(out)
 
 
-def write_selected(work: Path, classes: Classes, known: Images, diameter_A: float, star: Path) -> None:
+def write_selected(classes: Classes, known: Images, diameter_A: float, star: Path) -> None:
     """Write the particles of good classes, as RELION's Select job does with the classes that a person has chosen."""
-    _, alike = judge("selected", classes, known, diameter_A)
-    good = np.isin(classes.kind, np.flatnonzero(alike >= LEAST_LIKENESS))
+    good = np.isin(classes.kind, np.flatnonzero(likenesses(classes, known, diameter_A) >= LEAST_LIKENESS))
     optics, particles = (find_table(read_star(classes.star), name) for name in ("optics", "particles"))
     assert optics is not None
     assert particles is not None

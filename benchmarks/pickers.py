@@ -101,17 +101,15 @@ class CommandLine:
     def pick(self, chosen: BenchmarkSet, paths: list[Path], work: Path) -> Iterator[Found]:
         """Run the command on the micrographs; the seconds are the run's, its start included, over their number."""
         out = work / "run"
-        command = [sys.executable, "-m", "cryoemmae_plugin", "pick", *map(str, paths), "--out", str(out)]
+        command = ["pick", *map(str, paths), "--out", str(out)]
         command += ["--diameter", f"{chosen.diameter_A:.6g}", "--mode", self.mode, "--device", self.device]
         command += ["--overlays", "none", "--overwrite", *(["--model", self.model] if self.model else [])]
         command += [] if self.adapt else ["--no-adapt"]
         clock = ChildClock()
-        call(command)
+        run_cryoemmae(command)
         seconds = clock.seconds() / len(paths)
-        with ResultStore.open(out) as store:
-            for result in store:
-                candidates = Scored(result.picks.xy, result.picks.score.astype(float))
-                yield Found(Path(result.micrograph).stem, candidates, seconds)
+        for stem, candidates in candidates_of(out).items():
+            yield Found(stem, candidates, seconds)
 
 
 @dataclass(frozen=True)
@@ -205,6 +203,22 @@ def call(command: list[str], **options: object) -> None:
         raise SystemExit(
             f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
+
+
+QUIET = ("--overlays", "none", "--report", "none", "--device", "cpu")
+"""Options of a run that nobody looks at."""
+
+
+def run_cryoemmae(words: Sequence[str]) -> None:
+    """Run `cryoemmae` from its command line; where it fails, end with what it said."""
+    call([sys.executable, "-m", "cryoemmae_plugin", *words])
+
+
+def candidates_of(run: Path) -> dict[str, Scored]:
+    """All candidates that a run has stored, by the micrograph's name without its suffix."""
+    with ResultStore.open(run) as store:
+        found = {Path(result.micrograph).stem: result.picks for result in store}
+    return {stem: Scored(picks.xy, picks.score.astype(float)) for stem, picks in found.items()}
 
 
 class ChildClock:

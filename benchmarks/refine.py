@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pickers import call
+from pickers import QUIET, candidates_of, run_cryoemmae
 from report import markdown
 from scoring import SetScore, score_set
 from sets import BenchmarkSet, chosen_sets
@@ -55,16 +55,15 @@ def score_both(chosen: BenchmarkSet, options: argparse.Namespace) -> list[SetSco
     work = options.work / "refine" / chosen.name / options.model
     first = work / "picked"
     paths = chosen.micrographs()
-    common = ["--overlays", "none", "--report", "none", "--device", "cpu"]
     settings = ["--diameter", f"{chosen.diameter_A:.6g}", "--model", options.model]
     settings += [] if options.adapt else ["--no-adapt"]
-    _cryoemmae("pick", *map(str, paths), "--out", str(first), *settings, *common)
+    run_cryoemmae(["pick", *map(str, paths), "--out", str(first), *settings, *QUIET])
     before, after, reference = dict[str, Scored](), dict[str, Scored](), dict[str, Reference]()
     for half in HALVES[options.halves]:
         taught, tested = ([path.stem for path in paths[at::2]] for at in (half, 1 - half))
         particles, refined = work / f"kept{half}.star", work / f"refined{half}"
         write_kept(first, chosen.reference(), taught, particles)
-        _cryoemmae("refine", str(first), "--particles", str(particles), "--out", str(refined), *common)
+        run_cryoemmae(["refine", str(first), "--particles", str(particles), "--out", str(refined), *QUIET])
         before |= _candidates(first, tested)
         after |= _candidates(refined, tested)
         reference |= {stem: chosen.reference()[stem] for stem in tested}
@@ -86,12 +85,8 @@ def write_kept(run: Path, reference: Mapping[str, Reference], stems: Sequence[st
 
 
 def _candidates(run: Path, stems: Sequence[str]) -> dict[str, Scored]:
-    found = {Path(result.micrograph).stem: result.picks for result in ResultStore.open(run)}
-    return {stem: Scored(found[stem].xy, found[stem].score.astype(float)) for stem in stems}
-
-
-def _cryoemmae(*words: str) -> None:
-    call([sys.executable, "-m", "cryoemmae_plugin", *words])
+    found = candidates_of(run)
+    return {stem: found[stem] for stem in stems}
 
 
 def _options() -> argparse.Namespace:

@@ -77,6 +77,15 @@ class Features:
         return whole_cells(self.inside if self.others is None else self.inside & ~self.others, rows, columns)
 
 
+def view_at(
+    diameter_px: float, image: Tensor, model: PickingModel, timer: StepTimer
+) -> tuple[FlattenedMicrograph, Features]:
+    """Flatten stored pixels (ny, nx) for particles of a diameter, and compute what the head reads."""
+    with timer.step("preprocess"):
+        flattened = flatten_background(image, diameter_px, GRID_DIAMETER_PX)
+    return flattened, extract_features(flattened, model, timer)
+
+
 def pick_default(
     image: Tensor,
     model: PickingModel,
@@ -104,9 +113,7 @@ def pick_default(
         All candidates, best first.
     """
     timer = timer or StepTimer()
-    with timer.step("preprocess"):
-        flattened = flatten_background(image, diameter_px, GRID_DIAMETER_PX)
-    features = extract_features(flattened, model, timer)
+    flattened, features = view_at(diameter_px, image, model, timer)
     with timer.step("locate"):
         return score_candidates(features, flattened, head, groups=groups)
 

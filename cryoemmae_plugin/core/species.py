@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from cryoemmae_plugin.core.default import GRID_DIAMETER_PX, Features, extract_features, score_candidates
+from cryoemmae_plugin.core.default import Features, score_candidates, view_at
 from cryoemmae_plugin.core.embedding_features import sample_map
 from cryoemmae_plugin.core.flattening import FlattenedMicrograph, flatten_background
 from cryoemmae_plugin.core.geometry import MicrographFrame
@@ -73,11 +73,7 @@ def pick_sizes(
     Picks
         All candidates with their diameters, best first.
     """
-    views: list[tuple[FlattenedMicrograph, Features]] = []
-    for diameter_px in diameters_px:
-        with timer.step("preprocess"):
-            flattened = flatten_background(image, diameter_px, GRID_DIAMETER_PX)
-        views.append((flattened, extract_features(flattened, model, timer)))
+    views = [view_at(diameter_px, image, model, timer) for diameter_px in diameters_px]
     with timer.step("locate"):
         discs = DiscResponses.of(image, diameters_px)
         passes = [score_candidates(features, flattened, head) for flattened, features in views]

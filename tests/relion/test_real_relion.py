@@ -170,12 +170,16 @@ def alike(average: NDArray[np.float32], phantoms: ModuleType, side: int) -> floa
     return best
 
 
-def test_a_schedule_picks_on_the_fly_and_each_micrograph_once(
-    project: Path, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
-) -> None:
+def begin_with_three_micrographs(project: Path, phantoms: ModuleType) -> None:
     (project / "default_pipeline.star").write_text(EMPTY_PIPELINE)
     for index in range(3):
         draw_micrograph(phantoms, project / f"Micrographs/mic_{index}.mrc", index, upright=True)
+
+
+def test_a_schedule_picks_on_the_fly_and_each_micrograph_once(
+    project: Path, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
+) -> None:
+    begin_with_three_micrographs(project, phantoms)
     enough = 3 * PER_MICROGRAPH + 1  # to classify, but only once the second batch is there
     words = "--diameter 54 --pixel-size 3 --relion-version 3.1 --name otf --wait 1 --passes 2 --threads 1 --box 36"
     program = ["--executable", f"{sys.executable} {stand_in.__file__}", "--threshold", "0.6"]
@@ -303,9 +307,7 @@ def test_what_relions_select_job_has_kept_refines_a_second_job(
 def test_a_schedule_refines_once_classes_are_selected(
     project: Path, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
 ) -> None:
-    (project / "default_pipeline.star").write_text(EMPTY_PIPELINE)
-    for index in range(3):
-        draw_micrograph(phantoms, project / f"Micrographs/mic_{index}.mrc", index, upright=True)
+    begin_with_three_micrographs(project, phantoms)
     words = "--diameter 84 --pixel-size 3 --relion-version 3.1 --name otf --wait 1 --passes 2 --threads 1 --box 36"
     small = "--classes 1 --iterations 2 --psi-step 30 --min-particles 1 --threshold 0.6 --second-round"
     program = ["--executable", f"{sys.executable} {stand_in.__file__}"]
