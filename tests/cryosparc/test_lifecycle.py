@@ -92,7 +92,7 @@ def test_two_signals_end_the_job_as_failed_too(world: Any) -> None:
     def twice() -> None:
         send(signal.SIGINT)()
         send(signal.SIGINT)()
-        time.sleep(0.1)
+        time.sleep(0.5)
 
     world.few(4)
     report, job = pick(world, engines=Happening(1, twice))
@@ -102,7 +102,7 @@ def test_two_signals_end_the_job_as_failed_too(world: Any) -> None:
 
 def test_a_kill_in_the_interface_is_noticed_and_left_as_it_is(world: Any) -> None:
     world.few(20)
-    engines = Happening(2, lambda: (world.state.jobs["P3", "J3"].set_status("killed"), time.sleep(0.1)))  # type: ignore[func-returns-value,arg-type]
+    engines = Happening(2, lambda: (world.state.jobs["P3", "J3"].set_status("killed"), time.sleep(0.5)))  # type: ignore[func-returns-value,arg-type]
     report, job = pick(world, engines=engines)
     assert (report.status, job.status) == ("killed", "killed")
     assert "killed in CryoSPARC" in report.reason
@@ -112,7 +112,7 @@ def test_a_kill_in_the_interface_is_noticed_and_left_as_it_is(world: Any) -> Non
 def test_a_killed_job_keeps_the_picks_saved_on_the_way(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cryosparc_job.particles.FIRST_SAVE_S", 0.0)
     world.few(20)  # more than may wait to be stored when the kill comes
-    engines = Happening(12, lambda: (world.state.jobs["P3", "J3"].set_status("killed"), time.sleep(0.1)))  # type: ignore[func-returns-value,arg-type]
+    engines = Happening(12, lambda: (world.state.jobs["P3", "J3"].set_status("killed"), time.sleep(0.5)))  # type: ignore[func-returns-value,arg-type]
     _, job = pick(world, engines=engines)
     assert job.saves[0] == 3
     assert 0 < len(world.saved(job.uid)) <= 39
@@ -121,7 +121,7 @@ def test_a_killed_job_keeps_the_picks_saved_on_the_way(world: Any, monkeypatch: 
 def test_a_deleted_job_ends_the_run(world: Any) -> None:
     def delete() -> None:
         del world.state.jobs["P3", "J3"]
-        time.sleep(0.1)
+        time.sleep(0.5)
 
     world.few(6)
     job = begin(world.connect(), request(), Happening(2, delete))

@@ -118,11 +118,11 @@ def test_what_is_yielded_is_on_the_disk(store: ResultStore, fake_engine: ModuleT
     assert yielded == 20
 
 
-@pytest.mark.slow
 def test_slow_runs_report_a_micrograph_before_the_next_one_is_picked(
-    store: ResultStore, fake_engine: ModuleType
+    store: ResultStore, fake_engine: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picker = fake_engine.FakePicker(2.0)  # a hundredth of it is more than writing takes
+    monkeypatch.setattr("cryoemmae_plugin.run.stream.PATIENCE", 1200.0)  # as long as any disk takes
+    picker = fake_engine.FakePicker(0.05)
     stream = pick_micrographs(listed(3), picker, store, loader=blank)
     next(stream)
     assert len(picker.seen) == 1
@@ -235,7 +235,7 @@ def test_waiting_for_the_reader_and_for_the_disk_is_booked(
     reading = pick_micrographs(listed(4), fake_engine.FakePicker(), store, jobs=1, loader=slow)
     assert sum(outcome.seconds["wait"] for outcome in reading) > 0.15
     disk = GatedStore(store, monkeypatch)
-    threading.Timer(0.2, disk.gate.set).start()
+    threading.Timer(1.0, disk.gate.set).start()
     writing = pick_micrographs(listed(UNWRITTEN + 2), fake_engine.FakePicker(), store, loader=blank)
     assert sum(outcome.seconds["wait"] for outcome in writing) > 0.1
 
@@ -278,21 +278,21 @@ def test_the_next_image_is_on_its_way_to_the_device_while_one_is_picked_but_no_m
     store: ResultStore, fake_engine: ModuleType
 ) -> None:
     transfer = CountingTransfer()
-    micrographs = [Micrograph(Path(f"m{i}.mrc"), None, f"m{i}") for i in range(12)]
+    micrographs = [Micrograph(Path(f"m{i}.mrc"), None, f"m{i}") for i in range(8)]
 
     class Picker:
         def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: object = None) -> Picks:
             assert isinstance(image, OnDevice)
             transfer.events.append(f"pick {image[0, 0]:.0f}")
-            time.sleep(0.05)  # so that the next one has been read
+            time.sleep(0.25)  # so that the next one has been read
             return Picks.none((4, 4))
 
     def loader(micrograph: Micrograph) -> Loaded:
         return Loaded(np.full((4, 4), int(micrograph.uid[1:]), np.float32), 1.0, 1, 0.0)
 
     list(pick_micrographs(micrographs, Picker(), store, jobs=4, loader=loader, transfer=transfer))
-    assert [event for event in transfer.events if event.startswith("pick")] == [f"pick {i}" for i in range(12)]
-    for index in range(2, 12):
+    assert [event for event in transfer.events if event.startswith("pick")] == [f"pick {i}" for i in range(8)]
+    for index in range(2, 8):
         assert transfer.events.index(f"send {index}") < transfer.events.index(f"pick {index - 1}")
         assert transfer.events.index(f"send {index}") > transfer.events.index(f"receive {index - 1}")
     assert transfer.most == 2

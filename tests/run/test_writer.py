@@ -40,7 +40,7 @@ def test_what_is_not_done_is_waited_for_only_where_room_is_short() -> None:
         for number in range(3):
             writer.put(partial(task, number))
         assert list(writer.take(room=3)) == []
-        threading.Timer(0.05, gate.set).start()
+        threading.Timer(0.5, gate.set).start()
         first = next(writer.take(room=2))
         assert first.number == 0
         assert first.seconds["wait"] > 0.02
