@@ -315,10 +315,10 @@ def calibrate_micrograph(score: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Taken as chances, they are worth most from half the F1 that is to be expected (Lipton, Elkan and Naryanaswamy 2014,
     Optimal thresholding of classifiers to maximize F1 measure): from 0.5 where everything is clear, from less where
-    much is in doubt. There they are too low as chances, hence `BALANCE_SLOPE`. Nothing changes on a micrograph without
-    one above 0.5.
+    much is in doubt. There they are too low as chances, hence `F1_SLOPE`. Nothing changes on a micrograph without one
+    above 0.5, or with a few clear ones: what is left is junk then.
     """
-    if score.max(initial=0.0) <= 0.5:
+    if score.max(initial=0.0) <= 0.5 or are_few_and_clear(np.log(_odds(score))):
         return score
     half = expected_f1(score) / 2
     return _from_odds(_odds(score) * ((1 - half) / half) ** F1_SLOPE / np.exp(F1_SHIFT))

@@ -205,6 +205,13 @@ def test_what_is_clear_keeps_its_figure_of_merit_and_what_is_in_doubt_gains() ->
     assert (gained >= 0.5).sum() > (doubtful >= 0.5).sum()
 
 
+def test_beside_a_few_clear_particles_nothing_is_picked_that_was_not_before() -> None:
+    clear = np.array([0.99, *np.linspace(0.45, 0.02, 60)], np.float32)
+    assert calibrate_micrograph(clear) is clear
+    many = np.array([*np.linspace(0.99, 0.7, 4), *np.linspace(0.45, 0.02, 60)], np.float32)
+    assert (calibrate_micrograph(many) >= 0.5).sum() > 4
+
+
 def test_no_balance_makes_picks_where_there_are_none() -> None:
     nothing = np.array([0.5, 0.49, 0.3], np.float32)
     assert calibrate_micrograph(nothing) is nothing
