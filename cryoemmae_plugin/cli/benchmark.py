@@ -71,15 +71,13 @@ def speed(
     """
     reporter = Reporter()
     reporter.say("Preparing to measure")  # before the imports, which take seconds
-    import torch
-
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.evaluation.speed import measure
 
     PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size)
     if threads:
         _use_threads(threads)
-    chosen, console = choose_device(device), Console(highlight=False)
+    chosen = choose_device(device)
     with tempfile.TemporaryDirectory(prefix="cryoemmae-speed-") as folder, reporter.alive():
         scratch = Path(folder)
         micrographs = _micrographs(paths, diameter, pixel_size, size, scratch)
@@ -92,9 +90,7 @@ def speed(
             measure(contenders, micrographs[:1], 1, chosen)
         runs = measure(contenders, micrographs, repeats, chosen, lambda run: reporter.say(_line(run)))
     names = [contender.name for contender in contenders]
-    console.print(_table(runs, names), soft_wrap=True)
-    for what, value in _environment(chosen, torch.get_num_threads()).items():
-        console.print(f"{what}: {value}", soft_wrap=True)
+    _show(runs, names, chosen)
     if out is not None:
         _write(out, runs, names, chosen)
 
@@ -153,6 +149,14 @@ def _contenders(
     return contenders
 
 
+def _show(runs: Sequence[Measured], names: Sequence[str], device: torch.device) -> None:
+    """Print what was measured, and on what."""
+    console = Console(highlight=False)
+    console.print(_table(runs, names), soft_wrap=True)
+    for what, value in _environment(device).items():
+        console.print(f"{what}: {value}", soft_wrap=True)
+
+
 def _line(run: Measured) -> str:
     wall, cpu = (run.seconds(clock, "total") for clock in CLOCKS)
     return f"{run.contender:<8}  {run.micrograph}: {wall:.2f} s, {cpu:.2f} s of processor time, {run.picks} picks"
@@ -183,20 +187,21 @@ def _brief(ratio: Ratio) -> str:
     return f"{ratio.median:.1f}" + (f" ({ratio.low:.1f}–{ratio.high:.1f})" if ratio.pairs > 1 else "")
 
 
-def _environment(device: torch.device, threads: int) -> dict[str, str]:
+def _environment(device: torch.device) -> dict[str, str]:
+    import torch
+
     from cryoemmae_plugin.run.summary import hardware_name, versions
 
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return {"hardware": hardware_name(str(device)), "threads": str(threads), "versions": packages}
+    threads = str(torch.get_num_threads())
+    return {"hardware": hardware_name(str(device)), "threads": threads, "versions": packages}
 
 
 def _write(out: Path, runs: Sequence[Measured], names: Sequence[str], device: torch.device) -> None:
-    import torch
-
     from cryoemmae_plugin.evaluation.speed import median_seconds, paired_ratios
     from cryoemmae_plugin.files import write_json
 
-    plain: dict[str, Any] = _environment(device, torch.get_num_threads()) | {"runs": [asdict(run) for run in runs]}
+    plain: dict[str, Any] = _environment(device) | {"runs": [asdict(run) for run in runs]}
     plain["median_seconds"] = {name: {clock: median_seconds(runs, name, clock) for clock in CLOCKS} for name in names}
     plain["upstream_over"] = {
         name: {

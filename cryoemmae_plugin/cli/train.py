@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -58,33 +60,45 @@ def train(
     reporter.say(f"Preparing to train {name}")  # before the imports, which take seconds
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.run.inputs import find_micrographs
-    from cryoemmae_plugin.run.stop import Stop, stop_on_signals
     from cryoemmae_plugin.training.prepare import TrainingMicrograph
     from cryoemmae_plugin.training.start import load_start
     from cryoemmae_plugin.training.train import train_model
+
+    folder = _folder_for(name, out)
+    PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size)
+    settings = FitSettings(**given(epochs=epochs, batch=batch, rate=rate, seed=seed))
+    chosen = choose_device(device)
+    found = find_micrographs(paths, pixel_size_A=pixel_size, recursive=recursive, exclude=out)
+    micrographs = [TrainingMicrograph(m.path, diameter, m.pixel_size_A, contrast == "bright") for m in found]
+    reporter.say(f"Training {name} on {len(micrographs)} micrographs, on {chosen}, into {folder}")
+    begun = None if start is None else load_start(start)
+    status = _watch(
+        partial(train_model, micrographs, folder, name, mode=mode, settings=settings, start=begun, device=chosen),
+        reporter,
+    )
+    if status == exits.ALL_DONE:
+        reporter.say(f"Done. Pick with it: cryoemmae pick MICROGRAPHS/ --diameter {diameter:g} --model {out or name}")
+    return status
+
+
+def _folder_for(name: str, out: Path | None) -> Path:
+    """Where a model goes; its name is checked."""
     from cryoemmae_plugin.weights import is_model_name, user_models_dir
 
     if not is_model_name(name):
         raise SettingsError(
             setting="name", value=name, remedy="use letters, digits, '.', '_' and '-', at most 64, no path"
         )
-    PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size)
-    settings = FitSettings(**given(epochs=epochs, batch=batch, rate=rate, seed=seed))
-    chosen = choose_device(device)
-    found = find_micrographs(paths, pixel_size_A=pixel_size, recursive=recursive, exclude=out)
-    micrographs = [TrainingMicrograph(m.path, diameter, m.pixel_size_A, contrast == "bright") for m in found]
-    folder = out or user_models_dir() / name
-    reporter.say(f"Training {name} on {len(micrographs)} micrographs, on {chosen}, into {folder}")
+    return out or user_models_dir() / name
+
+
+def _watch(training: Callable[..., Any], reporter: Reporter) -> int:
+    """Train, tell the terminal how it goes, and stop on a signal; the exit status."""
+    from cryoemmae_plugin.run.stop import Stop, stop_on_signals
+
     with stop_on_signals(Stop()) as stop, Stages(reporter) as stages:
         try:
-            train_model(
-                micrographs,
-                folder,
-                name,
-                mode=mode,
-                settings=settings,
-                start=None if start is None else load_start(start),
-                device=chosen,
+            training(
                 progress=lambda done, total, skill: stages.show("Training", done, total, f"skill {skill:.2f}"),
                 on_stage=stages.show,
                 should_stop=stop,
@@ -92,5 +106,4 @@ def train(
         except Interrupted as err:
             reporter.warn(str(err))
             return exits.stopped_by(stop.signal)
-    reporter.say(f"Done. Pick with it: cryoemmae pick MICROGRAPHS/ --diameter {diameter:g} --model {out or name}")
-    return 0
+    return exits.ALL_DONE

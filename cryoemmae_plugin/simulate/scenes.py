@@ -38,34 +38,10 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
     SimulationSettings
         The scene.
     """
-    diameter_px = float(np.exp(rng.uniform(np.log(30), np.log(110))))
-    diameter_A = float(np.exp(rng.uniform(np.log(80), np.log(400))))
-    drawn: dict[str, Any] = {
-        "shape": (int(rng.integers(640, 1500)), int(rng.integers(640, 1500))),
-        "particle": str(rng.choice(PARTICLE_SHAPES)),
-        "variant": int(rng.integers(0, 1000)),
-        "diameter_A": diameter_A,
-        "pixel_size_A": float(np.clip(diameter_A / diameter_px, 0.5, 8.0)),
-        "min_distance": float(rng.choice([0.82, 0.95, 1.05, 1.3])),
-        "contrast": float(np.exp(rng.uniform(np.log(0.5), np.log(1.5)))),
-        "defocus_um": float(rng.uniform(0.6, 3.2)),
-        "astigmatism_um": float(rng.uniform(0, 0.06)),
-        "voltage_kV": float(rng.choice([200.0, 300.0])),
-        "b_factor_A2": float(rng.uniform(50, 300)),
-        "dose_e_A2": float(rng.uniform(20, 60)),
-        "ice_thickness_A": float(rng.uniform(250, 1200)),
-        "ice_gradient": float(np.exp(rng.uniform(np.log(0.01), np.log(0.2)))),
-        "carbon": _sometimes(rng, 0.2, 0.05, 0.45),
-        "frost": int(_sometimes(rng, 0.25, 1, 9)),
-        "crystals": int(_sometimes(rng, 0.15, 1, 5)),
-        "aggregates": int(_sometimes(rng, 0.2, 1, 5)),
-        "debris": int(_sometimes(rng, 0.3, 10, 150)),
-        "hot_pixels": int(_sometimes(rng, 0.3, 1, 60)),
-    }
+    drawn = _random_particle(rng) | _random_exposure(rng) | _random_contamination(rng)
+    diameter_A = drawn["diameter_A"]
     if rng.random() < 0.3:
-        drawn |= {"lowpass_A": float(drawn["diameter_A"] * rng.uniform(0.06, 0.26)), "eight_bit": True}
-        drawn |= {"highpass_A": float(drawn["diameter_A"] * rng.uniform(3, 8))}
-        drawn["smeared_border_px"] = int(_sometimes(rng, 0.5, 8, 48))
+        drawn |= _random_filter(rng, diameter_A)
     coverage = float(np.exp(rng.uniform(np.log(0.03), np.log(0.45))))
     drawn |= {"grains": int(_sometimes(rng, 0.25, 2, 50))}
     drawn |= {"web": _sometimes(rng, 0.06, 0.1, 0.6), "gap": _sometimes(rng, 0.08, 0.05, 0.3)}
@@ -73,7 +49,7 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
         coverage = 0.0
         drawn["ice"] = str(rng.choice(["vitreous", "crystalline"]))
         drawn |= {"grains": int(_sometimes(rng, 0.6, 5, 80)), "web": _sometimes(rng, 0.25, 0.2, 0.9)}
-    drawn |= _random_junk(rng, drawn["diameter_A"], emptier=coverage == 0.0)
+    drawn |= _random_junk(rng, diameter_A, emptier=coverage == 0.0)
     if rng.random() < 0.2:
         drawn["amplitude_contrast"] = float(np.exp(rng.uniform(np.log(0.07), np.log(0.5))))
     drawn["size_spread"] = _sometimes(rng, 0.15, 0.01, 0.07)
@@ -84,6 +60,56 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> SimulationSettings:
     if "n_particles" not in drawn:
         drawn["n_particles"] = particles_for(coverage, drawn["shape"], drawn["diameter_A"] / drawn["pixel_size_A"])
     return SimulationSettings(**drawn)
+
+
+def _random_particle(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw a frame, and the particle that is on it."""
+    diameter_px = float(np.exp(rng.uniform(np.log(30), np.log(110))))
+    diameter_A = float(np.exp(rng.uniform(np.log(80), np.log(400))))
+    return {
+        "shape": (int(rng.integers(640, 1500)), int(rng.integers(640, 1500))),
+        "particle": str(rng.choice(PARTICLE_SHAPES)),
+        "variant": int(rng.integers(0, 1000)),
+        "diameter_A": diameter_A,
+        "pixel_size_A": float(np.clip(diameter_A / diameter_px, 0.5, 8.0)),
+        "min_distance": float(rng.choice([0.82, 0.95, 1.05, 1.3])),
+        "contrast": float(np.exp(rng.uniform(np.log(0.5), np.log(1.5)))),
+    }
+
+
+def _random_exposure(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the microscope's settings and the ice."""
+    return {
+        "defocus_um": float(rng.uniform(0.6, 3.2)),
+        "astigmatism_um": float(rng.uniform(0, 0.06)),
+        "voltage_kV": float(rng.choice([200.0, 300.0])),
+        "b_factor_A2": float(rng.uniform(50, 300)),
+        "dose_e_A2": float(rng.uniform(20, 60)),
+        "ice_thickness_A": float(rng.uniform(250, 1200)),
+        "ice_gradient": float(np.exp(rng.uniform(np.log(0.01), np.log(0.2)))),
+    }
+
+
+def _random_contamination(rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the carbon, the large contamination and the hot pixels of a scene."""
+    return {
+        "carbon": _sometimes(rng, 0.2, 0.05, 0.45),
+        "frost": int(_sometimes(rng, 0.25, 1, 9)),
+        "crystals": int(_sometimes(rng, 0.15, 1, 5)),
+        "aggregates": int(_sometimes(rng, 0.2, 1, 5)),
+        "debris": int(_sometimes(rng, 0.3, 10, 150)),
+        "hot_pixels": int(_sometimes(rng, 0.3, 1, 60)),
+    }
+
+
+def _random_filter(rng: np.random.Generator, diameter_A: float) -> dict[str, Any]:
+    """Draw what image processing has left of a micrograph: a band of frequencies, 8 bits, smeared borders."""
+    return {
+        "lowpass_A": float(diameter_A * rng.uniform(0.06, 0.26)),
+        "eight_bit": True,
+        "highpass_A": float(diameter_A * rng.uniform(3, 8)),
+        "smeared_border_px": int(_sometimes(rng, 0.5, 8, 48)),
+    }
 
 
 def _random_junk(rng: np.random.Generator, diameter_A: float, *, emptier: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cryoemmae_plugin.core.encoder import Block, Encoder, EncoderConfig, sincos_positions
 from cryoemmae_plugin.errors import ModelError, OutputError
-from cryoemmae_plugin.weights.card import LIMITS, is_model_name, make_card
+from cryoemmae_plugin.weights.card import LIMITS, ModelCard, is_model_name, make_card
 from cryoemmae_plugin.weights.folder import save_model
 from cryoemmae_plugin.weights.installed import list_models, user_models_dir
 from cryoemmae_plugin.weights.model import CENTROIDS
@@ -109,12 +109,7 @@ def import_upstream(
     encoder_state, decoder_state = read_checkpoint(checkpoint, encoder)
     clusters = {} if kmeans is None else {CENTROIDS: read_centroids(kmeans, allow_pickle)}
     if particle_cluster is not None and kmeans is None:
-        raise ModelError(
-            "there are no clusters to choose it from",
-            setting="particle_cluster",
-            value=particle_cluster,
-            remedy="give the file of centroids too, with $kmeans",
-        )
+        raise _nothing_to_choose_from(particle_cluster)
     if particle_cluster is None and clusters and find_cluster is not None:
         particle_cluster = _found_cluster(find_cluster, encoder_state, encoder, mean, std, clusters[CENTROIDS])
     card = make_card(
@@ -131,13 +126,7 @@ def import_upstream(
         licence="that of the checkpoint",
         created=datetime.date.today().isoformat(),
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".importing-") as scratch:
-            save_model(Path(scratch) / name, card, encoder_state, clusters, decoder_state)
-            (Path(scratch) / name).rename(target)
-    except OSError as err:
-        raise OutputError(f"{target}: the model cannot be written ({err}); check permissions and free space") from err
+    _install(target, card, encoder_state, clusters, decoder_state)
     return target
 
 
@@ -222,6 +211,32 @@ def _free_folder(name: str) -> Path:
             remedy=("choose another name", "remove that model"),
         )
     return folder
+
+
+def _nothing_to_choose_from(particle_cluster: int) -> ModelError:
+    return ModelError(
+        "there are no clusters to choose it from",
+        setting="particle_cluster",
+        value=particle_cluster,
+        remedy="give the file of centroids too, with $kmeans",
+    )
+
+
+def _install(
+    target: Path,
+    card: ModelCard,
+    encoder: Mapping[str, Tensor],
+    clusters: Mapping[str, Tensor],
+    decoder: Mapping[str, Tensor],
+) -> None:
+    """Write a model folder as a whole or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".importing-") as scratch:
+            save_model(Path(scratch) / target.name, card, encoder, clusters, decoder)
+            (Path(scratch) / target.name).rename(target)
+    except OSError as err:
+        raise OutputError(f"{target}: the model cannot be written ({err}); check permissions and free space") from err
 
 
 def _load(path: Path) -> object:
