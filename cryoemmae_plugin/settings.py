@@ -1,4 +1,4 @@
-"""Every setting that a user may choose, once: its label, help text, limits and default.
+"""Every setting that a user may choose, once: its help text, limits and default.
 
 Command lines, RELION's Param labels, CryoSPARC's options, plan files and the Python API derive from these fields. A
 help text names another setting by its plain name.
@@ -70,7 +70,7 @@ OUTPUT_SETTINGS = ("threshold", "edge_distance", "min_distance", "drop_group")
 class Options(BaseModel):
     """Base of all groups of settings. Frozen; an unknown name or a wrong value is a :class:`SettingsError`.
 
-    The title of a field is its label, the description its help text.
+    The description of a field is its help text. The title, where there is one, is its label in the report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -321,7 +321,6 @@ TrainOn = Annotated[
     int | None,
     Field(
         ge=0,
-        title="Train on",
         description="First train a model on this many of the micrographs, without labels: minutes on a GPU, hours "
         "without one. [default: 0, use the model as it is]",
     ),
@@ -330,7 +329,6 @@ TrainEpochs = Annotated[
     int | None,
     Field(
         ge=1,
-        title="Training epochs",
         description="Passes over the training tiles. [default: the recipe's own]",
     ),
 ]
@@ -342,7 +340,6 @@ Count = Annotated[int, Field(ge=0)] | Literal["all", "none"]
 ReportPictures = Annotated[
     Count,
     Field(
-        title="Report",
         description="Of how many micrographs the report shows pictures: N evenly spread, all, or none for no report.",
     ),
 ]
@@ -365,12 +362,10 @@ class OutputOptions(Options):
 
     overlays: Count = Field(
         default=3,
-        title="Overlays",
         description="Draw the picks on the first N micrographs, or on all, or none.",
     )
     formats: str | None = Field(
         default=None,
-        title="Formats",
         description="Write files for other programs as well: relion, cryosparc, eman, cryolo, or several with commas "
         "between them.",
     )
@@ -386,14 +381,12 @@ class DeviceOptions(Options):
 
     device: str = Field(
         default="auto",
-        title="Device",
         description="auto (a GPU where there is one), cpu, cuda:N, or cuda:N,M and cuda (all) for a worker on each of "
         "them.",
     )
     threads: int | None = Field(
         default=None,
         ge=0,
-        title="Threads",
         description="CPU threads of each worker to compute with. [default: the cores, shared among the workers]",
     )
 
@@ -423,19 +416,16 @@ class ComputeOptions(Options):
         default=None,
         gt=0,
         allow_inf_nan=False,
-        title="GPU memory (GiB)",
         description="Most GiB of the GPU's memory to use. [default: what is free]",
     )
     precision: Precision = Field(
         default="auto",
-        title="Precision",
         description="Of the encoder: auto (float16 on a GPU, float32 on a CPU), float32, bfloat16, float16.",
     )
     jobs: int = Field(
         default=2,
         ge=1,
         le=1000,
-        title="Micrographs read ahead",
         description="Micrographs to read ahead while one is picked; each takes the memory of its image.",
     )
 
@@ -449,19 +439,16 @@ class ExecutorOptions(Options):
 
     executor: Literal["local", "dask"] = Field(
         default="local",
-        title="Executor",
         description="'local' picks on this machine, 'dask' on the workers of a Dask scheduler.",
     )
     scheduler: Annotated[str, form(r"^(slurm|(tcp|tls)://\S+|[\w.-]+:\d+)$", "tcp://HOST:8786, or slurm")] | None = (
         Field(
             default=None,
-            title="Dask scheduler",
             description="Address of the Dask scheduler, such as tcp://HOST:8786, or slurm. Needs executor dask.",
         )
     )
     workers: int | None = Field(
         default=None,
-        title="Workers",
         ge=1,
         le=10_000,
         description="Number of processes that pick side by side. "
@@ -469,28 +456,21 @@ class ExecutorOptions(Options):
     )
     worker_memory: Annotated[str, form(r"^\d+(\.\d+)? ?[MGT]i?B$", "16GB")] | None = Field(
         default=None,
-        title="Memory of a worker",
         description="Memory of a worker, such as 16GB; one that takes more ends. [default: no limit; 16GB on SLURM]",
     )
     worker_wait: float = Field(
         default=60.0,
-        title="Wait for workers (minutes)",
         gt=0,
         allow_inf_nan=False,
         description="Minutes to wait for workers when there is none.",
     )
-    slurm_partition: str | None = Field(
-        default=None, title="SLURM partition", pattern=r"^\S+$", description="Partition of the workers' jobs."
-    )
-    slurm_account: str | None = Field(
-        default=None, title="SLURM account", pattern=r"^\S+$", description="Account of the workers' jobs."
-    )
+    slurm_partition: str | None = Field(default=None, pattern=r"^\S+$", description="Partition of the workers' jobs.")
+    slurm_account: str | None = Field(default=None, pattern=r"^\S+$", description="Account of the workers' jobs.")
     slurm_time: Annotated[str, form(r"^[\d:-]+$", "08:00:00")] | None = Field(
-        default=None, title="SLURM time limit", description="Time limit of each worker's job, such as 08:00:00."
+        default=None, description="Time limit of each worker's job, such as 08:00:00."
     )
     slurm_options: str | None = Field(
         default=None,
-        title="SLURM options",
         description="Further options of sbatch, such as 'gres=gpu:1;constraint=a100'.",
     )
 

@@ -35,7 +35,6 @@ class JobOptions(Options):
 
     gpu: Annotated[str, _GPUS] | None = Field(
         default=None,
-        title="GPU",
         description="GPUs as RELION writes them: 0, or 0,1, or 0:1; cpu for none. [default: the first GPU, if any]",
     )
     train_on: TrainOn = None
@@ -43,13 +42,11 @@ class JobOptions(Options):
     report: ReportPictures = REPORT_PICTURES
     rejected: str | None = Field(
         default=None,
-        title="Rejected particles",
         description="With input particles: a STAR file of the particles that 2D classification has dropped. "
         "[default: those that the Select job has not kept]",
     )
     relion_version: Annotated[Literal["auto", "3.1", "4", "5"], _MAJOR] = Field(
         default="auto",
-        title="RELION version",
         description="Says how the output is written; auto looks at the project.",
     )
 
