@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 
 from cryoemmae_plugin.errors import ImageError
-from cryoemmae_plugin.run.engine import Loader
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.overlay_picture import png_bytes
 from cryoemmae_plugin.run.overlays import draw_result
+from cryoemmae_plugin.run.prefetch import Loader
 from cryoemmae_plugin.run.service import Run
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryosparc_job import messages

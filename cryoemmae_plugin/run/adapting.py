@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,9 @@ from cryoemmae_plugin.core.groups import Groups, make_groups
 from cryoemmae_plugin.core.head import Head
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.learning_state import Basis, LearningState
-from cryoemmae_plugin.run.observer import Observer
-from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import Model, save_model
@@ -54,11 +53,8 @@ def adapt_model(
     model: Model,
     micrographs: Sequence[Micrograph],
     folder: Path,
-    *,
-    state: LearningState | None = None,
-    loader: Callable[[Micrograph], Loaded] = load,
-    observer: Observer | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    state: LearningState,
+    hooks: Hooks,
 ) -> AdaptationNote | None:
     """Adapt a model to micrographs.
 
@@ -68,7 +64,7 @@ def adapt_model(
         All micrographs of the run.
     folder : Path
         Folder for the adapted model.
-    state : LearningState, optional
+    state : LearningState
         Keeps what is done, so that a second call goes on where the first was stopped.
 
     Returns
@@ -79,11 +75,11 @@ def adapt_model(
     Raises
     ------
     Interrupted
-        When `should_stop` says True.
+        When the front end says that the run should stop.
     OutputError
         When the model cannot be kept.
     """
-    observer = observer or Observer()
+    observer = hooks.observer
     if model.card.name.endswith(SUFFIX):
         why = f"{model.card.name} has been adapted before"
         observer.stage(f"Not adapted: {why}")
@@ -96,13 +92,12 @@ def adapt_model(
 
     observer.stage(f"Adapting {model.card.name} to these micrographs; $adapt=no skips this")
     head = load_head(model)
-    detector = _Detector(settings, model, head, state)
-    seen = detector.detect(micrographs, loader, partial(observer.progress, LOOKING), should_stop)
+    seen = _Detector(settings, model, head, state, hooks).detect(micrographs)
     if not seen:
         return None
     why = f"{count_sure(seen)} confident picks in {len(seen)} micrographs"
-    progress, work = partial(observer.progress, TASK), state.folder if state else None
-    trained = adapt_head(model, head, seen, work=work, progress=progress, should_stop=should_stop)
+    progress = partial(observer.progress, TASK)
+    trained = adapt_head(model, head, seen, work=state.folder, progress=progress, should_stop=hooks.should_stop)
     better = judge_together(trained or head, seen) or trained
     groups = make_groups(np.concatenate([one.patches() for one in seen]))
     if better is not None:
@@ -121,39 +116,33 @@ class _Detector:
     settings: PickerSettings
     model: Model
     head: Head
-    state: LearningState | None
+    state: LearningState
+    hooks: Hooks
 
-    def detect(
-        self,
-        micrographs: Sequence[Micrograph],
-        loader: Callable[[Micrograph], Loaded],
-        progress: Callable[[int, int], None],
-        should_stop: Callable[[], bool],
-    ) -> list[CropDetections]:
+    def detect(self, micrographs: Sequence[Micrograph]) -> list[CropDetections]:
         """Candidates of each. Others replace unreadable ones; picking reports those."""
         sample, spare = evenly_spread(micrographs, SAMPLE), evenly_spread(micrographs, SPARE * SAMPLE)
         wanted = list(dict.fromkeys([*sample, *spare]))
-        if self.state is not None:
-            self.state.begin(self.settings, self.model, wanted)
+        self.state.begin(self.settings, self.model, wanted)
         seen: list[CropDetections] = []
-        progress(0, SAMPLE)
+        self.hooks.observer.progress(LOOKING, 0, SAMPLE)
         for micrograph in wanted:
             if len(seen) == SAMPLE:
                 break
-            if should_stop():
+            if self.hooks.should_stop():
                 raise Interrupted("stopped while adapting to the micrographs")
             try:
-                found = self._on(micrograph, loader)
+                found = self._on(micrograph)
             except ImageError as err:
                 logger.debug("not adapted to: %s", err)
                 continue
             seen += [] if found is None else [found]
-            progress(len(seen), SAMPLE)
+            self.hooks.observer.progress(LOOKING, len(seen), SAMPLE)
         return seen
 
-    def _on(self, micrograph: Micrograph, loader: Callable[[Micrograph], Loaded]) -> CropDetections | None:
+    def _on(self, micrograph: Micrograph) -> CropDetections | None:
         """Candidates of one; None where particles of this size cannot be detected."""
-        loaded = loader(micrograph)
+        loaded = self.hooks.loader(micrograph)
         diameter_px = self.settings.diameter_A / loaded.pixel_size_A
         if not is_detectable(diameter_px, loaded.image.shape):
             return None
@@ -162,7 +151,7 @@ class _Detector:
             image = with_dark_particles(loaded.image, self.settings.contrast == "bright")
             return detect_on_crop(image, diameter_px, self.head, self.model)
 
-        return detect() if self.state is None else self.state.seen_on(micrograph, detect)
+        return self.state.seen_on(micrograph, detect)
 
 
 def _account(why: str, *, trained: bool, adapted: bool) -> str:

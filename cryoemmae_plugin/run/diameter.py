@@ -20,7 +20,7 @@ from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import CannotTellError, ImageError
 from cryoemmae_plugin.files import Note
 from cryoemmae_plugin.run.inputs import evenly_spread
-from cryoemmae_plugin.run.prefetch import Loaded, load
+from cryoemmae_plugin.run.prefetch import Loaded, Loader, load
 from cryoemmae_plugin.settings import DEFAULT_MODEL, RequestedSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
@@ -82,7 +82,7 @@ class DiameterNote(Note):
 def estimate_from(
     micrographs: Sequence[Micrograph],
     asked: RequestedSettings,
-    loader: Callable[[Micrograph], Loaded] = load,
+    loader: Loader = load,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DiameterNote:
     """Estimate the diameter from up to `SAMPLE` micrographs, evenly spread over the list.
@@ -130,7 +130,7 @@ def _middle(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _readable(
-    micrographs: Sequence[Micrograph], loader: Callable[[Micrograph], Loaded], left_out: list[str]
+    micrographs: Sequence[Micrograph], loader: Loader, left_out: list[str]
 ) -> Iterator[tuple[Micrograph, Loaded]]:
     """Load the readable micrographs, one at a time; `left_out` receives the errors of the others."""
     for micrograph in micrographs:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from cryoemmae_plugin.device import choose_device
-from cryoemmae_plugin.run.prefetch import Loaded, load
+from cryoemmae_plugin.run.prefetch import Loader, load
 from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.stream import ImagePicker, MicrographResult, pick_micrographs
@@ -16,9 +16,6 @@ from cryoemmae_plugin.run.workers.engine import WorkerEngine, build_worker_engin
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import load_model
-
-Loader = Callable[[Micrograph], Loaded]
-"""Reads a micrograph."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from cryoemmae_plugin.device import choose_device, split_devices
 from cryoemmae_plugin.errors import ModelError
 from cryoemmae_plugin.files import Note, read_note, write_note
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.request import OwnModel
 from cryoemmae_plugin.settings import Mode, PickerSettings
@@ -35,13 +35,7 @@ class TrainingSample(Note):
     micrographs: tuple[tuple[str, float | None], ...]
 
 
-def train_own_model(
-    wanted: OwnModel,
-    settings: PickerSettings,
-    device: str,
-    observer: Observer,
-    should_stop: Callable[[], bool],
-) -> PickerSettings:
+def train_own_model(wanted: OwnModel, settings: PickerSettings, device: str, hooks: Hooks) -> PickerSettings:
     """Train the model, or resume a stopped training; an existing model is used unchanged.
 
     Returns
@@ -54,16 +48,16 @@ def train_own_model(
     ModelError
         When the existing model was trained for another mode.
     Interrupted
-        When `should_stop` says True.
+        When the front end says that the run should stop.
     CryoemmaeError
         When no micrograph can be used.
     """
     if (wanted.folder / CARD_FILE).exists():
         _check_mode(wanted.folder, settings.mode)
-        observer.stage(f"Using the model that this job has trained: {wanted.folder}")
+        hooks.observer.stage(f"Using the model that this job has trained: {wanted.folder}")
     else:
-        _train(wanted, _noted_sample(wanted, settings), device, observer, should_stop)
-        observer.stage(f"Trained. The model is kept in {wanted.folder}")
+        _train(wanted, _noted_sample(wanted, settings), device, hooks)
+        hooks.observer.stage(f"Trained. The model is kept in {wanted.folder}")
     return settings.model_copy(update={"model": str(wanted.folder)})
 
 
@@ -92,16 +86,11 @@ def _noted_sample(wanted: OwnModel, settings: PickerSettings) -> TrainingSample:
     return sample
 
 
-def _train(
-    wanted: OwnModel,
-    sample: TrainingSample,
-    device: str,
-    observer: Observer,
-    should_stop: Callable[[], bool],
-) -> None:
+def _train(wanted: OwnModel, sample: TrainingSample, device: str, hooks: Hooks) -> None:
     from cryoemmae_plugin.training.recipe import FitSettings
     from cryoemmae_plugin.training.train import train_model
 
+    observer = hooks.observer
     start = _start(sample.start, observer)
     how = f"further from {sample.start}" if start else "from scratch"
     task = f"Training on {len(sample.micrographs)} micrographs, {how}"
@@ -117,7 +106,7 @@ def _train(
             device=choose_device(split_devices(device)[0]),
             progress=lambda done, total, skill: observer.progress(task, done, total, f"skill {skill:.2f}"),
             on_stage=observer.progress,
-            should_stop=should_stop,
+            should_stop=hooks.should_stop,
         )
 
 

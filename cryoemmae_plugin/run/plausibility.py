@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.core.size_check import BetterFit, find_better_fit
 from cryoemmae_plugin.errors import ImageError, ModelError
-from cryoemmae_plugin.run.prefetch import Loaded
+from cryoemmae_plugin.run.prefetch import Loader
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.settings import DEFAULT_MODEL, PickerSettings
@@ -51,7 +51,7 @@ class Plausibility:
         settings: PickerSettings,
         selection: Selection,
         pending: int,
-        loader: Callable[[Micrograph], Loaded],
+        loader: Loader,
         skipped: int = 0,
     ) -> None:
         self._settings, self._selection, self._loader = settings, selection, loader
@@ -125,9 +125,7 @@ class _Sample:
         Of the last one.
     """
 
-    def __init__(
-        self, micrographs: Sequence[Micrograph], diameter_A: float, loader: Callable[[Micrograph], Loaded]
-    ) -> None:
+    def __init__(self, micrographs: Sequence[Micrograph], diameter_A: float, loader: Loader) -> None:
         self._micrographs, self._diameter_A, self._loader = micrographs, diameter_A, loader
         self.pixel_size_A = math.nan
 

@@ -37,6 +37,10 @@ class Staged:
     seconds: float
 
 
+Loader = Callable[[Micrograph], Loaded]
+"""Reads a micrograph."""
+
+
 def load(micrograph: Micrograph) -> Loaded:
     """Read a micrograph from its file.
 
@@ -76,9 +80,7 @@ class Prefetched:
 class Prefetcher:
     """Iterates over micrographs, and keeps `jobs` of them read or being read beyond the present one."""
 
-    def __init__(
-        self, micrographs: Iterable[Micrograph], loader: Callable[[Micrograph], Loaded], transfer: Transfer, jobs: int
-    ) -> None:
+    def __init__(self, micrographs: Iterable[Micrograph], loader: Loader, transfer: Transfer, jobs: int) -> None:
         self._loader, self._transfer, self._jobs = loader, transfer, max(1, jobs)
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="read")
         self._rest = (Prefetched(m, self._pool.submit(self._read, m), transfer) for m in micrographs)

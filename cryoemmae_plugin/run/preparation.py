@@ -12,7 +12,7 @@ when something is settled again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,8 @@ from cryoemmae_plugin.run.adapting import SAMPLE, AdaptationNote, adapt_model
 from cryoemmae_plugin.run.adapting import SUFFIX as ADAPTED_SUFFIX
 from cryoemmae_plugin.run.class_selection import ClassSelection
 from cryoemmae_plugin.run.diameter import DiameterNote, estimate_from
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.learning_state import LearningState
-from cryoemmae_plugin.run.observer import Observer
-from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.run.refining import SUFFIX as REFINED_SUFFIX
 from cryoemmae_plugin.run.refining import RefinementNote, refine_model
 from cryoemmae_plugin.run.store import Existing, ResultStore, has_results
@@ -154,8 +153,8 @@ class Preparation:
         The result folder, locked.
     existing : Existing
         What the run does with results that are there.
-    observer : Observer
-        Is told what is settled.
+    hooks : Hooks
+        The front end's; its observer is told what is settled.
 
     Raises
     ------
@@ -165,19 +164,10 @@ class Preparation:
         When the folder's note cannot be read.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        existing: Existing = Existing.CONTINUE,
-        *,
-        loader: Callable[[Micrograph], Loaded] = load,
-        observer: Observer | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, folder: Path, existing: Existing, hooks: Hooks) -> None:
         if existing is Existing.REPLACE:
             forget_preparation(folder)
-        self._folder, self._existing, self._loader = folder, existing, loader
-        self._observer, self._should_stop = observer or Observer(), should_stop
+        self._folder, self._existing, self._hooks, self._observer = folder, existing, hooks, hooks.observer
 
     def settle_diameter(self, asked: RequestedSettings, micrographs: Sequence[Micrograph]) -> PickerSettings:
         """Settings with a number for the diameter: the one asked for, that of the folder, or an estimate.
@@ -195,7 +185,7 @@ class Preparation:
             return asked.with_diameter(known)
         self._observer.stage("Estimating the particle diameter from the micrographs")
         progress = partial(self._observer.progress, ESTIMATING_TASK)
-        note = estimate_from(micrographs, asked, self._loader, progress)
+        note = estimate_from(micrographs, asked, self._hooks.loader, progress)
         self._keep(diameter=note)
         self._observer.stage(note.describe())
         return asked.with_diameter(note.diameter_A)
@@ -206,7 +196,7 @@ class Preparation:
         Raises
         ------
         Interrupted
-            When `should_stop` says True.
+            When the front end says that the run should stop.
         """
         if not settings.adapt or settings.mode != "default" or settings.sizes_A:  # a head learns one size
             return settings
@@ -218,16 +208,7 @@ class Preparation:
             if len(micrographs) >= SAMPLE:  # with fewer, nothing is adapted
                 _refuse_foreign_model(home, settings, read_preparation(self._folder))
             state = LearningState(self._folder)
-            note = adapt_model(
-                settings,
-                model,
-                micrographs,
-                home,
-                state=state,
-                loader=self._loader,
-                observer=self._observer,
-                should_stop=self._should_stop,
-            )
+            note = adapt_model(settings, model, micrographs, home, state, self._hooks)
             if note is not None:
                 self._keep(adaptation=note, refinement=None)
             state.remove()
@@ -245,7 +226,7 @@ class Preparation:
         Raises
         ------
         Interrupted
-            When `should_stop` says True.
+            When the front end says that the run should stop.
         SettingsError
             When the mode has no head that could learn, or there are several sizes.
         """
@@ -268,17 +249,7 @@ class Preparation:
             for text in selection.notes:
                 self._observer.warning(text)
             state = LearningState(self._folder)
-            note = refine_model(
-                settings,
-                model,
-                selection,
-                micrographs,
-                home,
-                state=state,
-                loader=self._loader,
-                observer=self._observer,
-                should_stop=self._should_stop,
-            )
+            note = refine_model(settings, model, selection, micrographs, home, state, self._hooks)
             self._keep(refinement=note, adaptation=None)
             state.remove()
         return settings.model_copy(update={"model": str(home.absolute())})

@@ -6,7 +6,7 @@ All of it happens on the CPU, so that the weights do not depend on which device 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,9 @@ from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, InputError, Interrupted
 from cryoemmae_plugin.run.adapting import save_with_head
 from cryoemmae_plugin.run.class_selection import ClassSelection
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.learning_state import Basis, LearningState
-from cryoemmae_plugin.run.observer import Observer
-from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.weights import Model
@@ -58,11 +57,8 @@ def refine_model(
     selection: ClassSelection,
     micrographs: Sequence[Micrograph],
     folder: Path,
-    *,
-    state: LearningState | None = None,
-    loader: Callable[[Micrograph], Loaded] = load,
-    observer: Observer | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    state: LearningState,
+    hooks: Hooks,
 ) -> RefinementNote:
     """Refine a model by a selection of its picks.
 
@@ -76,7 +72,7 @@ def refine_model(
         What is going to be picked; those of the selection are among them.
     folder : Path
         Where the refined model goes.
-    state : LearningState, optional
+    state : LearningState
         As for :func:`cryoemmae_plugin.run.adapting.adapt_model`.
 
     Raises
@@ -84,21 +80,20 @@ def refine_model(
     InputError
         When no micrograph of the selection can be read.
     Interrupted
-        When `should_stop` says True.
+        When the front end says that the run should stop.
     OutputError
         When the model cannot be kept.
     """
     from cryoemmae_plugin.training.refine import refine_head
 
-    observer = observer or Observer()
+    observer = hooks.observer
     observer.stage(f"Refining {model.card.name}: {selection.describe()}")
     head = load_head(model)
-    judged = _judged(settings, selection, micrographs, loader, should_stop)
-    if state is not None:
-        state.begin(settings, model, [micrograph for micrograph, _ in judged], selection.digest)
+    judged = _judged(settings, selection, micrographs, hooks)
+    state.begin(settings, model, [micrograph for micrograph, _ in judged], selection.digest)
     pieces = [piece for _, piece in judged]
-    progress, work = partial(observer.progress, TASK), state.folder if state else None
-    refined = refine_head(model, head, pieces, work=work, progress=progress, should_stop=should_stop)
+    progress = partial(observer.progress, TASK)
+    refined = refine_head(model, head, pieces, work=state.folder, progress=progress, should_stop=hooks.should_stop)
     note = RefinementNote.of(settings, model, why=selection.describe(), selection=selection.digest)
     groups = make_groups(np.concatenate([piece.patches() for piece in pieces]))
     save_with_head(model, refined, groups, SUFFIX, f"refined by {note.why}", "trained on what was kept", folder)
@@ -109,11 +104,7 @@ def refine_model(
 
 
 def _judged(
-    settings: PickerSettings,
-    selection: ClassSelection,
-    micrographs: Sequence[Micrograph],
-    loader: Callable[[Micrograph], Loaded],
-    should_stop: Callable[[], bool],
+    settings: PickerSettings, selection: ClassSelection, micrographs: Sequence[Micrograph], hooks: Hooks
 ) -> list[tuple[Micrograph, JudgedMicrograph]]:
     """Read a sample of the micrographs that have judged picks."""
     from cryoemmae_plugin.training.refine import JudgedMicrograph
@@ -124,10 +115,10 @@ def _judged(
     for micrograph in dict.fromkeys([*evenly_spread(known, SAMPLE), *evenly_spread(known, MOST_SAMPLE)]):
         if len(judged) >= SAMPLE and sum(len(piece.kept) for _, piece in judged) >= ENOUGH_KEPT:
             break
-        if should_stop():
+        if hooks.should_stop():
             raise Interrupted("stopped while refining the model")
         try:
-            loaded = loader(micrograph)
+            loaded = hooks.loader(micrograph)
         except ImageError as err:
             logger.debug("not learned from: %s", err)
             continue

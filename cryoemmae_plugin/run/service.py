@@ -14,14 +14,15 @@ from pathlib import Path
 from cryoemmae_plugin.device import use_threads
 from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, InputError, Interrupted, render
 from cryoemmae_plugin.run import engine as engines
-from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory, Loader
+from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.lock import FolderLock
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.outputs import Totals, write_outputs
 from cryoemmae_plugin.run.overlays import overlay_is_current, write_overlay
 from cryoemmae_plugin.run.own_model import train_own_model
 from cryoemmae_plugin.run.plausibility import Plausibility
-from cryoemmae_plugin.run.prefetch import load
+from cryoemmae_plugin.run.prefetch import Loader, load
 from cryoemmae_plugin.run.preparation import Preparation, refuse_to_delete_model
 from cryoemmae_plugin.run.request import RunRequest
 from cryoemmae_plugin.run.selection import Selection
@@ -123,42 +124,37 @@ def run_picking(
     CryoemmaeError
         When the run cannot continue.
     """
-    make_engine = engine_factory or engines.build_engine
+    hooks, make_engine = Hooks(observer, loader, stop), engine_factory or engines.build_engine
     if stop():
         raise Interrupted("stopped before the first micrograph")
     use_threads(request.device.threads or 0)
     with alone_in(request.folder, request.existing) as lock:
-        settings, engine = _settle(request, micrographs, observer, loader, stop, make_engine)
+        settings, engine = _settle(request, micrographs, hooks, make_engine)
         with _open_store(request, settings, engine, lock) as store:
             selection, line = settle_selection(request.folder, settings)
             if line:
                 observer.stage(line)
             run = Run(request, settings, micrographs, store.pending(micrographs), engine, store, selection)
-            _Session(run, observer, loader, stop, finishers).complete()
+            _Session(run, hooks, finishers).complete()
     return run
 
 
 def _settle(
-    request: RunRequest,
-    micrographs: Sequence[Micrograph],
-    observer: Observer,
-    loader: Loader,
-    stop: Callable[[], bool],
-    make_engine: EngineFactory,
+    request: RunRequest, micrographs: Sequence[Micrograph], hooks: Hooks, make_engine: EngineFactory
 ) -> tuple[PickerSettings, AnyEngine]:
     """The settings of the run, and what picks: with the model asked for, trained, adapted, or refined."""
     if request.existing is Existing.REPLACE:
         refuse_to_delete_model(request.folder, request.settings)
-    preparation = Preparation(request.folder, request.existing, loader=loader, observer=observer, should_stop=stop)
+    preparation = Preparation(request.folder, request.existing, hooks)
     settings = chosen = preparation.settle_diameter(request.settings, micrographs)
     if request.own_model is not None:
-        chosen = train_own_model(request.own_model, settings, request.device.device, observer, stop)
+        chosen = train_own_model(request.own_model, settings, request.device.device, hooks)
     engine = make_engine(chosen, request)  # a missing device shows before a minute is spent on adapting
     if request.selection is None:
         adapted = preparation.settle_model(chosen, micrographs)
     else:
         adapted = preparation.settle_refined_model(chosen, micrographs, request.selection)
-    if stop():
+    if hooks.should_stop():
         raise Interrupted("stopped before the first micrograph")
     return settings, engine if adapted == chosen else make_engine(adapted, request)
 
@@ -173,12 +169,11 @@ def _open_store(request: RunRequest, settings: PickerSettings, engine: AnyEngine
 class _Session:
     """The loop over the micrographs of a run, and what follows it."""
 
-    def __init__(
-        self, run: Run, observer: Observer, loader: Loader, stop: Callable[[], bool], finishers: Iterable[Finisher]
-    ) -> None:
-        self._run, self._observer, self._loader, self._stop = run, observer, loader, stop
-        self._finishers = finishers
-        self._plausibility = Plausibility(run.settings, run.selection, len(run.pending), loader, run.counts.skipped)
+    def __init__(self, run: Run, hooks: Hooks, finishers: Iterable[Finisher]) -> None:
+        self._run, self._hooks, self._observer, self._finishers = run, hooks, hooks.observer, finishers
+        self._plausibility = Plausibility(
+            run.settings, run.selection, len(run.pending), hooks.loader, run.counts.skipped
+        )
 
     def complete(self) -> None:
         """Pick the pending micrographs, write the outputs, and report how the run ended, also after an error."""
@@ -222,12 +217,14 @@ class _Session:
 
     def _outcomes(self) -> Iterator[MicrographResult]:
         """What becomes of each micrograph: read by this process, or by workers."""
-        run, jobs = self._run, self._run.request.compute.jobs
+        run, jobs, hooks = self._run, self._run.request.compute.jobs, self._hooks
         if isinstance(run.engine, Engine):
-            return run.engine.pick(run.pending, run.store, jobs=jobs, should_stop=self._stop, loader=self._loader)
-        if self._loader is not load:
+            return run.engine.pick(
+                run.pending, run.store, jobs=jobs, should_stop=hooks.should_stop, loader=hooks.loader
+            )
+        if hooks.loader is not load:
             _check_in_sight(run.pending)
-        return run.engine.pick(run.pending, run.store, jobs=jobs, should_stop=self._stop)
+        return run.engine.pick(run.pending, run.store, jobs=jobs, should_stop=hooks.should_stop)
 
     def _write_outputs(self) -> None:
         run, outputs = self._run, self._run.request.outputs

@@ -21,7 +21,7 @@ from cryoemmae_plugin.errors import (
     OutputError,
     render,
 )
-from cryoemmae_plugin.run.prefetch import Loaded, Prefetched, Prefetcher, load
+from cryoemmae_plugin.run.prefetch import Loader, Prefetched, Prefetcher, load
 from cryoemmae_plugin.run.record import Result
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.transfer import Image, Transfer, transfer_to
@@ -75,7 +75,7 @@ def pick_micrographs(
     jobs: int = 2,
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
-    loader: Callable[[Micrograph], Loaded] = load,
+    loader: Loader = load,
     transfer: Transfer | None = None,
 ) -> Iterator[MicrographResult]:
     """Pick micrographs one after the other and store each; yields, in the order given, what is stored.

@@ -14,6 +14,7 @@ from PIL import Image
 from testserver.state import FIELDS, Refusal
 
 from cryoemmae_plugin.run.adapting import AdaptationNote
+from cryoemmae_plugin.run.hooks import Hooks
 from cryosparc_job.create import begin
 
 
@@ -268,9 +269,9 @@ def test_a_job_picks_with_the_model_that_was_adapted_to_its_exposures(
             models.append(settings.model_name)
             return super().__call__(settings, *more)
 
-    def adapt(settings: Any, model: Any, micrographs: Any, folder: Path, **options: Any) -> Any:
-        options["observer"].progress("Adapting", 1, 1)
-        sizes.extend(options["loader"](micrograph).image.shape for micrograph in micrographs)
+    def adapt(settings: Any, model: Any, micrographs: Any, folder: Path, state: Any, hooks: Hooks) -> Any:
+        hooks.observer.progress("Adapting", 1, 1)
+        sizes.extend(hooks.loader(micrograph).image.shape for micrograph in micrographs)
         return AdaptationNote(
             adapted=True, why="", base_sha256=model.sha256, diameter_A=30, contrast="dark", pixel_size_A=None
         )

@@ -17,6 +17,7 @@ from cryoemmae_plugin.core.picker import load_head
 from cryoemmae_plugin.errors import ImageError, Interrupted, StoreError
 from cryoemmae_plugin.run import adapting
 from cryoemmae_plugin.run.adapting import SAMPLE
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.preparation import (
@@ -82,7 +83,7 @@ class Laboratory(Observer):
     ) -> str:
         """The model to pick with."""
         settings = settings or self.settings()
-        preparation = Preparation(folder, existing, loader=self.load, observer=self, should_stop=should_stop)
+        preparation = Preparation(folder, existing, Hooks(self, self.load, should_stop))
         chosen = preparation.settle_model(settings, micrographs(count))
         assert chosen.model_copy(update={"model": None}) == settings.model_copy(update={"model": None})
         return chosen.model_name

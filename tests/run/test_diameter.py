@@ -13,6 +13,7 @@ from cryoemmae_plugin.core.diameter import DiameterEstimate
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run import diameter as module
 from cryoemmae_plugin.run.diameter import SAMPLE
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.inputs import evenly_spread
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded
@@ -77,7 +78,7 @@ def settle(
     observer: Observer | None = None,
 ) -> tuple[float, Reader]:
     reader = reader or Reader()
-    preparation = Preparation(folder, existing, loader=reader, observer=observer)
+    preparation = Preparation(folder, existing, Hooks(observer or Observer(), reader))
     return preparation.settle_diameter(asked, micrographs(count)).diameter_A, reader
 
 

@@ -18,9 +18,11 @@ import numpy as np
 from cryoemmae_plugin.core.crop_detection import CropDetections
 from cryoemmae_plugin.run import adapting, refining
 from cryoemmae_plugin.run.class_selection import ClassSelection
+from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import Loaded
 from cryoemmae_plugin.run.preparation import Preparation
+from cryoemmae_plugin.run.store import Existing
 from cryoemmae_plugin.settings import PickerSettings
 from cryoemmae_plugin.training import adapt, refine
 from cryoemmae_plugin.training.head import HeadSettings
@@ -69,7 +71,7 @@ def settle(
         return draw(number)
 
     folder.mkdir(parents=True, exist_ok=True)
-    preparation = Preparation(folder, loader=load, observer=observer, should_stop=should_stop)
+    preparation = Preparation(folder, Existing.CONTINUE, Hooks(observer or Observer(), load, should_stop))
     settings = PickerSettings(diameter_A=40.0 if kind == "adapt" else 48.0, model=str(model))
     with _small(looked), patch.object(adapting, "detect_on_crop", detect):
         if kind == "adapt":
