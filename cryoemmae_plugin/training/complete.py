@@ -21,6 +21,7 @@ from cryoemmae_plugin.training.mae import MASK_RATIO, MaskedAutoencoder
 from cryoemmae_plugin.training.make_head import HeadPlan, make_head
 from cryoemmae_plugin.training.pictures import draw_reconstructions
 from cryoemmae_plugin.training.prepare import TRAINED_DIAMETERS_PX, Stage, silent
+from cryoemmae_plugin.training.recipe import FitSettings
 from cryoemmae_plugin.training.tiles import TileSource
 from cryoemmae_plugin.weights import ModelCard, TrainingSummary, save_model
 
@@ -89,6 +90,24 @@ def check_skill(skill: float, least: float, work: Path) -> None:
     )
 
 
+def check_separation(separation: float, least: float, work: Path) -> None:
+    """Refuse a model for paper mode whose clusters do not tell particle from ice.
+
+    Raises
+    ------
+    TrainingError
+        When its separation is below `least`; see :class:`cryoemmae_plugin.training.clusters.ParticleCluster`.
+    """
+    if separation >= least:
+        return
+    raise TrainingError(
+        "the autoencoder has learned, but none of its clusters is the particle: they explain "
+        f"{separation:.0%} of how dark the micrographs are at the particle's scale, at least {least:.0%} is needed. "
+        "No model is installed",
+        remedy=f"check $diameter_A, delete {work}, and train for more $epochs or with another $seed",
+    )
+
+
 def complete_model(
     folder: Path,
     mode: Mode,
@@ -101,6 +120,7 @@ def complete_model(
     on_stage: Stage = silent,
     should_stop: Callable[[], bool] = lambda: False,
     scenes: Path | None = None,
+    least_separation: float = FitSettings().least_separation,
 ) -> Path:
     """Make clusters and head, and write the model folder.
 
@@ -114,11 +134,15 @@ def complete_model(
         Head to train further.
     scenes : Path, optional
         Folder that keeps the simulated micrographs, for several models.
+    least_separation : float
+        See :class:`cryoemmae_plugin.training.recipe.FitSettings`.
 
     Raises
     ------
     Interrupted
         When `should_stop` says True.
+    TrainingError
+        When the clusters of a model for paper mode do not tell particle from ice.
     """
     source = learned.source.to(torch.device("cpu"))
     autoencoder = learned.autoencoder.cpu().eval().half().float()  # what is stored, is what is clustered and scored
@@ -126,7 +150,9 @@ def complete_model(
     tiles, sizes = _cluster_tiles(source, learned.diameters_px, mode)
     tokens = encode_tiles(autoencoder.encoder, tiles)
     centroids = fit_clusters(tokens, seed)
-    particle = find_particle_cluster(tokens, tiles, centroids, sizes)
+    particle, separation = find_particle_cluster(tokens, tiles, centroids, sizes)
+    if mode == "paper":
+        check_separation(separation, least_separation, folder / "training")
     on_stage(CLUSTERING, 1, 1)
     model = UnsavedModel(autoencoder.encoder, source.mean, source.std, torch.from_numpy(centroids), particle)
     if mode == "default":

@@ -53,6 +53,11 @@ class FitSettings(Options):
     )
     seed: int = Field(default=0, ge=0, description="Of the weights, the masks and the order of the tiles.")
     least_skill: float = Field(default=0.02, lt=1, description="A model with less has learned nothing and is refused.")
+    least_separation: float = Field(
+        default=0.15,
+        lt=1,
+        description="Least share of the darkness at the particle's scale that the clusters explain (paper mode only).",
+    )
     checkpoint_steps: int = Field(default=100, ge=1, description="Steps between two checkpoints.")
 
     def steps_an_epoch(self, tiles: int) -> int:
@@ -80,7 +85,7 @@ class FitSettings(Options):
 
     def same_weights_as(self, other: FitSettings) -> bool:
         """Tell whether a training with `other` gives the same weights."""
-        beside = {"checkpoint_steps", "least_skill"}
+        beside = {"checkpoint_steps", "least_skill", "least_separation"}
         return self.model_dump(exclude=beside) == other.model_dump(exclude=beside)
 
 

@@ -80,7 +80,8 @@ def train_model(
     Interrupted
         When `should_stop` says True.
     TrainingError
-        When the training diverges, or the model has learned nothing; then there is no model in `folder`.
+        When the training diverges, the model has learned nothing, or none of its clusters is the particle; then there
+        is no model in `folder`.
     OutputError
         When `folder` holds another training, or cannot be written.
     ImageError
@@ -120,6 +121,7 @@ def train_model(
         on_stage=on_stage,
         should_stop=should_stop,
         scenes=scenes,
+        least_separation=settings.least_separation,
     )
 
 

@@ -30,7 +30,7 @@ DECODER = DecoderConfig(embed_dim=16, depth=2, num_heads=4, mlp_ratio=3.0)
 SCENE = SimulationSettings(
     shape=(320, 404), particle="globular", diameter_A=120.0, pixel_size_A=3.0, n_particles=14, contrast=1.5
 )
-SETTINGS = FitSettings(epochs=1, batch=8, least_skill=-99)
+SETTINGS = FitSettings(epochs=1, batch=8, least_skill=-99, least_separation=-99)
 HEAD = HeadPlan(1, 1, HeadSettings(steps=2, batch=2))
 
 

@@ -32,7 +32,7 @@ from cryoemmae_plugin.training.start import Start
 from cryoemmae_plugin.training.train import train_model
 from cryoemmae_plugin.weights import load_decoder_state, load_model
 
-SETTINGS = FitSettings(epochs=1, batch=8, least_skill=-99)
+SETTINGS = FitSettings(epochs=1, batch=8, least_skill=-99, least_separation=-99)
 HEAD = HeadPlan(2, 1, HeadSettings(steps=3, batch=2))
 SCENE = SimulationSettings(
     shape=(320, 400), particle="globular", diameter_A=120.0, pixel_size_A=3.0, n_particles=14, contrast=1.5
@@ -177,6 +177,15 @@ def test_a_model_that_has_learned_nothing_is_refused(micrographs: list[TrainingM
     assert (tmp_path / "training" / "loss.png").exists()
 
 
+def test_a_paper_model_none_of_whose_clusters_is_the_particle_is_refused(
+    micrographs: list[TrainingMicrograph], tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"least_separation": 0.99})
+    with pytest.raises(TrainingError, match=r"none of its clusters is the particle: .* No model is installed; check "):
+        train_model(micrographs, tmp_path, "mine", mode="paper", settings=settings, start=Start(tiny()))
+    assert not (tmp_path / "card.toml").exists()
+
+
 def test_micrographs_without_contrast_are_left_out(
     micrographs: list[TrainingMicrograph], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,6 +228,12 @@ def test_the_particle_cluster_is_the_dark_one_at_the_particles_scale() -> None:
     tokens[torch.from_numpy(cells)] += 3
     tokens[:, 128:, 1] += 2
     centroids = fit_clusters(tokens)
-    particle = find_particle_cluster(tokens, torch.from_numpy(tiles), centroids, [20.0] * 6)
+    particle, separation = find_particle_cluster(tokens, torch.from_numpy(tiles), centroids, [20.0] * 6)
     label = torch.cdist(tokens, torch.from_numpy(centroids)).argmin(2).numpy()
     assert cells[label == particle].mean() > 0.9
+    assert 0.5 < separation < 1
+    something_else = tokens.flip(1)  # the other half of each tile
+    _, without = find_particle_cluster(
+        something_else, torch.from_numpy(tiles), fit_clusters(something_else), [20.0] * 6
+    )
+    assert without < 0.2 < separation
