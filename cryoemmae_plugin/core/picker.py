@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LEAST_CELLS = 2
 """Smallest particle diameter that can be seen, in cells of the model."""
-LEAST_PX = 4.0
+LEAST_PX = 6.0
 """Smallest particle diameter that can be seen, in micrograph pixels."""
 MOST_GRID_PX = 1e8
 """Most pixels of a micrograph on the grid of the default mode: about 10 GB of memory."""

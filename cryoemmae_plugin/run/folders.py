@@ -1,4 +1,4 @@
-"""Micrographs in a folder or of a pattern, without what other programs leave beside them.
+"""Micrographs in a folder, of a pattern or in a list of files, without what other programs leave beside them.
 
 Left out, and named in a warning: power spectra, movies and stacks, overviews at another magnification, and names that
 no STAR file can hold. Several versions of one micrograph are refused, because only the user knows which one to pick.
@@ -6,10 +6,12 @@ no STAR file can hold. Several versions of one micrograph are refused, because o
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cryoemmae_plugin.errors import ImageError, InputError
@@ -19,7 +21,7 @@ from cryoemmae_plugin.images.header import UNSET_PIXEL_SIZE_A
 logger = logging.getLogger(__name__)
 
 PREVIEW_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""In a folder, such a file is left out where an MRC or TIFF file of the same stem lies beside it."""
+"""Such a file is left out where an MRC or TIFF file of the same stem lies beside it."""
 
 POWER_SPECTRUM = "_PS"
 VERSIONS = ("_noDW", "_DW", "_DWS", "_shr", "_EVN", "_ODD", "_even", "_odd", "_denoised", "_doseweighted")
@@ -55,12 +57,12 @@ def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]
         When there is none, or there are several versions of one micrograph.
     """
     files = [file for file in _files_in(folder, recursive, exclude) if is_readable(file)]
-    images = _without_previews(files)
+    images = [file for file in files if not file.name.endswith(_NOT_IN_FOLDERS)]
     if len(images) < len(files):
-        logger.info("%s: left out %d previews and stacks", folder, len(files) - len(images))
+        logger.info("%s: left out %d stacks and volumes", folder, len(files) - len(images))
     images, broken = _split(images, [path for path in images if has_line_break(path)])
-    images = _micrographs_among(images, folder)
-    _tell(folder, "files with a line break in the name", broken)
+    images = _micrographs_among(images, str(folder))
+    _tell(str(folder), "files with a line break in the name", broken)
     if not images:
         found = "only power spectra, movies and overviews" if files else "no micrograph"
         remedy = () if recursive else "search the folders inside too, with $recursive=yes"
@@ -69,27 +71,39 @@ def images_in(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]
     return sorted(images)
 
 
-def images_matching(pattern: Path, matches: Iterable[Path]) -> list[Path]:
-    """Sort the matches of a pattern without what is no micrograph; a pattern for power spectra gives these.
+def images_matching(pattern: Path, exclude: Path | None) -> list[Path]:
+    """List the matches of a pattern by name, without what is no micrograph; a pattern for power spectra gives these.
 
     Raises
     ------
     InputError
-        When there are several versions of one micrograph.
+        When nothing matches, or there are several versions of one micrograph.
     """
-    images = [match for match in matches if match.is_file() and is_readable(match)]
+    images = [match for match in _files_matching(pattern, exclude) if is_readable(match)]
+    if not images:
+        raise InputError(f"{pattern}: no micrograph matches; put the pattern in quotes, and look at where you are")
     if POWER_SPECTRUM not in pattern.name:
-        images = _micrographs_among(images, pattern) or images  # others fail one by one, with the reason
+        images = _micrographs_among(images, str(pattern)) or images  # others fail one by one, with the reason
     _refuse_versions(sorted(images))
     return sorted(images)
 
 
-def _micrographs_among(images: Iterable[Path], where: Path) -> list[Path]:
-    """Leave out power spectra, movies and overviews, and say so."""
+def images_named(files: Sequence[Path]) -> list[Path]:
+    """Leave out of files named one by one, perhaps by the shell, what is no micrograph; if nothing is, all stay."""
+    if len(files) < 2:
+        return list(files)
+    return _micrographs_among(files, f"{len(files)} files") or list(files)
+
+
+def _micrographs_among(images: Iterable[Path], where: str) -> list[Path]:
+    """Leave out previews, power spectra, movies and overviews, and say so."""
+    images, previews = _split(images, _previews(list(images)))
     images, spectra = _split(images, spectra_among(images))
     headers = _headers_of(images)
     images, movies = _split(images, [path for path, header in headers.items() if header is None])
     images, overviews = _split(images, _overviews(headers))
+    if previews:
+        logger.info("%s: left out %d previews", where, len(previews))
     _tell(where, "power spectra", spectra)
     _tell(where, "movies or stacks", movies)
     _tell(where, "images at another magnification", overviews)
@@ -125,10 +139,31 @@ def _files_in(
             yield entry
 
 
-def _without_previews(files: Iterable[Path]) -> list[Path]:
-    images = [file for file in files if not file.name.endswith(_NOT_IN_FOLDERS)]
-    taken = {file.with_name(stem_of(file)) for file in images if file.suffix.lower() not in PREVIEW_SUFFIXES}
-    return [f for f in images if f.suffix.lower() not in PREVIEW_SUFFIXES or f.with_name(stem_of(f)) not in taken]
+def _files_matching(pattern: Path, exclude: Path | None) -> Iterator[Path]:
+    """Files that match; below ``**``, a link to a folder above is not followed."""
+    parts = pattern.parts
+    if "**" not in parts:
+        yield from (match for match in map(Path, glob.glob(str(pattern))) if match.is_file())  # noqa: PTH207 (a Path cannot glob absolute patterns)
+        return
+    first = parts.index("**")
+    for root in map(Path, glob.glob(str(Path(*parts[:first])))):  # noqa: PTH207
+        files = _files_in(root, True, exclude) if root.is_dir() else ()
+        yield from (file for file in files if _matches(file.relative_to(root).parts, parts[first:]))
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Say whether the names of a path match a pattern; ``**`` stands for any number of folders."""
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return not pattern[1:] or any(_matches(names[start:], pattern[1:]) for start in range(len(names)))
+    return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _previews(images: Sequence[Path]) -> list[Path]:
+    """PNG and JPEG files beside an MRC or TIFF file of the same name."""
+    taken = {path.with_name(stem_of(path)) for path in images if path.suffix.lower() not in PREVIEW_SUFFIXES}
+    return [p for p in images if p.suffix.lower() in PREVIEW_SUFFIXES and p.with_name(stem_of(p)) in taken]
 
 
 def _split(paths: Iterable[Path], out: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -192,8 +227,8 @@ def _refuse_versions(images: Sequence[Path]) -> None:
     )
 
 
-def _tell(folder: Path, what: str, paths: Sequence[Path]) -> None:
+def _tell(where: str, what: str, paths: Sequence[Path]) -> None:
     if paths:
         shown = ", ".join(repr(path.name) if has_line_break(path) else path.name for path in paths[:3])
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-        logger.warning("%s: left out %d %s: %s%s", folder, len(paths), what, shown, more)
+        logger.warning("%s: left out %d %s: %s%s", where, len(paths), what, shown, more)

@@ -29,6 +29,7 @@ from cryoemmae_plugin.run.folders import (
     has_line_break,
     images_in,
     images_matching,
+    images_named,
     spectra_among,
     stem_of,
     versions_among,
@@ -60,8 +61,9 @@ def find_micrographs(
     ----------
     paths : sequence of str or Path
         Files, folders (their images by name, not those of the folders inside unless `recursive`), globs, and STAR files
-        with rlnMicrographName. A file that does not exist stays in the list when its suffix is an image's: it fails
-        when its turn comes, and the others go on.
+        with rlnMicrographName. Of several files, those that are no micrographs are left out, as of a folder. A file
+        that does not exist stays in the list when its suffix is an image's: it fails when its turn comes, and the
+        others go on.
     pixel_size_A : float, optional
         Å per pixel for all of them; otherwise that of the STAR file, or None.
     exclude : Path, optional
@@ -75,12 +77,17 @@ def find_micrographs(
         When a path leads to no micrograph.
     """
     listed: dict[str, tuple[Path, float | None]] = {}
+    named = [path for path in map(Path, paths) if path.is_file() and is_readable(path)]
+    images = images_named(named)
+    left_out = set(named) - set(images)
     for text in paths:
+        if Path(text) in left_out:
+            continue
         for path, pixel_size in _expand(Path(text), recursive, exclude):
             if has_line_break(path):
                 raise InputError(f"{str(path)!r}: a name with a line break has no place in a table; rename the file")
             listed.setdefault(os.path.realpath(path), (path, pixel_size_A or _checked(path, pixel_size, Path(text))))
-    _warn_of_versions([path for path in map(Path, paths) if path.is_file()])
+    _warn_of_versions(images)
     uids = name_micrographs([path.absolute() for path, _ in listed.values()], owner)
     tables = [path for path in map(Path, paths) if path.suffix.lower() == ".star" and path.is_file()]
     defocus_um = {path: value for table in tables for path, value in read_defocus(table).items()}
@@ -90,9 +97,8 @@ def find_micrographs(
     ]
 
 
-def _warn_of_versions(named: Sequence[Path]) -> None:
+def _warn_of_versions(images: Sequence[Path]) -> None:
     """Say that files which were named one by one, perhaps by the shell, are picked though they look like others."""
-    images = [path for path in named if is_readable(path)]
     if spectra := spectra_among(images):
         logger.warning(
             "%d files look like power spectra, such as %s; they are picked as named", len(spectra), spectra[0]
@@ -148,19 +154,15 @@ def _expand(path: Path, recursive: bool, exclude: Path | None) -> Iterator[tuple
             )
         yield path, None
     else:
-        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 (a Path cannot glob absolute patterns)
-        images = images_matching(path, matches)
-        if not images:
-            raise InputError(f"{path}: no micrograph matches; put the pattern in quotes, and look at where you are")
-        yield from ((image, None) for image in images)
+        yield from ((image, None) for image in images_matching(path, exclude))
 
 
 def _checked(path: Path, pixel_size_A: float | None, star: Path) -> float | None:
     """A pixel size from a STAR file."""
     if pixel_size_A is not None and not MIN_PIXEL_SIZE_A <= pixel_size_A <= MAX_PIXEL_SIZE_A:
         raise InputError(
-            f"{star}: the pixel size of {path} is {pixel_size_A:g} Å, which no micrograph has; correct the file",
-            remedy="give $pixel_size_A",
+            f"{star}: the pixel size of {path} is {pixel_size_A:g} Å, which no micrograph has",
+            remedy=("correct the file", "give $pixel_size_A"),
         )
     return pixel_size_A
 

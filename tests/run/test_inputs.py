@@ -167,10 +167,9 @@ def test_a_pattern_that_means_several_versions_is_asked_about_too(
 def test_versions_that_are_named_one_by_one_are_picked_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    touch(tmp_path, "m1.mrc", "m1_noDW.mrc", "m1_PS.mrc")
-    files = [tmp_path / name for name in ("m1.mrc", "m1_PS.mrc", "m1_noDW.mrc")]
+    touch(tmp_path, "m1.mrc", "m1_noDW.mrc")
+    files = [tmp_path / name for name in ("m1.mrc", "m1_noDW.mrc")]
     assert names(*files) == [file.name for file in files]
-    assert "1 files look like power spectra" in caplog.text
     assert "m1.mrc and m1_noDW.mrc are versions of one micrograph" in caplog.text
 
 
@@ -195,6 +194,33 @@ def test_overviews_and_movies_of_a_session_are_left_out_and_named(
     assert names(tmp_path / "GridSquare_*/*/*.mrc") == ["FoilHole_1_Data_1.mrc", "FoilHole_2_Data_1.mrc"]
     assert "left out 2 images at another magnification" in caplog.text
     assert names(tmp_path / "GridSquare_*/Data/*_Fractions.mrc")[0] == "FoilHole_1_Fractions.mrc"
+
+
+def test_a_list_from_the_shell_is_filtered_as_a_folder_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_mrc(tmp_path / "a.mrc")
+    write_mrc(tmp_path / "b.mrc")
+    write_mrc(tmp_path / "b_PS.mrc")
+    write_mrc(tmp_path / "overview.mrc", 50.0)
+    write_mrc(tmp_path / "movie.mrc", sections=4)
+    touch(tmp_path, "a.jpg")
+    assert names(*sorted(tmp_path.iterdir()), tmp_path / "gone.mrc") == ["a.mrc", "b.mrc", "gone.mrc"]
+    for left_out in ("1 power spectra: b_PS", "1 movies or stacks: movie", "1 images at another magnification: over"):
+        assert f"6 files: left out {left_out}" in caplog.text
+    assert names(tmp_path / "overview.mrc") == ["overview.mrc"]
+    assert names(tmp_path / "b_PS.mrc") == ["b_PS.mrc"]
+    assert "1 files look like power spectra" in caplog.text
+
+
+def test_a_pattern_for_all_folders_stops_at_a_loop_and_at_the_results(tmp_path: Path) -> None:
+    touch(tmp_path, "deep/x/a.mrc", "deep/x/a.jpg", "other/b.mrc", "picks/overlays/a.png", "deep/.hidden/c.mrc")
+    for name in ("one", "two", "three"):
+        (tmp_path / "deep" / name).symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    assert names(tmp_path / "**", exclude=tmp_path / "picks") == ["a.mrc", "b.mrc"]
+    assert names(tmp_path / "d*" / "**" / "x" / "*.mrc") == ["a.mrc"]
+    assert names(tmp_path / "**" / "b.*") == ["b.mrc"]
+    with pytest.raises(InputError, match="no micrograph matches"):
+        names(tmp_path / "**" / "x" / "b.mrc")
 
 
 def test_two_data_sets_of_different_pixel_sizes_are_both_picked(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from cryoemmae_plugin.errors import ClusterError, CryoemmaeError, DeviceError, O
 from cryoemmae_plugin.run.inputs import find_micrographs
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult, pick_micrographs
-from cryoemmae_plugin.run.workers import cluster
+from cryoemmae_plugin.run.workers import cluster, engine
 from cryoemmae_plugin.run.workers.engine import WorkerEngine
+from cryoemmae_plugin.run.workers.monitor import LOCAL_PATIENCE
 from cryoemmae_plugin.settings import ExecutorOptions
 
 pytestmark = pytest.mark.slow
@@ -207,13 +209,53 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(
             return await starting
 
     monkeypatch.setattr(distributed, "Nanny", Dying)
-    engine = WorkerEngine(
-        ExecutorOptions(workers=2), [None, None], "cpu", 1, "fake", "fake", "f" * 64, make_worker_picker
-    )
     with ResultStore.create(tmp_path / "out", record) as store:
-        outcomes = list(engine.pick(find_micrographs([folder_of_six]), store))
+        outcomes = list(local_engine(2).pick(find_micrographs([folder_of_six]), store))
     assert Dying.killed
     assert [outcome.reason for outcome in outcomes] == [None] * 6
+
+
+def local_engine(workers: int) -> WorkerEngine:
+    options = ExecutorOptions(workers=workers)
+    return WorkerEngine(options, [None] * workers, "cpu", 1, "fake", "fake", "f" * 64, make_worker_picker)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_workers_that_die_again_while_they_are_replaced_are_waited_for_or_end_the_run(
+    folder_of_six: Path, tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch, always: bool
+) -> None:
+    class Unlucky(distributed.Nanny):  # type: ignore[name-defined, misc]
+        """Its replacements are killed while they start: three of them, or all."""
+
+        pids: ClassVar[list[int]] = []
+
+        async def instantiate(self) -> Any:
+            starting = asyncio.ensure_future(super().instantiate())
+            while self.process is None or self.process.pid in (None, *Unlucky.pids):
+                await asyncio.sleep(0.01)
+            Unlucky.pids.append(self.process.pid)
+            if len(Unlucky.pids) > 1 and (always or len(Unlucky.pids) <= 4):
+                os.kill(self.process.pid, signal.SIGKILL)
+            return await starting
+
+    monkeypatch.setattr(distributed, "Nanny", Unlucky)
+    monkeypatch.setattr("cryoemmae_plugin.run.workers.monitor.LOOK_S", 0.1)
+    if always:
+        monkeypatch.setattr(engine, "LOCAL_PATIENCE", replace(LOCAL_PATIENCE, seconds=2.0))
+    for path in folder_of_six.iterdir():
+        slow(path, 0.5)
+    with ResultStore.create(tmp_path / "out", record) as store:
+        stream = local_engine(1).pick(find_micrographs([folder_of_six]), store)
+        next(stream)
+        os.kill(Unlucky.pids[0], signal.SIGKILL)
+        if always:
+            with pytest.raises(ClusterError, match=r"no worker for .* minutes") as caught:
+                list(stream)
+            assert "to resume" in str(caught.value)
+            assert store.holds(find_micrographs([folder_of_six])[0])
+        else:
+            assert [outcome.reason for outcome in stream] == [None] * 5
+    assert len(Unlucky.pids) > 4
 
 
 def test_workers_that_always_die_while_they_start_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.workers.attempts import Attempts
 from cryoemmae_plugin.run.workers.dispatcher import BATCHES_PER_WORKER, Dispatcher
+from cryoemmae_plugin.run.workers.monitor import cluster_patience
 from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, Batch, RunSpec, build_picker, host_name
 from cryoemmae_plugin.run.workers.task import pick_batch
 from cryoemmae_plugin.types import Micrograph
@@ -92,7 +93,7 @@ def dispatch(store: ResultStore, spec: RunSpec) -> Callable[..., Iterator[Microg
     def dispatch(
         micrographs: list[Micrograph], client: Watched, should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[MicrographResult]:
-        return Dispatcher(client, spec, store, make_worker_picker, should_stop, 60.0).pick(micrographs)  # type: ignore[arg-type]
+        return Dispatcher(client, spec, store, make_worker_picker, should_stop, cluster_patience(1)).pick(micrographs)  # type: ignore[arg-type]
 
     return dispatch
 

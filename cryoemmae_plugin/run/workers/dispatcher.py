@@ -18,7 +18,7 @@ from cryoemmae_plugin.errors import ClusterError, CryoemmaeError, Interrupted, S
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.workers.batch_size import BatchSizer
-from cryoemmae_plugin.run.workers.monitor import WorkerMonitor, scheduler_lost
+from cryoemmae_plugin.run.workers.monitor import Patience, WorkerMonitor, scheduler_lost
 from cryoemmae_plugin.run.workers.run_spec import Answer, Batch, MakePicker, RunSpec
 from cryoemmae_plugin.run.workers.task import pick_batch
 from cryoemmae_plugin.types import Micrograph
@@ -47,13 +47,13 @@ class Dispatcher:
         store: ResultStore,
         make: MakePicker,
         should_stop: Callable[[], bool],
-        wait_s: float,
+        patience: Patience,
     ) -> None:
         from distributed import as_completed
 
         self._client, self._spec, self._store, self._make = client, spec.model_dump_json(), store, make
         self._should_stop = should_stop
-        self._monitor = WorkerMonitor(client, wait_s)
+        self._monitor = WorkerMonitor(client, patience)
         self._running: dict[Future, Batch] = {}
         self._completed: as_completed = as_completed(loop=client.loop)
         self._deaths = 0

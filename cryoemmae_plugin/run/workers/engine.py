@@ -19,6 +19,7 @@ from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.workers import cluster
 from cryoemmae_plugin.run.workers.attempts import Attempts
 from cryoemmae_plugin.run.workers.dispatcher import Dispatcher
+from cryoemmae_plugin.run.workers.monitor import LOCAL_PATIENCE, cluster_patience
 from cryoemmae_plugin.run.workers.run_spec import PROBE_FILE, MakePicker, RunSpec, build_picker, host_name
 from cryoemmae_plugin.settings import AS_SUITS, SLURM, ComputeOptions, ExecutorOptions, PickerSettings
 from cryoemmae_plugin.threads import usable_cores
@@ -94,8 +95,8 @@ class WorkerEngine:
             with atomic_write(probe) as file:
                 file.write(spec.token)
             with self._client(store.folder) as client:
-                wait_s = 60 * self.options.worker_wait
-                yield from Dispatcher(client, spec, store, self.make, should_stop, wait_s).pick(micrographs)
+                patience = LOCAL_PATIENCE if self.gpus else cluster_patience(self.options.worker_wait)
+                yield from Dispatcher(client, spec, store, self.make, should_stop, patience).pick(micrographs)
         finally:
             probe.unlink(missing_ok=True)
             attempts.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryoemmae_plugin.errors import ClusterError
@@ -22,11 +23,40 @@ GONE_S = 30.0
 """A scheduler that does not answer for this time is lost."""
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How many seconds to wait while there is no worker, and what helps when none comes."""
+
+    seconds: float
+    remedy: tuple[str, ...]
+
+
+LOCAL_PATIENCE = Patience(
+    300.0,  # they wait in no queue, and one that dies is started again at once
+    (
+        "free some memory of this machine; then run the same command again, with fewer $workers, to resume",
+        "pick in one process, without $workers",
+    ),
+)
+"""For processes of this machine."""
+
+
+def cluster_patience(minutes: float) -> Patience:
+    """Return how long to wait for the workers of a cluster."""
+    return Patience(
+        60 * minutes,
+        (
+            "see whether they start (SLURM: squeue, and the logs in the result folder)",
+            "wait longer with $worker_wait",
+        ),
+    )
+
+
 class WorkerMonitor:
     """Knows how many workers there are."""
 
-    def __init__(self, client: Client, wait_s: float) -> None:
-        self._client, self._wait_s = client, wait_s
+    def __init__(self, client: Client, patience: Patience) -> None:
+        self._client, self._patience = client, patience
         self._known: frozenset[str] = frozenset()
         now = time.monotonic()
         self._looked, self._answered, self._seen, self._reminded = now - LOOK_S, now, now, now
@@ -55,21 +85,16 @@ class WorkerMonitor:
         self._answered = now
         lost = len(self._known - present)
         if lost:
-            logger.warning("%s; others pick its micrographs", "a worker died" if lost == 1 else f"{lost} workers died")
+            what = "a worker" if lost == 1 else f"{lost} workers"
+            logger.warning("%s died; the micrographs in work go to the next free worker", what)
         if present - self._known:
             self.check_versions()
         self._known = present
         self._replace_lost()
         if present:
             self._seen = now
-        elif now - self._seen > self._wait_s:
-            raise ClusterError(
-                f"no worker for {self._wait_s / 60:g} minutes",
-                remedy=(
-                    "see whether they start (SLURM: squeue, and the logs in the result folder)",
-                    "wait longer with $worker_wait",
-                ),
-            )
+        elif now - self._seen > self._patience.seconds:
+            raise ClusterError(f"no worker for {self._patience.seconds / 60:g} minutes", remedy=self._patience.remedy)
         elif now - self._reminded >= REMIND_S:
             self._reminded = now
             logger.warning("waiting for workers")
