@@ -32,6 +32,7 @@ from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import Interrupted
 from cryoemmae_plugin.training.checkpoint import read_checkpoint, restoring, write_checkpoint
 from cryoemmae_plugin.training.examples import Example
+from cryoemmae_plugin.training.optimizer import AdamW
 
 NOISE_CHANCE, NOISE = 0.25, (0.1, 0.4)
 """Share of the crops whose pixels get noise added, and how much."""
@@ -102,7 +103,7 @@ def train_head(
     """
     settings = settings or HeadSettings()
     head = _begin(start, examples[0].cells.shape[0] - CLUSTER_LAYERS, settings.seed)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    optimizer = AdamW(head.parameters(), settings.weight_decay)
     done, running = _resume(checkpoint, head, optimizer)
     examples = [_at_least(example, settings.crop_cells) for example in examples]
     for step in range(done, settings.steps):
@@ -111,14 +112,11 @@ def train_head(
             _keep(checkpoint, head, optimizer, step, running)
         if stop:
             raise Interrupted("stopped while the head was trained; run the same command again to go on")
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
         rng = np.random.default_rng([settings.seed, step])
         loss = _loss(head, *draw_batch(examples, settings.batch, settings.crop_cells, rng))
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
+        optimizer.step(learning_rate(step, settings))
         running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
         progress(step + 1, settings.steps, running)
     return head.eval().requires_grad_(False)
@@ -267,12 +265,12 @@ def _at_least(example: Example, cells: int) -> Example:
     )
 
 
-def _keep(checkpoint: Path, head: Head, optimizer: torch.optim.Optimizer, step: int, running: float) -> None:
+def _keep(checkpoint: Path, head: Head, optimizer: AdamW, step: int, running: float) -> None:
     state = {"head": head.state_dict(), "optimizer": optimizer.state_dict()}
     write_checkpoint(checkpoint, state | {"step": step, "running": running})
 
 
-def _resume(checkpoint: Path | None, head: Head, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _resume(checkpoint: Path | None, head: Head, optimizer: AdamW) -> tuple[int, float]:
     """Load what an earlier call has left; steps done and running loss."""
     if checkpoint is None or not checkpoint.exists():
         return 0, math.nan
