@@ -8,16 +8,28 @@ from contextlib import contextmanager
 
 Tell = Callable[[str], None]
 
+IMAGES = "cryoemmae_plugin.images"
+MOST_ABOUT_IMAGES = 10
+"""Of thousands of files that are odd in the same way, so many are named."""
+
 
 class _Handler(logging.Handler):
     def __init__(self, warn: Tell, say: Tell | None, level: int) -> None:
         super().__init__(level)
         self._warn, self._say = warn, say or warn
+        self._about_images: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one record."""
+        """Show one record; what is said about a file when it is read, is shown once."""
+        text = self.format(record)
         tell = self._warn if record.levelno >= logging.WARNING else self._say
-        tell(self.format(record))
+        if record.name.startswith(IMAGES):
+            if text in self._about_images or len(self._about_images) > MOST_ABOUT_IMAGES:
+                return
+            self._about_images.add(text)
+            if len(self._about_images) > MOST_ABOUT_IMAGES:
+                text = "More files are odd in such ways; they are read, and no longer named here"
+        tell(text)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from queue import SimpleQueue
 
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.run.inputs import evenly_spread
@@ -46,6 +47,11 @@ class CryosparcObserver(Observer):
         count = prepared.request.overlays
         self._shown = {exposure.key for exposure in evenly_spread(prepared.exposures, count)} if count else set()
         self._progress, self._ready = messages.Progress(0), False
+        self._heard: SimpleQueue[str] = SimpleQueue()
+
+    def hear(self, text: str) -> None:
+        """Keep a warning of the library for the job's log; any thread may call this."""
+        self._heard.put(text)
 
     def stage(self, text: str) -> None:
         """One line."""
@@ -61,6 +67,7 @@ class CryosparcObserver(Observer):
     def ready(self, run: Run) -> None:
         """Log the model and the device, and how many micrographs are already done."""
         self._ready = True
+        self._log_heard()
         self._job.log(messages.engine(run.engine))
         self._job.checkpoint()
         self._particles.begin(run)
@@ -73,6 +80,7 @@ class CryosparcObserver(Observer):
 
     def micrograph(self, run: Run, outcome: MicrographResult, picks: int) -> None:
         """Log the progress; save particles and show pictures from time to time."""
+        self._log_heard()
         if outcome.result is None:
             self._job.log(NAMES(f"Left out: {outcome.reason}"), "warning")
         else:
@@ -91,8 +99,13 @@ class CryosparcObserver(Observer):
 
     def done(self, run: Run) -> None:
         """Say where the report is."""
+        self._log_heard()
         if run.report is not None:
             self._job.log(f"Report, to open in a browser: {run.report}")
+
+    def _log_heard(self) -> None:
+        while not self._heard.empty():
+            self._job.log(self._heard.get(), "warning")
 
     def _show(self, run: Run, outcome: MicrographResult) -> None:
         """Draw the picks of a micrograph into the job's log."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError, StoreError
+from cryoemmae_plugin.log import library_log
 from cryoemmae_plugin.report.finisher import report_finisher
 from cryoemmae_plugin.run.engine import EngineFactory
 from cryoemmae_plugin.run.inputs import evenly_spread
@@ -113,15 +114,16 @@ class PickJob:
         """Pick all exposures that are not done; `last` says that no more are to come."""
         request, files = self.prepared.request, self._files()
         observer = CryosparcObserver(self.prepared, self.job, self._particles, files.load, self.tell)
-        run_picking(
-            request.run_request(self.folder / PICKS_FOLDER, self._own_model(files), self.prepared.selection),
-            self._micrographs(self.prepared.exposures),
-            observer,
-            loader=files.load,
-            stop=watch,
-            engine_factory=self.engine_factory,
-            finishers=[self._finish, report_finisher(observer, watch)] if last else [self._save],
-        )
+        with library_log(observer.hear):
+            run_picking(
+                request.run_request(self.folder / PICKS_FOLDER, self._own_model(files), self.prepared.selection),
+                self._micrographs(self.prepared.exposures),
+                observer,
+                loader=files.load,
+                stop=watch,
+                engine_factory=self.engine_factory,
+                finishers=[self._finish, report_finisher(observer, watch)] if last else [self._save],
+            )
 
     def _micrographs(self, exposures: Sequence[Exposure]) -> list[Micrograph]:
         pixel_size_A = self.prepared.request.settings.pixel_size_A

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cryoemmae_plugin.log import library_log
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.streams import write_if_possible
 
@@ -48,3 +50,15 @@ def test_a_name_that_is_not_utf8_is_said(capsys: pytest.CaptureFixture[str]) -> 
     Reporter().error("mic\udcff.mrc: damaged")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("mic?.mrc: picked\n", "Error: mic?.mrc: damaged\n")
+
+
+def test_what_is_odd_about_a_file_is_shown_once_and_of_few_files() -> None:
+    shown: list[str] = []
+    with library_log(shown.append):
+        for name in ["a.mrc", "a.mrc", *map(str, range(30)), "a.mrc"]:
+            logging.getLogger("cryoemmae_plugin.images.mrc").warning("%s: surplus bytes", name)
+        for _ in range(2):
+            logging.getLogger("cryoemmae_plugin.run").warning("waiting for workers")
+    assert shown[:2] == ["a.mrc: surplus bytes", "0: surplus bytes"]
+    assert shown[10].startswith("More files are odd")
+    assert shown[11:] == ["waiting for workers"] * 2

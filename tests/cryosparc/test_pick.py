@@ -30,6 +30,16 @@ def test_job_goes_from_exposures_to_particles(world: Any) -> None:
     assert len(np.unique(particles["uid"])) == len(particles)
 
 
+def test_what_is_odd_about_a_file_stands_in_the_jobs_log(world: Any) -> None:
+    world.few(2)
+    with (world.project / "J1/imported/mic_0001.mrc").open("ab") as file:
+        file.write(bytes(512))
+    report, job = pick(world)
+    assert report.picks == 2 * 3
+    said = [event.text for event in job.events if event.kind == "warning"]
+    assert sum("mic_0001.mrc: 512 surplus bytes" in text for text in said) == 1
+
+
 def test_rows_are_what_the_output_asks_for(world: Any, marker_image: Any) -> None:
     exposures = world.exposures()
     uid = exposures.add(marker_image * 25, "J1/imported/marker.mrc", pixel_size_A=1.5)  # 40 rows, 80 columns
