@@ -420,7 +420,7 @@ class ComputeOptions(Options):
     )
     precision: Precision = Field(
         default="auto",
-        description="Of the encoder: auto (float16 on a GPU, float32 on a CPU), float32, bfloat16, float16.",
+        description="Of the encoder: auto (16 bits where the device multiplies in them), float32, bfloat16, float16.",
     )
     jobs: int = Field(
         default=2,

@@ -20,7 +20,7 @@ from cryoemmae_plugin.core.paper.preprocess import PAPER_GRID_PX
 from cryoemmae_plugin.core.species import pick_sizes
 from cryoemmae_plugin.core.tile_encoder import TileEncoder
 from cryoemmae_plugin.core.timing import StepTimer
-from cryoemmae_plugin.device import limit_gpu_memory, no_memory_left
+from cryoemmae_plugin.device import limit_gpu_memory, multiplies_bfloat16, no_memory_left
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
 from cryoemmae_plugin.settings import AS_SUITS, ComputeOptions, PickerSettings
 from cryoemmae_plugin.types import Picks
@@ -71,7 +71,10 @@ class CandidatePicker:
             self._head = self._head and self._head.to(self._device)
         except torch.cuda.OutOfMemoryError as err:
             raise no_memory_left(self._device) from err
-        encoder = TileEncoder(model.encoder, memory_bytes=memory_bytes, precision=compute.precision)
+        precision = compute.precision
+        if precision == "auto" and settings.mode == "default" and self._device.type == "cpu":
+            precision = "bfloat16" if multiplies_bfloat16(self._device) else "float32"
+        encoder = TileEncoder(model.encoder, memory_bytes=memory_bytes, precision=precision)
         self._model = replace(model, encoder=cast(Encoder, encoder))
 
     def pick(self, image: NDArray[np.float32] | Tensor, pixel_size_A: float, timer: StepTimer | None = None) -> Picks:

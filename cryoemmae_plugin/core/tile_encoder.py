@@ -13,8 +13,8 @@ from cryoemmae_plugin.settings import Precision
 
 logger = logging.getLogger(__name__)
 
-TILES_PER_BATCH = 16
-"""Tiles encoded at once on a CPU; larger batches fall out of the cache."""
+TOKENS_PER_BATCH = 4096
+"""Tokens encoded at once on a CPU; larger batches fall out of the cache."""
 TILES_PER_BATCH_CUDA = 1024
 """Most tiles that are encoded at once on a GPU."""
 TENSOR_CORES = (7, 0)
@@ -111,7 +111,7 @@ def _half_precision(precision: Precision, device: torch.device) -> torch.dtype |
 def fitting_batch(config: EncoderConfig, device: torch.device, memory_bytes: int | None) -> int:
     """How many tiles to encode at once: on a GPU, as many as fit into their share of the memory, if that is known."""
     if device.type != "cuda":
-        return TILES_PER_BATCH
+        return max(1, TOKENS_PER_BATCH // config.grid**2)
     if memory_bytes is None:
         return CAUTIOUS_BATCH_CUDA
     return int(min(max(1, MEMORY_SHARE * memory_bytes // bytes_per_tile(config)), TILES_PER_BATCH_CUDA))

@@ -11,10 +11,11 @@ import torch
 
 from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.core.timing import StepTimer
+from cryoemmae_plugin.device import multiplies_bfloat16
 from cryoemmae_plugin.errors import ImageError, ModelError, SettingsError
 from cryoemmae_plugin.evaluation.metrics import Reference, Scored, evaluate, match
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.settings import ComputeOptions, PickerSettings
 from cryoemmae_plugin.simulate import SimulationSettings, demo_scenes, simulate
 from cryoemmae_plugin.weights import ModelCard, load_model, save_model
 
@@ -211,6 +212,20 @@ def test_a_real_micrograph_that_was_kept_back_from_training_is_picked(
     )
     assert scored.mean["iou06"].f1 >= floors[0]
     assert scored.mean["half_d"].f1 >= floors[1]
+
+
+def test_the_encoders_arithmetic_does_not_move_picks() -> None:
+    made, chosen = simulate(scene(), 9), PickerSettings(diameter_A=150.0)
+    found = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        compute = ComputeOptions(precision=precision)
+        picker = CandidatePicker(load_model(chosen.model_name), chosen, compute=compute)
+        found[precision] = picker.pick(made.image, 3.0).above(0.5)
+    suits = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32"
+    assert np.array_equal(found["auto"].xy, found[suits].xy)
+    assert len(found["float32"]) == len(found["bfloat16"]) > 40
+    assert np.hypot(*(found["float32"].xy - found["bfloat16"].xy).T).max() < 0.5
+    assert np.abs(found["float32"].score - found["bfloat16"].score).max() < 0.02
 
 
 def test_cuda_and_cpu_agree() -> None:
