@@ -34,6 +34,8 @@ CROWDED = 0.85
 """Share of the frame under the discs of the picks that only overlapping or packed particles reach."""
 LEAST_EMPTY, EMPTY_SHARE = 4, 0.5
 """Micrographs without picks that are worth a warning beside others with picks."""
+FAINT = 0.02
+"""Threshold at which the candidates of very faint particles are seen, and of much else."""
 CHECK = "Check, in this order: $pixel_size_A, $diameter_A, $contrast"
 
 
@@ -57,7 +59,7 @@ class Plausibility:
         self._settings, self._selection, self._loader = settings, selection, loader
         self._pending, self._skipped = pending, skipped
         self._first: list[Micrograph] = []
-        self._picked, self._empty = 0, 0
+        self._picked, self._empty, self._faint = 0, 0, 0
         self._coverage: list[float] = []
         self._explained = False
 
@@ -66,7 +68,9 @@ class Plausibility:
         result = outcome.result
         if result is None:
             return []
-        picks = self._selection.picks(result)
+        candidates = self._selection.candidates(result)
+        picks = candidates.above(self._selection.threshold)
+        self._faint += len(candidates.above(FAINT))
         diameters_px = np.broadcast_to(picks.diameter_px(self._settings.diameter_A, result.pixel_size_A), len(picks))
         self._coverage.append(float((diameters_px**2).sum()) * math.pi / 4 / math.prod(picks.shape))
         self._picked += bool(len(picks))
@@ -79,7 +83,7 @@ class Plausibility:
         found = self._compare()
         if not found and not self._picked and self._pending > FIRST and not self._skipped:
             self._explained = True
-            return [nothing_found(f"the first {FIRST} micrographs")]
+            return [nothing_found(f"the first {FIRST} micrographs", self._faint / FIRST)]
         return found
 
     def conclude(self) -> list[str]:
@@ -89,7 +93,8 @@ class Plausibility:
             return late  # what was reported needs no second warning
         done = self._picked + self._empty
         if self._empty == done >= (LEAST_EMPTY if self._skipped else 1):
-            return [*late, nothing_found("this micrograph" if done == 1 else f"any of {done} micrographs")]
+            where = "this micrograph" if done == 1 else f"any of {done} micrographs"
+            return [*late, nothing_found(where, self._faint / done)]
         if self._coverage and np.median(self._coverage) > CROWDED:
             share = float(np.median(self._coverage))
             return [
@@ -143,9 +148,14 @@ class _Sample:
             yield loaded.image, self._diameter_A / loaded.pixel_size_A
 
 
-def nothing_found(where: str) -> str:
-    """What to check, in which order, where no pick was found."""
-    return f"No picks in {where}. {CHECK}. If these are right, look at the micrographs, and lower $threshold"
+def nothing_found(where: str, faint: float) -> str:
+    """What to check, in which order, where no pick was found; and how many faint candidates a micrograph has."""
+    if faint < 1:
+        return f"No picks in {where}. {CHECK}. If these are right, there is not even a faint candidate"
+    return (
+        f"No picks in {where}. {CHECK}. If these are right, very faint particles may be among the {faint:.0f} candidates a "
+        f"micrograph that $threshold={FAINT:g} would show"
+    )
 
 
 def describe(fit: BetterFit, pixel_size_A: float, settings: PickerSettings) -> str:

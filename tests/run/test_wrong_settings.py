@@ -77,6 +77,14 @@ def test_inverted_contrast_is_said(said: Callable[..., str]) -> None:
 def test_no_picks_are_said_once(said: Callable[..., str], micrographs: int, where: str) -> None:
     text = said(candidates=0, micrographs=micrographs)
     assert f"No picks in {where}. Check, in this order: --pixel-size, --diameter, --contrast" in text
+    assert "there is not even a faint candidate" in text
+
+
+def test_candidates_below_the_threshold_are_said_where_there_are_no_picks(said: Callable[..., str]) -> None:
+    text = said("--threshold", 0.999999, candidates=30, micrographs=1)
+    assert re.search(
+        r"very faint particles may be among the \d+ candidates a micrograph that --threshold 0.02 would", text
+    )
 
 
 def test_crowds_are_said_at_the_end(said: Callable[..., str]) -> None:
