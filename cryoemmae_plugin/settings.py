@@ -225,7 +225,7 @@ class RequestedSettings(Options):
         default=PUBLISHED_FRACTION,
         title="Share of the area that particles cover",
         description="Paper mode only: particles are taken to cover this share of a micrograph, as published; auto "
-        "estimates it for each micrograph.",
+        "finds a threshold for each particle.",
     )
     max_radius_ratio: float | None = Field(
         default=None,
