@@ -152,7 +152,8 @@ def test_diameter_and_model_are_settled_in_one_place() -> None:
         callers = [
             dotted(path) for path in MODULES if re.search(rf"(?<!def ){re.escape(method)}", path.read_text("utf-8"))
         ]
-        expected = ["cli.pick", "cryosparc_job.picking", "relion_wrapper.job"] if "run" in method else ["run.service"]
+        front_ends = ["cli.pick", "cli.run_demo", "cryosparc_job.picking", "relion_wrapper.job"]
+        expected = front_ends if "run" in method else ["run.service"]
         assert [caller.removeprefix("cryoemmae_plugin.") for caller in callers if "api" not in caller] == expected
 
 

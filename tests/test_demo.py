@@ -1,4 +1,4 @@
-"""The demo, small: two scenes, and stand-ins for the model and for what finds the particles."""
+"""The demo, small: two scenes, and a stand-in for what finds the particles."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cryoemmae_plugin.cli import run_demo as demo
+from cryoemmae_plugin.run.engine import Engine
 from cryoemmae_plugin.simulate import Scene, SimulationSettings
 from cryoemmae_plugin.types import Picks
-
-pytest.importorskip("cryoemmae_plugin.core.picker")
-demo = pytest.importorskip("cryoemmae_plugin.cli.run_demo")
 
 SCENES = [
     Scene("a", SimulationSettings(shape=(200, 240), pixel_size_A=4.0, diameter_A=120.0, n_particles=8, border=0.7)),
@@ -25,9 +25,6 @@ class KnowingPicker:
     """Finds the particles by looking the answers up, but the last `missing` of each micrograph."""
 
     missing = 0
-
-    def __init__(self, model: object, settings: object, device: object) -> None:
-        pass
 
     def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: object = None) -> Picks:
         (seed, scene) = next((i, s) for i, s in enumerate(SCENES, demo.FIRST_SEED) if s.settings.shape == image.shape)
@@ -44,10 +41,9 @@ def demo_truth(scene: Scene, seed: int) -> NDArray[np.float64]:
 
 
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
-    load_model = demo.load_model
-    monkeypatch.setattr(demo, "load_model", lambda name: load_model(tiny_model))
-    monkeypatch.setattr(demo, "CandidatePicker", KnowingPicker)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(KnowingPicker(), "knowing", "f" * 64, torch.device("cpu"))
+    monkeypatch.setattr("cryoemmae_plugin.run.engine.build_engine", lambda settings, request: engine)
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from cryoemmae_plugin.core.picker import CandidatePicker
 from cryoemmae_plugin.device import choose_device
 from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.evaluation.metrics import Evaluation, evaluate
 from cryoemmae_plugin.evaluation.tables import read_picks, read_reference
 from cryoemmae_plugin.files import atomic_write_bytes
 from cryoemmae_plugin.images import read_image
-from cryoemmae_plugin.report.writer import REPORT_FOLDER, write_report
-from cryoemmae_plugin.run.outputs import write_outputs
+from cryoemmae_plugin.report.finisher import report_finisher
+from cryoemmae_plugin.report.writer import REPORT_FOLDER
+from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.overlay_picture import png_bytes
 from cryoemmae_plugin.run.overlays import draw_result
-from cryoemmae_plugin.run.selection import Selection
-from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord
-from cryoemmae_plugin.run.stream import pick_micrographs
-from cryoemmae_plugin.settings import PickerSettings
+from cryoemmae_plugin.run.request import Outputs, RunRequest
+from cryoemmae_plugin.run.service import run_picking
+from cryoemmae_plugin.run.store import Existing
+from cryoemmae_plugin.settings import DeviceOptions, RequestedSettings
 from cryoemmae_plugin.simulate import Scene, demo_scenes, write_micrographs
 from cryoemmae_plugin.simulate.write import REFERENCE_NAME
 from cryoemmae_plugin.terminal.console import Reporter, Stages
 from cryoemmae_plugin.types import Micrograph
-from cryoemmae_plugin.version import release
-from cryoemmae_plugin.weights import Model, load_model
 
 EXPECTED_F1 = 0.9
 """Mean F1 (half_d) below which something is wrong with the installation: these micrographs are not hard."""
@@ -77,16 +73,15 @@ def run_demo(
     """
     console = Console(highlight=False, soft_wrap=True)
     scenes = demo_scenes() if scenes is None else scenes
-    chosen = choose_device(device)
     seeds = range(FIRST_SEED, FIRST_SEED + len(scenes))
     seconds = []
     with Stages(reporter or Reporter()) as stages:
         simulating = f"Simulating {len(scenes)} micrographs with known answers into {out / 'micrographs'}"
         paths = write_micrographs(out / "micrographs", scenes, seeds, progress=partial(stages.show, simulating))
-        picking = f"Picking them on {chosen} into {out / 'picks'}"
+        picking = f"Picking them on {choose_device(device)} into {out / 'picks'}"
         stages.show(picking, 0, len(scenes))
         for path, scene in zip(paths, scenes, strict=True):
-            seconds.append(pick_scene(path, scene, out, chosen))
+            seconds.append(pick_scene(path, scene, out, device))
             stages.show(picking, len(seconds), len(scenes), scene.name)
         score = score_demo(out, scenes)
     console.print(score_table(score, seconds))
@@ -98,7 +93,7 @@ def run_demo(
     return 0 if good else 1
 
 
-def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> float:
+def pick_scene(path: Path, scene: Scene, out: Path, device: str) -> float:
     """Pick one simulated micrograph at default settings and draw its picks; seconds that picking took.
 
     Raises
@@ -106,22 +101,20 @@ def pick_scene(path: Path, scene: Scene, out: Path, device: torch.device) -> flo
     ImageError
         When it cannot be picked.
     """
-    settings = PickerSettings(diameter_A=scene.settings.diameter_A)
-    model: Model = load_model(settings.model_name)
-    record = RunRecord(version=release(), model_name=model.card.name, model_sha256=model.sha256, settings=settings)
-    picker = CandidatePicker(model, settings, device)
-    with ResultStore.create(out / "picks" / scene.name, record, existing=Existing.REPLACE) as store:
-        start = time.perf_counter()
-        (outcome,) = pick_micrographs([Micrograph(path, None, scene.name)], picker, store)
-        seconds = time.perf_counter() - start
-        if outcome.result is None:
-            raise ImageError(outcome.reason or f"{path}: cannot be picked")
-        selection = Selection.of(settings)
-        write_outputs(store, selection)
-        write_report(store, selection)
-    picture = draw_result(outcome.result, selection, read_image(path), scene.name)
+    request = RunRequest(
+        RequestedSettings(diameter_A=scene.settings.diameter_A),
+        out / "picks" / scene.name,
+        existing=Existing.REPLACE,
+        device=DeviceOptions(device=device),
+        outputs=Outputs(overlays=0),
+    )
+    observer = Observer()
+    run = run_picking(request, [Micrograph(path, None, scene.name)], observer, finishers=[report_finisher(observer)])
+    if run.reasons:
+        raise ImageError(run.reasons[0])
+    picture = draw_result(run.store.load(scene.name), run.selection, read_image(path), scene.name)
     atomic_write_bytes(out / "overlays" / f"{scene.name}.png", png_bytes(picture))
-    return seconds
+    return sum(run.log.seconds.values())
 
 
 def score_demo(out: Path, scenes: Sequence[Scene]) -> Evaluation:
