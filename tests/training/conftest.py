@@ -33,8 +33,11 @@ def draw_sighting(
     grid = np.stack(np.meshgrid(np.arange(30, shape[1] - 30, 40), np.arange(30, shape[0] - 30, 40)), -1).reshape(-1, 2)
     xy = rng.permutation(grid)[:particles] + rng.uniform(-3, 3, (particles, 2))
     pixels = rng.normal(0, noise, shape)
-    for at in xy:
-        pixels += draw_comma(rng.uniform(0, 2 * np.pi), tuple(at), shape)
+    for x, y in xy:
+        left, top = round(x) - REACH, round(y) - REACH  # of the comma alone: it is nothing beyond
+        rows, columns = slice(max(top, 0), top + SIDE), slice(max(left, 0), left + SIDE)
+        part, there = pixels[rows, columns], (x - columns.start, y - rows.start)
+        part += draw_comma(rng.uniform(0, 2 * np.pi), there, (part.shape[0], part.shape[1]))
     area = pixels.size / GRID_DIAMETER_PX**2
     return CropDetections(pixels.astype(np.float32), area, xy, np.full(particles, 0.9, np.float32))
 

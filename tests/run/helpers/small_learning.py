@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,14 +34,16 @@ MICROGRAPHS = [Micrograph(Path(f"/nowhere/m{i}.mrc"), 2.0, f"m{i}") for i in ran
 TRAINING = HeadSettings(steps=6, batch=2, rate=1e-3, checkpoint_steps=2, crop_cells=32)
 
 
+@cache
 def _sightings() -> Callable[[int], CropDetections]:
+    """Micrographs full of commas; each is drawn once."""
     path = Path(__file__).parents[2] / "training" / "conftest.py"
     spec = importlib.util.spec_from_file_location("training_conftest", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.draw_sighting  # type: ignore[no-any-return]
+    return cache(module.draw_sighting)
 
 
 class Slow(Observer):
