@@ -147,14 +147,10 @@ def complete_model(
     source = learned.source.to(torch.device("cpu"))
     autoencoder = learned.autoencoder.cpu().eval().half().float()  # what is stored, is what is clustered and scored
     on_stage(CLUSTERING, 0, 1)
-    tiles, sizes = _cluster_tiles(source, learned.diameters_px, mode)
-    tokens = encode_tiles(autoencoder.encoder, tiles)
-    centroids = fit_clusters(tokens, seed)
-    particle, separation = find_particle_cluster(tokens, tiles, centroids, sizes)
+    model, separation = _with_clusters(autoencoder.encoder, source, learned.diameters_px, mode, seed)
     if mode == "paper":
         check_separation(separation, least_separation, folder / "training")
     on_stage(CLUSTERING, 1, 1)
-    model = UnsavedModel(autoencoder.encoder, source.mean, source.std, torch.from_numpy(centroids), particle)
     if mode == "default":
         head = make_head(model, plan, folder / "training", start_head, on_stage, should_stop, scenes)
         model.arrays.update(head.arrays())
@@ -165,7 +161,7 @@ def complete_model(
         decoder=autoencoder.decoder.config,
         mean=source.mean,
         std=source.std,
-        particle_cluster=particle,
+        particle_cluster=model.particle_cluster,
         created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         training=learned.summary,
     )
@@ -196,6 +192,17 @@ def describe_hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
+
+
+def _with_clusters(
+    encoder: Encoder, source: TileSource, diameters: Sequence[float], mode: Mode, seed: int
+) -> tuple[UnsavedModel, float]:
+    """Cluster an encoder's tokens, find the particle cluster, and say how well it tells particle from ice."""
+    tiles, sizes = _cluster_tiles(source, diameters, mode)
+    tokens = encode_tiles(encoder, tiles)
+    centroids = fit_clusters(tokens, seed)
+    particle, separation = find_particle_cluster(tokens, tiles, centroids, sizes)
+    return UnsavedModel(encoder, source.mean, source.std, torch.from_numpy(centroids), particle), separation
 
 
 def _cluster_tiles(source: TileSource, diameters: Sequence[float], mode: Mode) -> tuple[Tensor, list[float]]:

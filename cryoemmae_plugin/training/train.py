@@ -104,17 +104,13 @@ def train_model(
         progress=progress,
         should_stop=should_stop,
     )
-    summary = summarise(fitted, source, held)
-    draw_loss_curve(work / CURVE_FILE, work / "loss.png")
-    show_reconstructions(fitted.model, held or source, work / "reconstructions.png")
-    check_skill(summary.skill or 0.0, settings.least_skill, work)
+    summary = _assess(fitted, source, held, settings.least_skill, work)
+    recipe = describe_recipe(settings, len(source))
     return complete_model(
         folder,
         mode,
         Learned(fitted.model, source, diameters, summary),
-        Description(
-            name, data or _describe(micrographs), describe_recipe(settings, len(source)), describe_hardware(device)
-        ),
+        Description(name, data or _describe(micrographs), recipe, describe_hardware(device)),
         plan=plan,
         start_head=start.head if start else None,
         seed=settings.seed,
@@ -123,6 +119,17 @@ def train_model(
         scenes=scenes,
         least_separation=settings.least_separation,
     )
+
+
+def _assess(
+    fitted: Fitted, source: TileSource, held: TileSource | None, least_skill: float, work: Path
+) -> TrainingSummary:
+    """Measure and draw what an autoencoder has learned; refuse one that has learned nothing."""
+    summary = summarise(fitted, source, held)
+    draw_loss_curve(work / CURVE_FILE, work / "loss.png")
+    show_reconstructions(fitted.model, held or source, work / "reconstructions.png")
+    check_skill(summary.skill or 0.0, least_skill, work)
+    return summary
 
 
 def summarise(fitted: Fitted, source: TileSource, held: TileSource | None = None) -> TrainingSummary:
