@@ -235,8 +235,17 @@ def test_waiting_for_the_reader_and_for_the_disk_is_booked(
     reading = pick_micrographs(listed(4), fake_engine.FakePicker(), store, jobs=1, loader=slow)
     assert sum(outcome.seconds["wait"] for outcome in reading) > 0.15
     disk = GatedStore(store, monkeypatch)
-    threading.Timer(1.0, disk.gate.set).start()
-    writing = pick_micrographs(listed(UNWRITTEN + 2), fake_engine.FakePicker(), store, loader=blank)
+    picker = fake_engine.FakePicker()
+
+    def let_go() -> None:
+        deadline = time.monotonic() + 60
+        while len(picker.seen) < UNWRITTEN and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(1.0)  # while it waits for the disk
+        disk.gate.set()
+
+    threading.Thread(target=let_go).start()
+    writing = pick_micrographs(listed(UNWRITTEN + 2), picker, store, loader=blank)
     assert sum(outcome.seconds["wait"] for outcome in writing) > 0.1
 
 
@@ -245,9 +254,11 @@ class CountingTransfer:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.staged: set[int] = set()
         self.alive = self.most = 0
 
     def stage(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.staged.add(int(image[0, 0]))
         return image + 0
 
     def send(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -284,7 +295,10 @@ def test_the_next_image_is_on_its_way_to_the_device_while_one_is_picked_but_no_m
         def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: object = None) -> Picks:
             assert isinstance(image, OnDevice)
             transfer.events.append(f"pick {image[0, 0]:.0f}")
-            time.sleep(0.25)  # so that the next one has been read
+            deadline = time.monotonic() + 60
+            while int(image[0, 0]) + 2 not in {*transfer.staged, 8, 9} and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.05)  # from read to handed over
             return Picks.none((4, 4))
 
     def loader(micrograph: Micrograph) -> Loaded:
