@@ -195,8 +195,8 @@ class RequestedSettings(Options):
     adapt: bool = Field(
         default=True,
         title="Adapt to the micrographs",
-        description="With five or more micrographs, fine-tune on the most confident picks: a minute or two on a CPU, "
-        "once per output folder. Default mode only.",
+        description="With five or more micrographs, fine-tune on the most confident picks: less than a minute on most "
+        "CPUs, once per output folder. Default mode only.",
     )
     edge_distance: float = Field(
         default=0.5,
