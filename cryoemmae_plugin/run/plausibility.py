@@ -153,8 +153,8 @@ def nothing_found(where: str, faint: float) -> str:
     if faint < 1:
         return f"No picks in {where}. {CHECK}. If these are right, there is not even a faint candidate"
     return (
-        f"No picks in {where}. {CHECK}. If these are right, very faint particles may be among the {faint:.0f} candidates "
-        f"a micrograph that $threshold={FAINT:g} would show"
+        f"No picks in {where}. {CHECK}. If these are right, very faint particles may be among the {faint:.0f} "
+        f"candidates a micrograph that $threshold={FAINT:g} would show"
     )
 
 
