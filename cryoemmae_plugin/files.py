@@ -29,6 +29,8 @@ PARTIAL = ".partial"
 MAX_NOTE_BYTES = 2**26
 MAX_TABLE_BYTES = 2**31
 """Largest notes and tables that are read; larger ones are something else."""
+MAX_KEY_DOTS = 64
+"""The time that a TOML key takes grows with the square of its dots."""
 
 _MAX_NAME_BYTES = 255
 
@@ -163,7 +165,11 @@ def read_table(path: Path, kind: str) -> str:
 
 def read_toml(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> dict[str, Any]:
     """Read a TOML file; raises OSError as :func:`read_bytes` does, and ValueError or RecursionError for other text."""
-    return tomllib.loads(read_bytes(path, max_bytes).decode())
+    text = read_bytes(path, max_bytes).decode()
+    for line in text.splitlines():
+        if not line.lstrip().startswith("#") and any(part.count(".") > MAX_KEY_DOTS for part in line.split("=")):
+            raise ValueError(f"a key has more than {MAX_KEY_DOTS} dots")
+    return tomllib.loads(text)
 
 
 def read_note(path: Path, kind: type[AnyNote], remedy: str | Sequence[str]) -> AnyNote | None:

@@ -405,7 +405,8 @@ def test_a_card_that_never_ends_or_nests_deeply_is_refused_at_once(tmp_path):
     with pytest.raises(ModelError, match="not a regular file"):
         read_card(tmp_path)
     (tmp_path / "card.toml").unlink()
-    for text in ("a = " + "[" * 50_000, "a = 1" + "0" * 100_000, "x" * (2**20 + 1)):
+    dots, braces = "a." * 50_000 + "b = 1", "x = " + ("{" + "a." * 60 + "a = ") * 100 + "1" + "}" * 100
+    for text in ("a = " + "[" * 50_000, "a = 1" + "0" * 100_000, "x" * (2**20 + 1), dots, braces):
         (tmp_path / "card.toml").write_text(text)
         with pytest.raises(ModelError, match=r"card\.toml"):
             read_card(tmp_path)

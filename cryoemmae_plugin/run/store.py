@@ -405,7 +405,7 @@ def _path_of(folder: Path, uid: str) -> Path:
 def _read_record(path: Path) -> RunRecord:
     try:
         return RunRecord.model_validate_json(read_bytes(path))
-    except FileNotFoundError as err:
+    except (FileNotFoundError, NotADirectoryError) as err:
         if not path.parent.exists():
             raise StoreError(f"{path.parent}: no such folder", remedy="give the output folder of a run") from err
         raise StoreError(f"{path.parent}: not the output folder of a run (it has no {path.name})") from err

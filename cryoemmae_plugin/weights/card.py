@@ -146,12 +146,11 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD_FILE
     try:
-        values = read_toml(path, MAX_CARD_BYTES)
+        return make_card(str(path), **read_toml(path, MAX_CARD_BYTES))
     except OSError as err:
         raise ModelError(f"{folder}: not a model folder ({CARD_FILE}: {err.strerror}); check the path") from err
     except (ValueError, RecursionError) as err:
         raise ModelError(f"{path}: not a TOML file ({err}); install the model again") from err
-    return make_card(str(path), **values)
 
 
 def make_card(source: str, /, **values: Any) -> ModelCard:
