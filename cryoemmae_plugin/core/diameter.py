@@ -45,7 +45,10 @@ AVERAGED_TIMES = 4
 MASK_RADIUS = 0.8
 """Radius of the averages, in diameters: the particle may be longer than it seems."""
 REFINEMENTS = 3
-"""Times that the extent is measured, each on patches that were cut for the one before."""
+"""Times that the extent is measured, each on patches that were cut for the one before..."""
+LEAST_KEPT = 0.8
+"""...unless a measured diameter loses more than the rest of the likely particles: then the one before it stays. Sparse
+irregular particles and empty shells drift so."""
 REMEDY = "measure a few particles and give their longest extent, in Å, with $diameter_A"
 
 
@@ -92,6 +95,22 @@ class DiameterEstimate:
     particles: int
     curve: tuple[tuple[float, float], ...]
     extent_A: float | None = None
+
+
+@dataclass(frozen=True)
+class LikelyParticles:
+    """The likely particles in one micrograph's middle, seen at a diameter.
+
+    Attributes
+    ----------
+    patches : ndarray, shape (N, 2 REACH + 1, 2 REACH + 1)
+        Cut out, particles dark, on the head's grid.
+    area : float
+        Of what was examined, in Å².
+    """
+
+    patches: NDArray[np.float32]
+    area: float
 
 
 def scan_sizes(image: NDArray[np.float32], pixel_size_A: float, head: Head, *, bright: bool = False) -> SizeScan:
@@ -171,20 +190,23 @@ def estimate_diameter(scans: Sequence[SizeScan]) -> DiameterEstimate:
     )
 
 
-def likely_patches(
+def likely_particles(
     image: NDArray[np.float32], pixel_size_A: float, diameter_A: float, head: Head, *, bright: bool = False
-) -> NDArray[np.float32]:
-    """Cut the likely particles out of a micrograph's middle, seen at a diameter; arguments as of :func:`scan_sizes`.
+) -> LikelyParticles:
+    """See a micrograph at a diameter; arguments as of :func:`scan_sizes`.
 
-    Returns
-    -------
-    ndarray, shape (N, 2 REACH + 1, 2 REACH + 1)
-        Particles dark, on the head's grid; none where a particle is too small or too large for the micrograph.
+    There are none where a particle is too small or too large for the micrograph.
     """
     diameter_px = diameter_A / pixel_size_A
     if not is_detectable(diameter_px, image.shape):
-        return np.zeros((0, 2 * REACH + 1, 2 * REACH + 1), np.float32)
-    return detect_on_crop(with_dark_particles(image, bright), diameter_px, head).patches()
+        return LikelyParticles(np.zeros((0, 2 * REACH + 1, 2 * REACH + 1), np.float32), 0.0)
+    seen = detect_on_crop(with_dark_particles(image, bright), diameter_px, head)
+    return LikelyParticles(seen.patches(), seen.area * diameter_A**2)
+
+
+def density_of(seen: Sequence[LikelyParticles]) -> float:
+    """Likely particles per Å² in several micrographs; 0 where nothing was examined."""
+    return sum(len(one.patches) for one in seen) / max(sum(one.area for one in seen), 1.0)
 
 
 def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.float32]]) -> DiameterEstimate:
@@ -193,7 +215,7 @@ def refine_diameter(estimate: DiameterEstimate, patches: Sequence[NDArray[np.flo
     Parameters
     ----------
     patches : sequence of ndarray
-        As :func:`likely_patches` cuts them at the estimated diameter, one array a micrograph.
+        Of likely particles at the estimated diameter, one array a micrograph.
     """
     if sum(map(len, patches)) < LEAST_AVERAGED:
         return estimate

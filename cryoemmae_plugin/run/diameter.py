@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.diameter import (
+    LEAST_KEPT,
     REFINEMENTS,
     DiameterEstimate,
     SizeScan,
+    density_of,
     estimate_diameter,
-    likely_patches,
+    likely_particles,
     refine_diameter,
     scan_sizes,
 )
@@ -112,12 +114,17 @@ def estimate_from(
         reason = f"; first {left_out[0]}" if left_out else ""
         raise CannotTellError(f"no diameter can be estimated: none of {len(left_out)} micrographs can be read{reason}")
     estimate = estimate_diameter(scans)
+    before, kept = estimate, 0.0
     for refinement in range(1, REFINEMENTS + 1):
-        patches = []
+        likely = []
         for piece, pixel_size_A in pieces:
-            patches.append(likely_patches(piece, pixel_size_A, estimate.diameter_A, head, bright=bright))
-            progress(refinement * len(sample) + len(patches), looks)
-        estimate = refine_diameter(estimate, patches)
+            likely.append(likely_particles(piece, pixel_size_A, estimate.diameter_A, head, bright=bright))
+            progress(refinement * len(sample) + len(likely), looks)
+        if density_of(likely) < LEAST_KEPT * kept:
+            estimate = before
+            break
+        before, kept = estimate, density_of(likely)
+        estimate = refine_diameter(estimate, [one.patches for one in likely])
     progress(looks, looks)
     return _note(estimate, asked, [str(m.path) for m in seen], left_out)
 

@@ -14,7 +14,7 @@ from cryoemmae_plugin.core.diameter import (
     DiameterEstimate,
     SizeScan,
     estimate_diameter,
-    likely_patches,
+    likely_particles,
     refine_diameter,
     scan_sizes,
 )
@@ -41,7 +41,7 @@ def estimate(head: Head, particle: ParticleShape, diameter_A: float, **settings:
     seen = images(particle, diameter_A, **settings)
     found = estimate_diameter([scan_sizes(image, 4.0, head) for image in seen])
     for _ in range(REFINEMENTS):
-        found = refine_diameter(found, [likely_patches(image, 4.0, found.diameter_A, head) for image in seen])
+        found = refine_diameter(found, [likely_particles(image, 4.0, found.diameter_A, head).patches for image in seen])
     return found
 
 
@@ -49,7 +49,7 @@ def estimate(head: Head, particle: ParticleShape, diameter_A: float, **settings:
 def barrels(head: Head) -> tuple[NDArray[np.float32], SizeScan, NDArray[np.float32]]:
     """A micrograph of barrels of 180 Å, its scan, and its patches."""
     (image,) = images("barrel", 180.0, shape=(500, 560), n_particles=50)
-    return image, scan_sizes(image, 4.0, head), likely_patches(image, 4.0, 180.0, head)
+    return image, scan_sizes(image, 4.0, head), likely_particles(image, 4.0, 180.0, head).patches
 
 
 def made_up(heights: dict[int, float], particles: int = 100) -> SizeScan:
@@ -110,7 +110,7 @@ def test_a_few_picks_do_not_correct_an_estimate() -> None:
 @pytest.mark.parametrize("diameter_A", [7.0, 30.0])
 def test_a_micrograph_that_the_particle_does_not_fit_says_nothing(head: Head, diameter_A: float) -> None:
     noise = np.random.default_rng(0).normal(size=(100, 120)).astype(np.float32)
-    assert likely_patches(noise, 1.0, diameter_A, head).shape == (0, 49, 49)
+    assert likely_particles(noise, 1.0, diameter_A, head).patches.shape == (0, 49, 49)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_the_same_micrographs_give_the_same_number(
     head: Head, barrels: tuple[NDArray[np.float32], SizeScan, NDArray[np.float32]]
 ) -> None:
     image, *before = barrels
-    now = scan_sizes(image, 4.0, head), likely_patches(image, 4.0, 180.0, head)
+    now = scan_sizes(image, 4.0, head), likely_particles(image, 4.0, 180.0, head).patches
     first, second = (refine_diameter(estimate_diameter([scan]), [patches]) for scan, patches in (before, now))
     assert first == second
 
@@ -129,7 +129,7 @@ def test_bright_particles_are_measured_like_dark_ones(
 ) -> None:
     image, dark, dark_patches = barrels
     np.testing.assert_allclose(scan_sizes(-image, 4.0, head, bright=True).confidence, dark.confidence)
-    patches = likely_patches(-image, 4.0, 180.0, head, bright=True)
+    patches = likely_particles(-image, 4.0, 180.0, head, bright=True).patches
     np.testing.assert_allclose(patches, dark_patches)
     assert len(patches) > 20
     assert patches[:, 24, 24].mean() < patches[:, 0, 0].mean()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from cryoemmae_plugin.core.diameter import DiameterEstimate
+from cryoemmae_plugin.core.diameter import DiameterEstimate, LikelyParticles
 from cryoemmae_plugin.errors import CannotTellError, ImageError, StoreError
 from cryoemmae_plugin.run import diameter as module
 from cryoemmae_plugin.run.diameter import SAMPLE
@@ -103,9 +105,30 @@ def test_the_middle_of_a_large_micrograph_is_looked_at_again_without_being_read_
 ) -> None:
     monkeypatch.setattr(module, "KEPT_PX", 50)
     shapes: list[tuple[int, ...]] = []
-    monkeypatch.setattr(module, "likely_patches", lambda image, *_, **__: shapes.append(image.shape) or [])
+
+    def look(image: NDArray[np.float32], *_: object, **__: object) -> LikelyParticles:
+        shapes.append(image.shape)
+        return LikelyParticles(np.zeros((9, 49, 49), np.float32), 100.0)
+
+    monkeypatch.setattr(module, "likely_particles", look)
     settle(tmp_path, count=2)
     assert shapes == [(50, 50)] * 6
+
+
+@pytest.mark.parametrize(("seen", "found"), [((50, 42, 40), 260.0), ((50, 50, 30), 220.0), ((50, 30, 0), 187.0)])
+def test_a_measured_diameter_at_which_particles_are_lost_is_dropped(
+    seen: tuple[int, ...], found: float, tmp_path: Path, answer: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, measured = iter(seen), iter([220.0, 240.0, 260.0])
+    monkeypatch.setattr(
+        module,
+        "likely_particles",
+        lambda *_, **__: LikelyParticles(np.zeros((next(counts), 49, 49), np.float32), 100.0),
+    )
+    monkeypatch.setattr(
+        module, "refine_diameter", lambda estimate, patches: replace(estimate, diameter_A=next(measured))
+    )
+    assert settle(tmp_path, count=1)[0] == found
 
 
 def test_what_was_found_is_said_and_kept_with_the_files_it_comes_from(tmp_path: Path, answer: list[float]) -> None:

@@ -105,4 +105,4 @@ def _small(looked: list[str]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    settle(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Slow())
+    sys.stdout.write("\n".join(settle(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Slow())))
