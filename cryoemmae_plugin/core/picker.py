@@ -72,8 +72,9 @@ class CandidatePicker:
         except torch.cuda.OutOfMemoryError as err:
             raise no_memory_left(self._device) from err
         precision = compute.precision
-        if precision == "auto" and settings.mode == "default" and self._device.type == "cpu":
-            precision = "bfloat16" if multiplies_bfloat16(self._device) else "float32"
+        on_cpu = self._device.type == "cpu"
+        if precision == "auto" and settings.mode == "default" and on_cpu and multiplies_bfloat16(self._device):
+            precision = "bfloat16"
         encoder = TileEncoder(model.encoder, memory_bytes=memory_bytes, precision=precision)
         self._model = replace(model, encoder=cast(Encoder, encoder))
 

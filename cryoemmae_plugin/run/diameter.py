@@ -114,16 +114,17 @@ def estimate_from(
         reason = f"; first {left_out[0]}" if left_out else ""
         raise CannotTellError(f"no diameter can be estimated: none of {len(left_out)} micrographs can be read{reason}")
     estimate = estimate_diameter(scans)
-    before, kept = estimate, 0.0
+    before, density_before = estimate, 0.0
     for refinement in range(1, REFINEMENTS + 1):
         likely = []
         for piece, pixel_size_A in pieces:
             likely.append(likely_particles(piece, pixel_size_A, estimate.diameter_A, head, bright=bright))
             progress(refinement * len(sample) + len(likely), looks)
-        if density_of(likely) < LEAST_KEPT * kept:
+        density = density_of(likely)
+        if density < LEAST_KEPT * density_before:
             estimate = before
             break
-        before, kept = estimate, density_of(likely)
+        before, density_before = estimate, density
         estimate = refine_diameter(estimate, [one.patches for one in likely])
     progress(looks, looks)
     return _note(estimate, asked, [str(m.path) for m in seen], left_out)
