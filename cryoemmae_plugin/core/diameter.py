@@ -8,7 +8,7 @@ particle. It is too small for a long particle. So the picks at the peak are aver
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -204,7 +204,26 @@ def likely_particles(
     return LikelyParticles(seen.patches(), seen.area * diameter_A**2)
 
 
-def density_of(seen: Sequence[LikelyParticles]) -> float:
+def measure_extent(estimate: DiameterEstimate, look: Callable[[float], Sequence[LikelyParticles]]) -> DiameterEstimate:
+    """Measure how long the particles are, several times, as long as they stay in sight.
+
+    Parameters
+    ----------
+    look : callable
+        Gives the likely particles of each micrograph, seen at a diameter in Å.
+    """
+    before, density_before = estimate, 0.0
+    for _ in range(REFINEMENTS):
+        likely = look(estimate.diameter_A)
+        density = _density_of(likely)
+        if density < LEAST_KEPT * density_before:
+            return before
+        before, density_before = estimate, density
+        estimate = refine_diameter(estimate, [one.patches for one in likely])
+    return estimate
+
+
+def _density_of(seen: Sequence[LikelyParticles]) -> float:
     """Likely particles per Å² in several micrographs; 0 where nothing was examined."""
     return sum(len(one.patches) for one in seen) / max(sum(one.area for one in seen), 1.0)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoemmae_plugin.core.diameter import (
-    LEAST_KEPT,
     REFINEMENTS,
     DiameterEstimate,
+    LikelyParticles,
     SizeScan,
-    density_of,
     estimate_diameter,
     likely_particles,
-    refine_diameter,
+    measure_extent,
     scan_sizes,
 )
 from cryoemmae_plugin.core.picker import load_head
@@ -113,19 +113,16 @@ def estimate_from(
     if not scans:
         reason = f"; first {left_out[0]}" if left_out else ""
         raise CannotTellError(f"no diameter can be estimated: none of {len(left_out)} micrographs can be read{reason}")
-    estimate = estimate_diameter(scans)
-    before, density_before = estimate, 0.0
-    for refinement in range(1, REFINEMENTS + 1):
-        likely = []
+    rounds = count(1)
+
+    def look(diameter_A: float) -> list[LikelyParticles]:
+        earlier, likely = next(rounds) * len(sample), []
         for piece, pixel_size_A in pieces:
-            likely.append(likely_particles(piece, pixel_size_A, estimate.diameter_A, head, bright=bright))
-            progress(refinement * len(sample) + len(likely), looks)
-        density = density_of(likely)
-        if density < LEAST_KEPT * density_before:
-            estimate = before
-            break
-        before, density_before = estimate, density
-        estimate = refine_diameter(estimate, [one.patches for one in likely])
+            likely.append(likely_particles(piece, pixel_size_A, diameter_A, head, bright=bright))
+            progress(earlier + len(likely), looks)
+        return likely
+
+    estimate = measure_extent(estimate_diameter(scans), look)
     progress(looks, looks)
     return _note(estimate, asked, [str(m.path) for m in seen], left_out)
 

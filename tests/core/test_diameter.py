@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from cryoemmae_plugin import load_model
 from cryoemmae_plugin.core.diameter import (
     LEAST_PARTICLES,
-    REFINEMENTS,
     SIZES_A,
     DiameterEstimate,
     SizeScan,
     estimate_diameter,
     likely_particles,
+    measure_extent,
     refine_diameter,
     scan_sizes,
 )
@@ -40,9 +40,7 @@ def images(particle: ParticleShape, diameter_A: float, count: int = 1, **setting
 def estimate(head: Head, particle: ParticleShape, diameter_A: float, **settings: object) -> DiameterEstimate:
     seen = images(particle, diameter_A, **settings)
     found = estimate_diameter([scan_sizes(image, 4.0, head) for image in seen])
-    for _ in range(REFINEMENTS):
-        found = refine_diameter(found, [likely_particles(image, 4.0, found.diameter_A, head).patches for image in seen])
-    return found
+    return measure_extent(found, lambda diameter_A: [likely_particles(image, 4.0, diameter_A, head) for image in seen])
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,8 @@ def test_a_measured_diameter_at_which_particles_are_lost_is_dropped(
         lambda *_, **__: LikelyParticles(np.zeros((next(counts), 49, 49), np.float32), 100.0),
     )
     monkeypatch.setattr(
-        module, "refine_diameter", lambda estimate, patches: replace(estimate, diameter_A=next(measured))
+        "cryoemmae_plugin.core.diameter.refine_diameter",
+        lambda estimate, patches: replace(estimate, diameter_A=next(measured)),
     )
     assert settle(tmp_path, count=1)[0] == found
 
