@@ -55,7 +55,6 @@ def adapt_head(
     head: Head,
     detections: Sequence[CropDetections],
     *,
-    seed: int = 0,
     work: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -86,7 +85,7 @@ def adapt_head(
     Interrupted
         When `should_stop` says True.
     """
-    specimen = describe_specimen(detections, seed)
+    specimen = describe_specimen(detections)
     if specimen is None:
         return None
     scenes = SCENES + len(OTHER_SCENES)
@@ -99,7 +98,7 @@ def adapt_head(
     for number in range(SCENES):
         if should_stop():
             raise Interrupted("stopped while adapting to the micrographs; run the same command again")
-        make = partial(make_own_example, model, specimen, np.random.default_rng([seed, number]))
+        make = partial(make_own_example, model, specimen, np.random.default_rng([0, number]))
         own.append(keep_example(work / f"own-{number}.safetensors" if work else None, make))
         progress(len(others) + len(own), total)
     trained = train_head(

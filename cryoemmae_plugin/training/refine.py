@@ -100,7 +100,6 @@ def refine_head(
     head: Head,
     micrographs: Sequence[JudgedMicrograph],
     *,
-    seed: int = 0,
     work: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -128,13 +127,13 @@ def refine_head(
     Interrupted
         When `should_stop` says True.
     """
-    specimen = describe_specimen([micrograph.detections() for micrograph in micrographs], seed)
+    specimen = describe_specimen([micrograph.detections() for micrograph in micrographs])
     makers: dict[str, Callable[[], Example]] = {
         f"judged-{number}": partial(one.example, model, head) for number, one in enumerate(micrographs)
     }
     if specimen is not None:
         for number in range(SCENES):
-            makers[f"own-{number}"] = partial(make_own_example, model, specimen, np.random.default_rng([seed, number]))
+            makers[f"own-{number}"] = partial(make_own_example, model, specimen, np.random.default_rng([0, number]))
     before = len(makers) + len(OTHER_SCENES)
     total = before + SETTINGS.steps
     made: list[Example] = []

@@ -102,13 +102,13 @@ def count_sure(detections: Sequence[CropDetections]) -> int:
     return sum(int((seen.chance >= SURE).sum()) for seen in detections)
 
 
-def describe_specimen(detections: Sequence[CropDetections], seed: int = 0) -> Specimen | None:
+def describe_specimen(detections: Sequence[CropDetections]) -> Specimen | None:
     """Tell what a data set looks like; None where too few picks are sure, or too much is in doubt."""
     if count_sure(detections) < LEAST_SURE:
         return None
     if expected_f1(np.concatenate([seen.chance for seen in detections])) < LEAST_CLEAR:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     sure = np.concatenate([seen.patches(SURE) for seen in detections])
     averages, shares = average_classes(sure[rng.permutation(len(sure))[:MOST_AVERAGED]], soft_mask(MASK_RADIUS), rng)
     empty = np.concatenate([cut_patches(seen.pixels, _empty_places(seen, rng)) for seen in detections])
