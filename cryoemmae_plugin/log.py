@@ -55,3 +55,8 @@ def library_log(warn: Tell, say: Tell | None = None, *, debug: bool = False) -> 
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+def repeat_warning(text: str) -> None:
+    """Say here what another process of the run has said about its files, under the same rules."""
+    logging.getLogger(IMAGES).warning("%s", text)

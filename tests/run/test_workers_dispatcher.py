@@ -23,6 +23,7 @@ from cryoemmae_plugin.run.workers.task import pick_batch
 from cryoemmae_plugin.types import Micrograph
 from cryoemmae_plugin.version import package_version
 
+dask = pytest.importorskip("dask", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask is not installed")
 sys.path.insert(0, str(Path(__file__).with_name("helpers")))
 
@@ -36,6 +37,7 @@ WORKERS = 3
 def connected() -> Iterator[Any]:
     """A Dask client whose workers are threads of this process."""
     with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),  # it can lock a process of Python 3.11
         distributed.LocalCluster(
             n_workers=WORKERS, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
         ) as cluster,

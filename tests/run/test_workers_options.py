@@ -49,17 +49,21 @@ def test_options_of_sbatch_are_written_with_and_without_dashes() -> None:
 
 
 def test_a_job_of_slurm_asks_for_what_was_asked_for(tmp_path: Path) -> None:
+    dask = pytest.importorskip("dask", reason="dask is not installed")
     dask_jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
     options = ExecutorOptions(
         executor="dask", scheduler="slurm", workers=2, worker_memory="8GB", slurm_partition="gpu", slurm_options="x=1"
     )
-    job = cluster._slurm_job(options, 6, tmp_path)
+    with dask.config.set({"jobqueue.slurm.job-script-prologue": ["module load cuda"]}):
+        job = cluster._slurm_job(options, 6, tmp_path)
     job.pop("scheduler_options")
     script = dask_jobqueue.slurm.SLURMJob(scheduler="tls://host:1", name="0", **job).job_script()
     lines = {line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")}
     assert {"-p gpu", "--cpus-per-task=6", "--mem=8G", "--x=1"} <= lines
     assert not any(line.startswith("-t ") for line in lines), "the partition's own time limit"
     assert "--nthreads 1" in script
+    before = script.splitlines()
+    assert before.index("module load cuda") < before.index("export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False")
 
 
 @pytest.mark.parametrize(

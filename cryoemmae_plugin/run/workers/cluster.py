@@ -32,6 +32,10 @@ START_ATTEMPTS = 5
 SLURM_MEMORY, SLURM_THREADS = "16GB", 4
 _HIDDEN = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """No dashboard: it would show the run to everybody, and take a port that another program may need."""
+_NO_PROFILE = {"distributed.worker.profile.enabled": False}
+"""Dask's profiler looks at all threads every 10 ms. Before Python 3.11.9 that can lock a worker for good (CPython issue
+106883), and nobody looks at what it finds."""
+_NO_PROFILE_LINE = "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False"
 _PRELOAD = "cryoemmae_plugin.run.workers.preload"
 
 
@@ -89,7 +93,7 @@ def _start_local(gpus: Sequence[int | None], memory: str | None) -> SpecCluster:
 
     security = Security.temporary()
     common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
-    quiet = {"silence_logs": logging.CRITICAL, "dashboard": False, "preload": [_PRELOAD]}
+    quiet = {"silence_logs": logging.CRITICAL, "dashboard": False, "preload": [_PRELOAD], "config": _NO_PROFILE}
     workers = {
         index: {
             "cls": Nanny,
@@ -159,12 +163,20 @@ def _slurm_job(options: ExecutorOptions, threads: int, logs: Path) -> dict[str, 
         "walltime": options.slurm_time,
         "job_directives_skip": [] if options.slurm_time else ["-t "],
         "job_extra_directives": options.sbatch_options(),
+        "job_script_prologue": [*_site_prologue(), _NO_PROFILE_LINE],
         "job_name": "cryoemmae",
         "python": sys.executable,
         "log_directory": str(logs),
         "worker_extra_args": ["--preload", _PRELOAD, "--no-dashboard"],
         "scheduler_options": _HIDDEN,
     }
+
+
+def _site_prologue() -> list[str]:
+    """Lines that the site's own configuration of dask-jobqueue puts before each worker."""
+    import dask
+
+    return list(dask.config.get("jobqueue.slurm.job-script-prologue", None) or [])
 
 
 @contextmanager

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from cryoemmae_plugin import errors
 from cryoemmae_plugin.errors import ClusterError, CryoemmaeError, Interrupted, StoreError
+from cryoemmae_plugin.log import repeat_warning
 from cryoemmae_plugin.run.store import ResultStore
 from cryoemmae_plugin.run.stream import MicrographResult
 from cryoemmae_plugin.run.workers.batch_size import BatchSizer
@@ -52,6 +54,7 @@ class Dispatcher:
         from distributed import as_completed
 
         self._client, self._spec, self._store, self._make = client, spec.model_dump_json(), store, make
+        self._base = spec.base
         self._should_stop = should_stop
         self._monitor = WorkerMonitor(client, patience)
         self._running: dict[Future, Batch] = {}
@@ -114,6 +117,8 @@ class Dispatcher:
             answer: Answer = future.result()
             if "error" in answer:
                 raise _error_of(answer)
+            for text in answer["warnings"]:
+                repeat_warning(_with_our_paths(text, self._base, batch))
             yield batch, answer
 
     def _send_again(self, batch: Batch, future: Future) -> None:
@@ -163,6 +168,13 @@ def _outcomes(batch: Batch, answer: Answer) -> dict[int, MicrographResult]:
         batch.first + index: MicrographResult(micrograph, reason=reason, seconds=seconds)
         for index, (micrograph, (_, reason, seconds)) in enumerate(ended)
     }
+
+
+def _with_our_paths(text: str, base: Path, batch: Batch) -> str:
+    """Name files in a worker's text as the run names them; a worker has absolute paths."""
+    for micrograph in batch.micrographs:
+        text = text.replace(str(base / micrograph.path), str(micrograph.path))
+    return text
 
 
 def _error_of(answer: Answer) -> CryoemmaeError:

@@ -125,4 +125,4 @@ def host_name() -> str:
 
 
 Answer = dict[str, Any]
-"""A worker's answer to a batch: "host", and either "outcomes" and "seconds", or "error" and "text"."""
+"""A worker's answer to a batch: "host", and either "outcomes", "seconds" and "warnings", or "error" and "text"."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, render
+from cryoemmae_plugin.log import library_log
 from cryoemmae_plugin.run.workers.run_spec import Answer, Batch, MakePicker, Row, host_name
 
 _TURN = threading.Lock()
@@ -32,12 +33,13 @@ def pick_batch(spec: str, first: int, rows: Sequence[Row], make: MakePicker) -> 
     Returns
     -------
     dict
-        "host", and either "outcomes" (uid, reason and seconds by step of each) and "seconds" of the whole batch, or
-        "error" and "text".
+        "host", and either "outcomes" (uid, reason and seconds by step of each), "seconds" of the whole batch, and
+        "warnings", or "error" and "text".
     """
     answer: Answer = {"host": host_name()}
+    warnings: list[str] = []
     try:
-        with _TURN:
+        with _TURN, library_log(warnings.append):
             from cryoemmae_plugin.run.workers.worker import batch_picker_for
 
             picker = batch_picker_for(spec, make)
@@ -46,4 +48,4 @@ def pick_batch(spec: str, first: int, rows: Sequence[Row], make: MakePicker) -> 
     except CryoemmaeError as err:
         return answer | {"error": type(err).__name__, "text": render(err, UNSPELLED)}
     plain = [(outcome.micrograph.uid, outcome.reason, outcome.seconds) for outcome in outcomes]
-    return answer | {"outcomes": plain, "seconds": time.perf_counter() - start}
+    return answer | {"outcomes": plain, "seconds": time.perf_counter() - start, "warnings": warnings}
