@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,17 @@ def test_results_come_in_order_and_few_are_under_way(
     assert {"read", "fake", "write"} <= set(outcomes[-1].seconds)
     assert WORKERS <= client.most <= WORKERS * BATCHES_PER_WORKER
     assert client.sent < 75, "many are handed out together once it is known how fast they are"
+
+
+def test_what_workers_find_odd_about_files_is_said_with_the_runs_paths(
+    dispatch: Any, connected: Any, folder_of_six: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(os.path.relpath(folder_of_six / "mic_4.mrc"))
+    with path.open("ab") as odd:
+        odd.write(bytes(7))
+    list(dispatch([Micrograph(path, None, "mic_4")], Watched(connected)))
+    repeated = [record.getMessage() for record in caplog.records if record.funcName == "repeat_warning"]
+    assert repeated == [f"{path}: 7 surplus bytes behind the image are ignored"]
 
 
 def test_a_stop_is_heeded_while_workers_are_busy_or_missing(dispatch: Any, connected: Any, folder_of_six: Path) -> None:
