@@ -115,7 +115,8 @@ class PickJob:
         say(f"i.e. on average there were {round(total / done)} particles per micrograph")
         if run.reasons:
             warn(
-                f"WARNING: {len(run.reasons)} of {len(micrographs)} micrographs were skipped; Continue tries them again"
+                f"WARNING: {len(run.reasons)} of {len(micrographs)} micrographs were skipped; Continue picks those "
+                "that are mended by then"
             )
         say(f"Done! Written: {self._folder / dialect.list_name}")
         if with_logfile:
