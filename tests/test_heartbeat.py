@@ -61,6 +61,8 @@ def test_a_log_says_what_goes_on_while_a_step_takes_long(capfd: pytest.CaptureFi
         wait_until(lambda: has(r"Estimating the diameter … still working, 0:00:0\d so far"))
         stages.show("Reading micrographs", 1, 5)
         wait_until(lambda: has("1/5  Reading micrographs … still working"))
+        stages.close()
+        wait_until(lambda: has("Reading micrographs: done … still working"))
 
 
 TURNING = """

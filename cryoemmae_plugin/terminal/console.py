@@ -96,7 +96,9 @@ class Reporter:
             with self._shown(label) if self.interactive else nullcontext():
                 yield
         finally:
-            self._label = ""
+            self._label, self._said = "", f"{label}: done"  # not what was said before it
+            if self._heart is not None:
+                self._heart.task()
 
     @contextmanager
     def _shown(self, label: str) -> Iterator[None]:
