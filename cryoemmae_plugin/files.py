@@ -32,7 +32,8 @@ MAX_TABLE_BYTES = 2**31
 MAX_KEY_DOTS = 64
 """The time that a TOML key takes grows with the square of its dots."""
 
-_MAX_NAME_BYTES = 255
+MAX_NAME_BYTES = 255
+"""Length of a file name that file systems take."""
 
 
 class Note(BaseModel):
@@ -89,7 +90,7 @@ def atomic_write_binary(path: Path) -> Iterator[IO[bytes]]:
 def partial_of(path: Path) -> Path:
     """Return where `path` is written before it replaces the old file."""
     name = f".{path.name}{PARTIAL}"
-    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
         name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{PARTIAL}"
     return path.with_name(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 Tell = Callable[[str], None]
 
@@ -24,9 +25,10 @@ class _Handler(logging.Handler):
         text = self.format(record)
         tell = self._warn if record.levelno >= logging.WARNING else self._say
         if record.name.startswith(IMAGES):
-            if text in self._about_images or len(self._about_images) > MOST_ABOUT_IMAGES:
+            key = str(Path(text).absolute())  # the text begins with the path, which may be relative or whole
+            if key in self._about_images or len(self._about_images) > MOST_ABOUT_IMAGES:
                 return
-            self._about_images.add(text)
+            self._about_images.add(key)
             if len(self._about_images) > MOST_ABOUT_IMAGES:
                 text = "More files are odd in such ways; they are read, and no longer named here"
         tell(text)

@@ -22,7 +22,7 @@ from cryoemmae_plugin.run.adapting import AdaptationNote
 from cryoemmae_plugin.run.learning_state import LearningState
 from cryoemmae_plugin.run.micrograph_table import read_micrographs
 from cryoemmae_plugin.run.preparation import read_preparation
-from cryoemmae_plugin.run.record import format_result
+from cryoemmae_plugin.run.record import Source, format_result
 from cryoemmae_plugin.run.store import ResultStore, stored_source
 from cryoemmae_plugin.run.summary import read_summary, saved_failures, settle_selection
 from cryoemmae_plugin.run.summary_table import read_known
@@ -80,8 +80,7 @@ FORM = "data_joboptions_values\n\nloop_\n_rlnJobOptionVariable #1\n_rlnJobOption
 RESULT = {
     "uid": "m",
     "micrograph": "m.mrc",
-    "source": "/m.mrc",
-    "source_bytes": 9,
+    "source": Source(Path("/m.mrc"), 9, 10**18),
     "pixel_size_A": 1.5,
     "fingerprint": "f" * 16,
 }

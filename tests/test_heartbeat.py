@@ -46,6 +46,16 @@ def test_it_beats_in_silence_only_and_ends_with_its_block() -> None:
     assert len(beats) == count
 
 
+def test_a_block_inside_another_does_not_end_its_signs_of_life(capfd: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(interactive=False)
+    with reporter.alive():
+        with reporter.alive():
+            pass
+        assert reporter._heart is not None
+    assert reporter._heart is None
+    assert not capfd.readouterr().out
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_log_says_what_goes_on_while_a_step_takes_long(capfd: pytest.CaptureFixture[str]) -> None:
     said = ""

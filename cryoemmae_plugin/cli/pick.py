@@ -61,30 +61,31 @@ def pick(
     """
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: looking for micrographs")  # before the imports, which take seconds
-    from cryoemmae_plugin.run.formats import Format
-    from cryoemmae_plugin.run.inputs import find_micrographs
-    from cryoemmae_plugin.run.request import Outputs, RunRequest
-    from cryoemmae_plugin.run.store import Existing, owner_in
+    with reporter.alive():
+        from cryoemmae_plugin.run.formats import Format
+        from cryoemmae_plugin.run.inputs import find_micrographs
+        from cryoemmae_plugin.run.request import Outputs, RunRequest
+        from cryoemmae_plugin.run.store import Existing, owner_in
 
-    written = Outputs.of(outputs, *([Format.EMAN] if box else []))
-    existing = Existing.REPLACE if overwrite else Existing.CONTINUE
-    micrographs = find_micrographs(
-        paths,
-        pixel_size_A=settings.pixel_size_A,
-        recursive=recursive,
-        exclude=out,
-        owner=owner_in(out, existing),
-    )
-    request = RunRequest(
-        settings,
-        out,
-        existing=existing,
-        device=device,
-        compute=compute,
-        workers=workers,
-        outputs=written,
-    )
-    return carry_out(request, micrographs, reporter)
+        written = Outputs.of(outputs, *([Format.EMAN] if box else []))
+        existing = Existing.REPLACE if overwrite else Existing.CONTINUE
+        micrographs = find_micrographs(
+            paths,
+            pixel_size_A=settings.pixel_size_A,
+            recursive=recursive,
+            exclude=out,
+            owner=owner_in(out, existing),
+        )
+        request = RunRequest(
+            settings,
+            out,
+            existing=existing,
+            device=device,
+            compute=compute,
+            workers=workers,
+            outputs=written,
+        )
+        return carry_out(request, micrographs, reporter)
 
 
 def carry_out(request: RunRequest, micrographs: Sequence[Micrograph], reporter: Reporter) -> int:

@@ -58,23 +58,25 @@ def refine(
     """
     reporter = Reporter(dated=True)
     reporter.say(f"cryoemmae {package_version()}: reading the picks in {folder}")  # before the imports
-    from cryoemmae_plugin.run.reading_selection import selection_of_run
-    from cryoemmae_plugin.run.request import Outputs, RunRequest
-    from cryoemmae_plugin.run.store import Existing, ResultStore, micrographs_in
-    from cryoemmae_plugin.run.summary import saved_selection
+    with reporter.alive():
+        from cryoemmae_plugin.run.reading_selection import selection_of_run
+        from cryoemmae_plugin.run.request import Outputs, RunRequest
+        from cryoemmae_plugin.run.store import Existing, ResultStore, micrographs_in
+        from cryoemmae_plugin.run.summary import saved_selection
 
-    store = ResultStore.open(folder)
-    before = saved_selection(folder, store.record)
-    selection = selection_of_run(particles, rejected, store, before)
-    chosen = before.settings() | {"drop_group": None} | given(threshold=threshold)  # new picks have groups of their own
-    request = RunRequest(
-        type(store.record.settings)(**store.record.settings.model_dump() | chosen),
-        out or folder.with_name(f"{folder.absolute().name}-refined"),
-        existing=Existing.REPLACE if overwrite else Existing.CONTINUE,
-        device=device,
-        compute=compute,
-        workers=workers,
-        selection=selection,
-        outputs=Outputs.of(outputs),
-    )
-    return carry_out(request, micrographs_in(store), reporter)
+        store = ResultStore.open(folder)
+        before = saved_selection(folder, store.record)
+        selection = selection_of_run(particles, rejected, store, before)
+        # new picks have groups of their own
+        chosen = before.settings() | {"drop_group": None} | given(threshold=threshold)
+        request = RunRequest(
+            type(store.record.settings)(**store.record.settings.model_dump() | chosen),
+            out or folder.with_name(f"{folder.absolute().name}-refined"),
+            existing=Existing.REPLACE if overwrite else Existing.CONTINUE,
+            device=device,
+            compute=compute,
+            workers=workers,
+            selection=selection,
+            outputs=Outputs.of(outputs),
+        )
+        return carry_out(request, micrographs_in(store), reporter)

@@ -58,24 +58,25 @@ def train(
     """
     reporter = Reporter(dated=True)
     reporter.say(f"Preparing to train {name}")  # before the imports, which take seconds
-    from cryoemmae_plugin.device import choose_device
-    from cryoemmae_plugin.run.inputs import find_micrographs
-    from cryoemmae_plugin.training.prepare import TrainingMicrograph
-    from cryoemmae_plugin.training.start import load_start
-    from cryoemmae_plugin.training.train import train_model
+    with reporter.alive():
+        from cryoemmae_plugin.device import choose_device
+        from cryoemmae_plugin.run.inputs import find_micrographs
+        from cryoemmae_plugin.training.prepare import TrainingMicrograph
+        from cryoemmae_plugin.training.start import load_start
+        from cryoemmae_plugin.training.train import train_model
 
-    folder = _folder_for(name, out)
-    PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size)
-    settings = FitSettings(**given(epochs=epochs, batch=batch, rate=rate, seed=seed))
-    chosen = choose_device(device)
-    found = find_micrographs(paths, pixel_size_A=pixel_size, recursive=recursive, exclude=out)
-    micrographs = [TrainingMicrograph(m.path, diameter, m.pixel_size_A, contrast == "bright") for m in found]
-    reporter.say(f"Training {name} on {len(micrographs)} micrographs, on {chosen}, into {folder}")
-    begun = None if start is None else load_start(start)
-    status = _watch(
-        partial(train_model, micrographs, folder, name, mode=mode, settings=settings, start=begun, device=chosen),
-        reporter,
-    )
+        folder = _folder_for(name, out)
+        PickerSettings(diameter_A=diameter, pixel_size_A=pixel_size)
+        settings = FitSettings(**given(epochs=epochs, batch=batch, rate=rate, seed=seed))
+        chosen = choose_device(device)
+        found = find_micrographs(paths, pixel_size_A=pixel_size, recursive=recursive, exclude=out)
+        micrographs = [TrainingMicrograph(m.path, diameter, m.pixel_size_A, contrast == "bright") for m in found]
+        reporter.say(f"Training {name} on {len(micrographs)} micrographs, on {chosen}, into {folder}")
+        begun = None if start is None else load_start(start)
+        status = _watch(
+            partial(train_model, micrographs, folder, name, mode=mode, settings=settings, start=begun, device=chosen),
+            reporter,
+        )
     if status == exits.ALL_DONE:
         reporter.say(f"Done. Pick with it: cryoemmae pick MICROGRAPHS/ --diameter {diameter:g} --model {out or name}")
     return status

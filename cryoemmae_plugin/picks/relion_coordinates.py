@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.files import MAX_NAME_BYTES
 from cryoemmae_plugin.types import Picks
 
 SIZE = "rlnParticleDiameter"
@@ -38,13 +40,20 @@ def root_of(name: str) -> str:
     Raises
     ------
     InputError
-        When it leads out of a folder that it is put into.
+        When it leads out of a folder that it is put into, or is too long for the name of a coordinate file.
     """
     found = _AFTER_JOB.fullmatch(name)
     path = PurePosixPath((found[1] if found else name).lstrip("/"))
     if ".." in path.parts:
         raise InputError(f"{name}: a path with '..' has no place in a job's folder; link the folder into the project")
-    return str(path.with_suffix(""))
+    root = path.with_suffix("")
+    length = len(os.fsencode(f"{root.name}{COORDINATES_SUFFIX}"))
+    if length > MAX_NAME_BYTES:
+        raise InputError(
+            f"{name}: the name of its coordinate file would have {length} bytes, more than {MAX_NAME_BYTES}; "
+            "rename the micrograph"
+        )
+    return str(root)
 
 
 def format_coordinates(picks: Picks, upside_down: bool = False) -> str:

@@ -56,7 +56,7 @@ ReadImage = Callable[[Result], NDArray[np.float32]]
 
 def read_source(result: Result) -> NDArray[np.float32]:
     """Read the micrograph of a result from its file; raises ImageError where it cannot be read (any more)."""
-    return read_image(Path(result.source))
+    return read_image(result.source.path)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def draw_one(
     result, settings = store.load(uid), store.record.settings
     image = read(result)
     if image.shape != result.picks.shape:
-        raise ImageError(f"{result.source}: its size has changed since it was picked; pick it again")
+        raise ImageError(f"{result.source.path}: its size has changed since it was picked; pick it again")
     pictures = draw_pictures(
         image,
         settings.diameter_A / result.pixel_size_A,

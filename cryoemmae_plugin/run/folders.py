@@ -36,6 +36,8 @@ MIN_SHARE = 0.1
 _COMPRESSED = (".gz", ".bz2")
 _NOT_IN_FOLDERS = (".mrcs", ".st", ".rec", ".map")  # stacks and volumes: only when named
 _HEADER_THREADS = 8
+_PICTURES_OF_RESULTS = ("overlays", "report")
+"""Folders of a result folder that hold pictures of micrographs."""
 
 
 def stem_of(path: Path) -> str:
@@ -127,16 +129,25 @@ def versions_among(images: Iterable[Path]) -> list[list[Path]]:
 def _files_in(
     folder: Path, recursive: bool, exclude: Path | None, above: frozenset[Path] = frozenset()
 ) -> Iterator[Path]:
-    """Files in a folder; a link to a folder above is not followed."""
+    """Files in a folder; a link to a folder above and pictures of results are not followed."""
     here = above | {folder.resolve()}
+    pictures = _PICTURES_OF_RESULTS if _is_result_folder(folder) else ()
     for entry in folder.iterdir():
-        if entry.name.startswith(".") or (exclude is not None and entry.absolute() == exclude.absolute()):
+        if entry.name.startswith(".") or entry.name in pictures:
             continue
         if entry.is_dir():
-            if recursive and entry.resolve() not in here:
+            if recursive and entry.resolve() not in here and (exclude is None or not _is_same(entry, exclude)):
                 yield from _files_in(entry, recursive, exclude, here)
         else:
             yield entry
+
+
+def _is_result_folder(folder: Path) -> bool:
+    return (folder / "settings.json").is_file() and (folder / "results").is_dir()
+
+
+def _is_same(folder: Path, other: Path) -> bool:
+    return folder.resolve() == other.resolve()
 
 
 def _files_matching(pattern: Path, exclude: Path | None) -> Iterator[Path]:

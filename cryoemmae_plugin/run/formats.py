@@ -71,12 +71,12 @@ def parse_formats(text: str) -> frozenset[Format]:
 
 
 def existing_formats(folder: Path) -> frozenset[Format]:
-    """The programs for which a result folder has files."""
+    """The programs for which this program has written files into a result folder."""
     places = {
         Format.RELION: folder / RELION_FOLDER / RELION_LIST,
         Format.CRYOSPARC: folder / CRYOSPARC_FILE,
-        Format.EMAN: folder / BOX_FOLDER,
-        Format.CRYOLO: folder / CBOX_FOLDER,
+        Format.EMAN: folder / BOX_FOLDER / BOX_RECORD,
+        Format.CRYOLO: folder / CBOX_FOLDER / BOX_RECORD,
     }
     return frozenset(one for one, place in places.items() if place.exists())
 
@@ -144,7 +144,7 @@ def _relion(folder: Path) -> Iterator[Writer]:
 
         def write(result: Result, picks: Picks) -> None:
             root = result.uid
-            with suppress(InputError):  # a path with '..': the name of the result is unique too
+            with suppress(InputError):  # a path with '..', or too long: the name of the result is unique too
                 root = root_of(result.micrograph)
             path = folder / f"{root}{COORDINATES_SUFFIX}"
             if path.exists():

@@ -35,6 +35,7 @@ from cryoemmae_plugin.run.folders import (
     versions_among,
 )
 from cryoemmae_plugin.run.micrograph_table import read_defocus, read_micrographs
+from cryoemmae_plugin.run.record import Source
 from cryoemmae_plugin.types import Micrograph
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ T = TypeVar("T")
 MAX_STEM_BYTES = 220
 """File names have at most 255 bytes, and results add digits and suffixes to the stem."""
 
-Owner = Callable[[str], "str | None"]
+Owner = Callable[[str], "Source | None"]
 
 
 def find_micrographs(
@@ -69,7 +70,7 @@ def find_micrographs(
     exclude : Path, optional
         Folder that is never searched: the one that results go to.
     owner : callable
-        Absolute path of the micrograph that a uid stands for already, or None.
+        File of the micrograph that a uid stands for already, or None.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def _warn_of_versions(images: Sequence[Path]) -> None:
 def name_micrographs(paths: Sequence[Path], owner: Owner = lambda uid: None) -> list[str]:
     """Give each absolute path a uid: its stem, or the stem and eight digits where the stem is not its alone.
 
-    A micrograph that has a uid already keeps it, by whatever path or link it is named now.
+    A micrograph that has a uid already keeps it, by whatever path or link it is named now, and after a move.
     """
     shared = Counter(_short_stem(path).casefold() for path in paths)  # some file systems know no upper and lower case
     uids = []
@@ -121,7 +122,7 @@ def name_micrographs(paths: Sequence[Path], owner: Owner = lambda uid: None) -> 
         stem, real = _short_stem(path), os.path.realpath(path)
         long = f"{stem}-{_digits_of(real)}"
         owners = {uid: owner(uid) for uid in (stem, long, f"{stem}-{_digits_of(str(path))}")}
-        own = [uid for uid, owned in owners.items() if owned is not None and os.path.realpath(owned) == real]
+        own = [uid for uid, file in owners.items() if file and (file.is_at(path) or file.was_moved_to(path))]
         alone = shared[stem.casefold()] == 1 and owners[stem] is None
         uids.append(own[0] if own else stem if alone else long)
     return uids

@@ -33,8 +33,13 @@ class FolderLock:
         """Whether this run holds the folder."""
         return self._without or self._lock.is_locked
 
-    def acquire(self) -> None:
+    def acquire(self, *instead: str) -> None:
         """Take the folder; again, where this run has it already.
+
+        Parameters
+        ----------
+        instead : str
+            What the user may do, other than wait, where another run has it.
 
         Raises
         ------
@@ -48,9 +53,7 @@ class FolderLock:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as err:
-            raise StoreError(
-                f"{self._folder}: another run is working in it", remedy=("wait for it", "choose another $out")
-            ) from err
+            raise StoreError(f"{self._folder}: another run is working in it", remedy=("wait for it", *instead)) from err
         except (OSError, NotImplementedError) as err:
             if isinstance(err, OSError) and err.errno not in _NO_LOCKS:
                 raise output_error(self._folder, err) from err

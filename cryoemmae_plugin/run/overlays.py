@@ -32,7 +32,7 @@ def write_overlay(store: ResultStore, uid: str, selection: Selection) -> Path:
     """
     result = store.load(uid)
     title = f"{Path(result.micrograph).name}   {store.record.settings.diameters} Å"
-    picture = draw_result(result, selection, read_image(Path(result.source)), title)
+    picture = draw_result(result, selection, read_image(result.source.path), title)
     path = overlay_path(store, uid)
     atomic_write_bytes(path, png_bytes(picture, {_NOTE: _note(store, selection)}))
     return path

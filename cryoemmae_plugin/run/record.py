@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +24,48 @@ _MAX_SIDE = 2**31
 _MOST = 1e30
 """No number of a candidate is larger."""
 _DECIMALS_XY, _DECIMALS_SCORE, _DECIMALS_POWER = 3, 6, 4
+CLOCK_TOLERANCE_NS = 2 * 10**9
+"""File systems round times, and clocks of two machines differ."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file that a micrograph was read from: absolute path, size, and time of its last change if it is known."""
+
+    path: Path
+    size: int
+    time_ns: int | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no such file any more."""
+        return not self.path.exists()
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a path leads to this file, also by a link."""
+        return self.path == path.absolute() or os.path.realpath(self.path) == os.path.realpath(path)
+
+    def was_moved_to(self, path: Path) -> bool:
+        """Whether the file is gone, and one of the same size and time is at `path`."""
+        return self.time_ns is not None and self.is_gone and self.is_unchanged(path)
+
+    def is_unchanged(self, path: Path) -> bool:
+        """Whether the file at `path` has this size and time."""
+        try:
+            now = path.stat()
+        except OSError:
+            return False
+        dated = self.time_ns is None or abs(now.st_mtime_ns - self.time_ns) <= CLOCK_TOLERANCE_NS
+        return dated and now.st_size == self.size
+
+    @classmethod
+    def of_header(cls, header: dict[str, str]) -> Source:
+        """The file that the header of a result names; raises KeyError and ValueError where it is none."""
+        time_ns = header.get("cryoemmaeSourceTime")
+        size = int(header["cryoemmaeSourceBytes"])
+        if "\0" in header["cryoemmaeSource"]:
+            raise ValueError("no path has a null byte")
+        return cls(Path(header["cryoemmaeSource"]), size, None if time_ns is None else int(time_ns))
 
 
 @dataclass(frozen=True)
@@ -34,10 +78,8 @@ class Result:
         Name that the result is stored under.
     micrograph : str
         Path of the micrograph as it was given.
-    source : str
-        Absolute path of the micrograph.
-    source_bytes : int
-        Size of the micrograph's file.
+    source : Source
+        The micrograph's file.
     pixel_size_A : float
         Å per pixel that the micrograph was picked with.
     fingerprint : str
@@ -48,8 +90,7 @@ class Result:
 
     uid: str
     micrograph: str
-    source: str
-    source_bytes: int
+    source: Source
     pixel_size_A: float
     fingerprint: str
     picks: Picks
@@ -69,12 +110,13 @@ def rounded(picks: Picks) -> Picks:
 
 def format_result(result: Result) -> str:
     """Write a result as STAR text: one block about the micrograph, one table of candidates."""
-    picks = result.picks
+    picks, source = result.picks, result.source
     ny, nx = picks.shape
     header = {
         "rlnMicrographName": quote(result.micrograph),
-        "cryoemmaeSource": quote(result.source),
-        "cryoemmaeSourceBytes": result.source_bytes,
+        "cryoemmaeSource": quote(str(source.path)),
+        "cryoemmaeSourceBytes": source.size,
+        **({} if source.time_ns is None else {"cryoemmaeSourceTime": source.time_ns}),
         "rlnMicrographPixelSize": repr(float(result.pixel_size_A)),
         "cryoemmaeColumns": nx,
         "cryoemmaeRows": ny,
@@ -141,8 +183,7 @@ def parse_result(uid: str, text: str) -> Result:
         return Result(
             uid=uid,
             micrograph=header["rlnMicrographName"],
-            source=header["cryoemmaeSource"],
-            source_bytes=int(header["cryoemmaeSourceBytes"]),
+            source=Source.of_header(header),
             pixel_size_A=pixel_size_A,
             fingerprint=header["cryoemmaeFingerprint"],
             picks=Picks(

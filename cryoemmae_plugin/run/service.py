@@ -15,6 +15,7 @@ from cryoemmae_plugin.device import use_threads
 from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, InputError, Interrupted, render
 from cryoemmae_plugin.run import engine as engines
 from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory
+from cryoemmae_plugin.run.formats import existing_formats
 from cryoemmae_plugin.run.hooks import Hooks
 from cryoemmae_plugin.run.lock import FolderLock
 from cryoemmae_plugin.run.observer import Observer
@@ -229,7 +230,10 @@ class _Session:
     def _write_outputs(self) -> None:
         run, outputs = self._run, self._run.request.outputs
         if outputs.tables:
-            run.totals = write_outputs(run.store, run.selection, outputs.formats)
+            formats = outputs.formats | existing_formats(run.store.folder)  # files of earlier runs must not grow stale
+            run.totals = write_outputs(run.store, run.selection, formats)
+            if gone := run.store.gone(run.micrographs):
+                self._warn([_account_of_gone(gone)])
         for micrograph in run.micrographs[: outputs.overlays]:
             stored = run.store.path_of(micrograph.uid).exists()
             if stored and not overlay_is_current(run.store, micrograph.uid, run.selection):
@@ -249,6 +253,14 @@ class _Session:
     def _summarise(self, status: Status) -> None:
         run = self._run
         write_summary(run.store.folder, run.store.record, run.log, run.totals, status, str(run.engine.device))
+
+
+def _account_of_gone(files: Sequence[Path]) -> str:
+    """Say that results stay of micrographs that are not there, which may have been moved and picked again."""
+    return (
+        f"The files still hold the picks of {len(files)} micrographs that are no longer there, such as {files[0]}. "
+        "If you moved or renamed them, start over with $overwrite=yes, so that none is there twice"
+    )
 
 
 def _check_in_sight(micrographs: Sequence[Micrograph]) -> None:

@@ -36,16 +36,24 @@ from cryoemmae_plugin.files import (
     write_json,
 )
 from cryoemmae_plugin.run.lock import LOCK_FILE, FolderLock
-from cryoemmae_plugin.run.record import FORMAT, MAGIC, Result, format_result, parse_header, parse_result, rounded
+from cryoemmae_plugin.run.record import (
+    CLOCK_TOLERANCE_NS,
+    FORMAT,
+    MAGIC,
+    Result,
+    Source,
+    format_result,
+    parse_header,
+    parse_result,
+    rounded,
+)
 from cryoemmae_plugin.settings import OUTPUT_SETTINGS, PickerSettings
 from cryoemmae_plugin.types import Micrograph, Picks
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
-CLOCK_TOLERANCE_NS = 2 * 10**9
-"""File systems round times, and clocks of two machines differ."""
-
+_ANOTHER_FOLDER = "choose another $out"
 _FINAL_FILES = ("picks.star", "picks.csv", "summary.json")
 
 
@@ -127,7 +135,7 @@ class ResultStore:
         """
         store = cls(folder, record, lock=lock)
         _make(folder)
-        _acquire(store._lock, folder)
+        _acquire(store._lock, folder, _ANOTHER_FOLDER)
         try:
             if existing is Existing.REPLACE or (existing is Existing.RENEW and not store._continues()):
                 store._clear()
@@ -167,8 +175,8 @@ class ResultStore:
         """The result file of a micrograph."""
         return _path_of(self.folder, uid)
 
-    def owner(self, uid: str) -> str | None:
-        """The absolute path of the micrograph that is stored under `uid`; None where nothing is."""
+    def owner(self, uid: str) -> Source | None:
+        """The file of the micrograph that is stored under `uid`; None where nothing is."""
         return stored_source(self.folder, uid)
 
     def holds(self, micrograph: Micrograph) -> bool:
@@ -178,7 +186,7 @@ class ResultStore:
         except StoreError:
             return False
         path = self.base / micrograph.path
-        if not is_same_file(result.source, path) or result.fingerprint != self.record.fingerprint:
+        if not result.source.is_at(path) or result.fingerprint != self.record.fingerprint:
             return False
         if micrograph.pixel_size_A not in (None, result.pixel_size_A):
             return False
@@ -186,7 +194,7 @@ class ResultStore:
             now = path.stat()
         except OSError:
             return True  # the input may have been deleted; its result stays valid
-        return now.st_size == result.source_bytes and _is_older(now.st_mtime_ns, self.path_of(micrograph.uid))
+        return result.source.is_unchanged(path) and _is_older(now.st_mtime_ns, self.path_of(micrograph.uid))
 
     def pending(self, micrographs: Iterable[Micrograph]) -> list[Micrograph]:
         """The micrographs that are still to be picked, in the same order."""
@@ -205,18 +213,21 @@ class ResultStore:
         OutputError
             When the file cannot be written.
         """
+        path, time_ns = (self.base / micrograph.path).absolute(), None
+        with suppress(OSError):
+            time_ns = path.stat().st_mtime_ns
         result = Result(
             uid=micrograph.uid,
             micrograph=str(micrograph.path),
-            source=str((self.base / micrograph.path).absolute()),
-            source_bytes=source_bytes,
+            source=Source(path, source_bytes, time_ns),
             pixel_size_A=pixel_size_A,
             fingerprint=self.record.fingerprint,
             picks=rounded(picks),
         )
         with atomic_write(self.path_of(micrograph.uid)) as file:
             file.write(format_result(result))
-        _date_after(self.path_of(micrograph.uid), self.base / micrograph.path)
+        if time_ns is not None:
+            _date_after(self.path_of(micrograph.uid), time_ns)
         return result
 
     def load(self, uid: str) -> Result:
@@ -240,9 +251,16 @@ class ResultStore:
         results = self.folder / "results"
         return [path.relative_to(results).as_posix().removesuffix(".star") for path in results.glob("**/*.star")]
 
+    def gone(self, micrographs: Iterable[Micrograph]) -> list[Path]:
+        """Files of results, other than those of `micrographs`, that are no longer there."""
+        others = set(self.uids()) - {micrograph.uid for micrograph in micrographs}
+        sources = (self.owner(uid) for uid in others)
+        return sorted(source.path for source in sources if source is not None and source.is_gone)
+
     def __iter__(self) -> Iterator[Result]:
         """All results, ordered by the path of their micrograph, one at a time."""
-        for _, uid in sorted((self.owner(uid) or "", uid) for uid in self.uids()):
+        sources = {uid: self.owner(uid) for uid in self.uids()}
+        for uid, _ in sorted(sources.items(), key=lambda item: (str(item[1].path) if item[1] else "", item[0])):
             try:
                 yield self.load(uid)
             except StoreError as err:
@@ -302,7 +320,7 @@ def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[F
     """
     lock, new = FolderLock(folder), not folder.exists()
     _make(folder)
-    _acquire(lock, folder)
+    _acquire(lock, folder, _ANOTHER_FOLDER)
     try:
         if existing is not Existing.REPLACE:
             _refuse_foreign(folder)
@@ -315,15 +333,9 @@ def alone_in(folder: Path, existing: Existing = Existing.CONTINUE) -> Iterator[F
         lock.release()
 
 
-def is_same_file(stored: str, path: Path) -> bool:
-    """Whether a path leads to the file that was stored under another path, or by a link."""
-    return stored == str(path.absolute()) or os.path.realpath(stored) == os.path.realpath(path)
-
-
-def _date_after(result: Path, source: Path) -> None:
+def _date_after(result: Path, time_ns: int) -> None:
     """Give a result the time of its micrograph where that lies in the future, as after a wrong clock."""
     with suppress(OSError):
-        time_ns = source.stat().st_mtime_ns
         if time_ns > result.stat().st_mtime_ns:
             os.utime(result, ns=(time_ns, time_ns))
 
@@ -344,7 +356,7 @@ def micrographs_in(store: ResultStore) -> list[Micrograph]:
     found = []
     for result in store:
         given = Path(result.micrograph)
-        path = given if is_same_file(result.source, given) else Path(result.source)
+        path = given if result.source.is_at(given) else result.source.path
         found.append(Micrograph(path, result.pixel_size_A, result.uid, result.picks.shape))
     return found
 
@@ -361,9 +373,9 @@ def _make(folder: Path) -> None:
         raise output_error(folder, err) from err
 
 
-def _acquire(lock: FolderLock, folder: Path) -> None:
+def _acquire(lock: FolderLock, folder: Path, *instead: str) -> None:
     """Lock a folder, and delete partly written files of a run that died."""
-    lock.acquire()
+    lock.acquire(*instead)
     for left in (folder / "results").glob(f"**/.*{PARTIAL}"):
         with suppress(OSError):
             left.unlink()
@@ -379,19 +391,19 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def owner_in(folder: Path, existing: Existing) -> Callable[[str], str | None]:
+def owner_in(folder: Path, existing: Existing) -> Callable[[str], Source | None]:
     """Return a function from a uid to the micrograph whose result `folder` holds; none if they are replaced."""
     if existing is Existing.REPLACE:
         return lambda uid: None
     return partial(stored_source, folder)
 
 
-def stored_source(folder: Path, uid: str) -> str | None:
-    """The absolute path of the micrograph that `folder` has a result of under `uid`; None where it has none."""
+def stored_source(folder: Path, uid: str) -> Source | None:
+    """The file of the micrograph that `folder` has a result of under `uid`; None where it has none."""
     try:
         beginning = read_beginning(_path_of(folder, uid), 16384).decode("utf-8", "surrogateescape")
-        return parse_header(beginning).get("cryoemmaeSource")
-    except (OSError, ValueError):
+        return Source.of_header(parse_header(beginning))
+    except (OSError, KeyError, ValueError):
         return None
 
 

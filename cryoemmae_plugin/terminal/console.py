@@ -70,6 +70,9 @@ class Reporter:
     @contextmanager
     def alive(self) -> Iterator[None]:
         """Until the end of the block, say at least every ten seconds that the command goes on."""
+        if self._heart is not None:  # of a block around this one
+            yield
+            return
         with Heartbeat(self._beat) as self._heart:
             try:
                 yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from cryoemmae_plugin.errors import OutputError
-from cryoemmae_plugin.files import atomic_write_binary
+from cryoemmae_plugin.files import atomic_write_bytes
 
 HEAD_FILE = "head.pt"
 """Of the training of a head."""
@@ -26,8 +27,9 @@ def write_checkpoint(path: Path, state: Mapping[str, object]) -> None:
     OutputError
         When it cannot be written.
     """
-    with atomic_write_binary(path) as file:
-        torch.save(dict(state), file)
+    content = io.BytesIO()  # PyTorch turns the error of a full disk into another one
+    torch.save(dict(state), content)
+    atomic_write_bytes(path, content.getvalue())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

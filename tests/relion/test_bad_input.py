@@ -78,6 +78,7 @@ def test_coordinates_lie_where_relion_looks_for_them(name: str, root: str) -> No
             "A/job001/x/a.mrc and B/job002/x/a.mrc would both have the coordinate file x/a_autopick.star",
         ),
         (OLD.replace("Micrographs/a", "../a"), "a path with '..'"),
+        (OLD.replace("Micrographs/a", "a" * 245), "the name of its coordinate file would have 259 bytes"),
     ],
 )
 def test_a_star_that_cannot_be_picked_fails_the_job_with_a_reason(

@@ -20,7 +20,7 @@ from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.report.scripts import encode_steps, script
 from cryoemmae_plugin.report.serve import ReportServer, serve_report
 from cryoemmae_plugin.report.writer import key_of, write_report
-from cryoemmae_plugin.run.record import Result, format_result
+from cryoemmae_plugin.run.record import Result, Source, format_result
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
 from cryoemmae_plugin.run.summary import saved_selection
 from cryoemmae_plugin.types import Picks
@@ -142,9 +142,8 @@ def test_scores_on_a_threshold_are_picks_as_they_are_for_rethreshold(
     xy = np.stack([np.arange(1000) % 40, np.arange(1000) // 40], axis=1) * 25.0 + 20
     folder = tmp_path / "picks"
     with ResultStore.create(folder, record) as store:
-        result = Result(
-            "mic", "mic.mrc", "/nowhere/mic.mrc", 1, 2.0, record.fingerprint, Picks(xy, score, score, (700, 1100))
-        )
+        source, picks = Source(Path("/nowhere/mic.mrc"), 1), Picks(xy, score, score, (700, 1100))
+        result = Result("mic", "mic.mrc", source, 2.0, record.fingerprint, picks)
         store.path_of("mic").parent.mkdir(parents=True)
         store.path_of("mic").write_text(format_result(result))
         write_report(store)

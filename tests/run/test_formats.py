@@ -21,13 +21,13 @@ from cryoemmae_plugin.types import Micrograph, Picks
 SHAPE = (400, 600)
 MARKERS_XY = np.array([[500.0, 40.0], [90.0, 60.0], [300.0, 330.0]])
 """No turn or mirror of the image maps these onto each other; the first is the brightest."""
-NAMES = ("MotionCorr/job003/Movies/mic.mrc", "MotionCorr/job003/Movies/größe_(1)[2].mrc")
+NAMES = ("MotionCorr/job003/Movies/mic.mrc", "MotionCorr/job003/Movies/größe_(1)[2].mrc", "long/" + "l" * 245 + ".mrc")
 BOX_PX = 32
 
 
 @pytest.fixture
 def project(tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder, also the present one, with two equal micrographs and their picks in all formats."""
+    """A project folder, also the present one, with equal micrographs and their picks in all formats."""
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).normal(0, 0.1, SHAPE).astype(np.float32)
     image[MARKERS_XY[:, 1].astype(int), MARKERS_XY[:, 0].astype(int)] = [300, 200, 100]
@@ -39,10 +39,14 @@ def project(tmp_path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch) 
             with mrcfile.new(path) as mrc:
                 mrc.set_data(image)
                 mrc.voxel_size = 2.0
-            store.save(Micrograph(path, None, path.stem), Picks(MARKERS_XY, score, score, SHAPE), 2.0, 1)
+            store.save(Micrograph(path, None, uid_of(name)), Picks(MARKERS_XY, score, score, SHAPE), 2.0, 1)
         selection = Selection(0.0, diameter_A=20.0, edge_distance=0.0, min_distance=0.0)
         write_outputs(store, selection, frozenset(Format))
     return tmp_path
+
+
+def uid_of(name: str) -> str:
+    return Path(name).stem[:200]
 
 
 def brightest(name: str, xy: NDArray[np.float64]) -> list[float]:
@@ -58,13 +62,13 @@ def centres(corners: NDArray[np.float64], sides: NDArray[np.float64]) -> NDArray
 
 @pytest.mark.parametrize("name", NAMES)
 def test_eman_boxes_are_around_the_markers(project: Path, name: str) -> None:
-    table = np.loadtxt(Path("picks/boxes", f"{Path(name).stem}.box"))
+    table = np.loadtxt(Path("picks/boxes", f"{uid_of(name)}.box"))
     assert brightest(name, centres(table[:, :2], table[:, 2:])) == [300, 200, 100]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cryolo_boxes_are_around_the_markers_with_their_figures_of_merit(project: Path, name: str) -> None:
-    table = starfile.read(Path("picks/cbox", f"{Path(name).stem}.cbox"), always_dict=True)["cryolo"]
+    table = starfile.read(Path("picks/cbox", f"{uid_of(name)}.cbox"), always_dict=True)["cryolo"]
     corners, sides = table[["CoordinateX", "CoordinateY"]].to_numpy(), table[["Width", "Height"]].to_numpy()
     assert brightest(name, centres(corners, sides)) == [300, 200, 100]
     assert list(table["Confidence"]) == [0.9, 0.8, 0.7]

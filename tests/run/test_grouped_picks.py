@@ -44,7 +44,7 @@ def test_the_group_of_each_pick_is_stored_and_read_back(grouped: ResultStore) ->
     assert read.group is not None
     assert read.group.tolist() == GROUP.tolist()
     assert read.above(0.8).group is not None
-    assert grouped.holds(Micrograph(Path(grouped.load("a").source), 2.0, "a"))
+    assert grouped.holds(Micrograph(grouped.load("a").source.path, 2.0, "a"))
 
 
 def test_a_dropped_group_is_left_out_and_shadows_nothing(grouped: ResultStore) -> None:

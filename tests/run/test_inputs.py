@@ -13,6 +13,7 @@ import pytest
 from cryoemmae_plugin.errors import InputError
 from cryoemmae_plugin.run.folders import stem_of
 from cryoemmae_plugin.run.inputs import find_micrographs, name_micrographs
+from cryoemmae_plugin.run.record import Source
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -33,6 +34,15 @@ def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
 def test_recursive_searches_the_folders_inside_but_not_the_results(tmp_path: Path) -> None:
     touch(tmp_path, "a.mrc", "deep/d.mrc", "picks/overlays/a.png")
     assert names(tmp_path, recursive=True, exclude=tmp_path / "picks") == ["a.mrc", "d.mrc"]
+
+
+def test_pictures_of_an_earlier_run_are_no_micrographs(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "a.mrc", "old/settings.json", "old/results/a.star", "old/overlays/a.png", "old/report/pictures/a.jpg"
+    )
+    touch(tmp_path, "settings.json", "results/a.star", "overlays/a.png", "sub/overlays/b.png")
+    assert names(tmp_path, recursive=True) == ["a.mrc", "b.png"]
+    assert names(tmp_path, recursive=True, exclude=tmp_path / "old" / ".." / "sub") == ["a.mrc"]
 
 
 def test_previews_beside_micrographs_are_left_out(tmp_path: Path) -> None:
@@ -89,11 +99,11 @@ def test_uids_are_stems_and_long_ones_only_where_stems_clash() -> None:
 
 def test_a_uid_stays_when_a_namesake_is_added_or_taken_away() -> None:
     first, second = Path("/a/x.mrc"), Path("/b/x.mrc")
-    store = {"x": str(first)}
+    store = {"x": Source(first, 0)}
     both = name_micrographs([second, first], store.get)
     assert both[1] == "x"
     assert both[0] != "x"
-    store[both[0]] = str(second)
+    store[both[0]] = Source(second, 0)
     assert name_micrographs([second], store.get) == [both[0]]
     del store["x"]
     assert name_micrographs([second], store.get) == [both[0]]
@@ -102,12 +112,21 @@ def test_a_uid_stays_when_a_namesake_is_added_or_taken_away() -> None:
 def test_a_micrograph_keeps_its_uid_by_another_path_or_link(tmp_path: Path) -> None:
     touch(tmp_path, "raw/x.mrc", "more/x.mrc")
     (tmp_path / "link").symlink_to(tmp_path / "raw")
-    store = {"x": str(tmp_path / "raw" / "x.mrc")}
+    store = {"x": Source(tmp_path / "raw" / "x.mrc", 0)}
     assert name_micrographs([tmp_path / "link" / "x.mrc"], store.get) == ["x"]
     both = find_micrographs([tmp_path / "link", tmp_path / "raw", tmp_path / "more"], owner=store.get)
     assert [m.path for m in both] == [tmp_path / "link" / "x.mrc", tmp_path / "more" / "x.mrc"]
     assert both[0].uid == "x"
     assert both[1].uid != "x"
+
+
+def test_a_micrograph_keeps_its_uid_when_it_is_moved_and_its_namesake_gets_another(tmp_path: Path) -> None:
+    touch(tmp_path, "new/x.mrc")
+    found = (tmp_path / "new" / "x.mrc").stat()
+    for time_ns, keeps in [(found.st_mtime_ns, True), (found.st_mtime_ns - 10**10, False)]:
+        gone = Source(tmp_path / "old" / "x.mrc", found.st_size, time_ns)
+        [name] = name_micrographs([tmp_path / "new" / "x.mrc"], {"x": gone}.get)
+        assert (name == "x") == keeps
 
 
 def test_names_of_the_greatest_length_leave_room_for_suffixes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import starfile
 
 from cryoemmae_plugin.errors import StoreError
 from cryoemmae_plugin.picks.boxes import write_box
-from cryoemmae_plugin.run.formats import Format
+from cryoemmae_plugin.run.formats import Format, existing_formats
 from cryoemmae_plugin.run.outputs import write_outputs
 from cryoemmae_plugin.run.selection import Selection
 from cryoemmae_plugin.run.store import ResultStore, RunRecord
@@ -78,8 +78,10 @@ def test_boxes_of_others_are_left_alone(store: ResultStore) -> None:
     theirs = store.folder / "boxes" / "theirs.box"
     theirs.parent.mkdir()
     theirs.write_text("theirs")
+    assert not existing_formats(store.folder)
     for _ in range(2):
         write_outputs(store, at(0.5), {Format.EMAN})
+    assert existing_formats(store.folder) == {Format.EMAN}
     assert theirs.read_text() == "theirs"
     assert sorted(path.name for path in theirs.parent.glob("*.box")) == [
         "a.box",

@@ -144,7 +144,7 @@ def test_a_later_run_keeps_the_threshold_that_rethreshold_has_chosen(
     out, command = tmp_path / "out", ("pick", folder_of_six, "--diameter", 20, "--out", tmp_path / "out")
     command = (*command, "--no-adapt", "--report", "none", "--overlays", "none")
     cryoemmae(*command)
-    cryoemmae("rethreshold", out, "--threshold", 0.8, "--edge-distance", 0)
+    cryoemmae("rethreshold", out, "--threshold", 0.8, "--edge-distance", 0, "--box")
     before = content(out)
     capsys.readouterr()
     assert cryoemmae(*command) == 0
@@ -159,6 +159,8 @@ def test_a_later_run_keeps_the_threshold_that_rethreshold_has_chosen(
     cryoemmae(*command, "--threshold", 0.3)
     assert f"Threshold 0.3; the picks in {out} had 0.8 until now" in capsys.readouterr().out
     assert summary(out)["settings"]["threshold"] == 0.3
+    boxes = sum(len(path.read_text().splitlines()) for path in (out / "boxes").glob("*.box"))
+    assert boxes == summary(out)["total"]["picks"]
     cryoemmae(*command)
     assert f"Threshold 0.5; the picks in {out} had 0.3 until now" in capsys.readouterr().out
 

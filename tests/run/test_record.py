@@ -10,7 +10,7 @@ import starfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryoemmae_plugin.run.record import Result, format_result, parse_header, parse_result, rounded
+from cryoemmae_plugin.run.record import Result, Source, format_result, parse_header, parse_result, rounded
 from cryoemmae_plugin.types import Picks
 
 
@@ -19,11 +19,11 @@ def a_result(n: int = 7, name: str = "Micrographs/mic.mrc") -> Result:
     picks = Picks(
         rng.random((n, 2)) * 4096, rng.random(n).astype(np.float32), rng.normal(size=n).astype(np.float32), (400, 600)
     )
-    return Result("mic", name, f"/data/{name}", 12345, 1.0651234567, "abc", rounded(picks))
+    return Result("mic", name, Source(Path(f"/data/{name}"), 12345, 10**18), 1.0651234567, "abc", rounded(picks))
 
 
 def assert_same(a: Result, b: Result) -> None:
-    for key in ("uid", "micrograph", "source", "source_bytes", "pixel_size_A", "fingerprint"):
+    for key in ("uid", "micrograph", "source", "pixel_size_A", "fingerprint"):
         assert getattr(a, key) == getattr(b, key)
     assert a.picks.shape == b.picks.shape
     for key in ("xy", "score", "power"):
@@ -51,7 +51,7 @@ def test_rounding_twice_changes_nothing(values: list[float]) -> None:
     once = rounded(
         Picks(flat.reshape(n, 2), np.abs(np.sin(flat[:n])).astype(np.float32), flat[n:].astype(np.float32), (9, 9))
     )
-    result = Result("u", "m", "s", 1, 1.0, "f", once)
+    result = Result("u", "m", Source(Path("s"), 1), 1.0, "f", once)
     assert_same(parse_result("u", format_result(result)), result)
     assert format_result(parse_result("u", format_result(result))) == format_result(result)
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from cryoemmae_plugin.errors import OutputError, StoreError
 from cryoemmae_plugin.files import atomic_write
+from cryoemmae_plugin.run.record import Source
 from cryoemmae_plugin.run.store import Existing, ResultStore, RunRecord, alone_in
 from cryoemmae_plugin.types import Micrograph, Picks
 
@@ -51,10 +52,22 @@ def test_a_changed_file_is_picked_again(store: ResultStore, micrograph: Microgra
     assert not store.holds(micrograph)
 
 
+def test_an_older_file_of_the_same_size_in_its_place_is_picked_again(
+    store: ResultStore, micrograph: Micrograph
+) -> None:
+    store.save(micrograph, PICKS, 2.0, 100)
+    assert store.holds(micrograph)
+    os.utime(micrograph.path, (9e8, 9e8))
+    assert not store.holds(micrograph)
+
+
 def test_a_file_that_is_gone_stays_done(store: ResultStore, micrograph: Micrograph) -> None:
     store.save(micrograph, PICKS, 2.0, 100)
+    assert store.gone([]) == []
     micrograph.path.unlink()
     assert store.holds(micrograph)
+    assert store.gone([]) == [micrograph.path]
+    assert store.gone([micrograph]) == []
 
 
 def test_another_pixel_size_of_the_same_micrograph_is_picked_again(store: ResultStore, micrograph: Micrograph) -> None:
@@ -125,7 +138,7 @@ def test_two_runs_cannot_share_a_folder(store: ResultStore, record: RunRecord) -
     with store:
         with pytest.raises(StoreError, match="another run"):
             ResultStore.create(store.folder, record)
-        with pytest.raises(StoreError, match="another run"), ResultStore.open(store.folder):
+        with pytest.raises(StoreError, match=r"another run.*wait for it$"), ResultStore.open(store.folder):
             pass
     with ResultStore.create(store.folder, record):
         pass
@@ -244,7 +257,7 @@ def test_a_name_that_is_not_utf_8_comes_back(store: ResultStore, tmp_path: Path)
     store.save(Micrograph(path, None, "mic"), PICKS, 2.0, 1)
     assert store.holds(Micrograph(path, None, "mic"))
     assert store.load("mic").micrograph == str(path)
-    assert store.owner("mic") == str(path)
+    assert store.owner("mic") == Source(path, 1, 10**18)
 
 
 @pytest.mark.parametrize(

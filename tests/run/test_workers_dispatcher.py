@@ -219,7 +219,7 @@ def test_a_worker_elsewhere_writes_what_a_run_here_would(
     answer = answer_of(spec.model_copy(update={"base": tmp_path}), [relative])
     assert [(uid, reason) for uid, reason, _ in answer["outcomes"]] == [("mic_2", None)]
     assert store.load("mic_2").micrograph == "mics/mic_2.mrc"
-    assert store.load("mic_2").source == str(folder_of_six / "mic_2.mrc")
+    assert store.load("mic_2").source.path == folder_of_six / "mic_2.mrc"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import csv
 import math
 import re
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from cryoemmae_plugin.core.encoder import DecoderConfig, EncoderConfig
 from cryoemmae_plugin.core.flattening import gaussian_blur
 from cryoemmae_plugin.errors import DeviceError, ImageError, Interrupted, OutputError, TrainingError
+from cryoemmae_plugin.training.checkpoint import write_checkpoint
 from cryoemmae_plugin.training.curve import LearningCurve, read_curve, skill_of
 from cryoemmae_plugin.training.fit import fit, measure_skill
 from cryoemmae_plugin.training.mae import MaskedAutoencoder, new_autoencoder, trivial_error
@@ -176,6 +178,16 @@ def test_a_damaged_checkpoint_is_named_with_what_to_delete(share: float, tmp_pat
         fit(source, SETTINGS, tmp_path, start=tiny())
     path.unlink()
     assert len(fit(source, SETTINGS, tmp_path, start=tiny()).curve.points) == 24
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_said_where_a_checkpoint_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> IO[bytes]:
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr("cryoemmae_plugin.files._open_new", full)
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: no space left"):
+        write_checkpoint(tmp_path / "checkpoint.pt", {"weights": torch.zeros(100_000)})
 
 
 def test_a_gpu_without_memory_is_said(tmp_path: Path) -> None:
