@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cryoemmae_plugin.cli.app import main
 from cryoemmae_plugin.log import library_log
 from cryoemmae_plugin.terminal.console import Reporter
 from cryoemmae_plugin.terminal.streams import write_if_possible
@@ -43,6 +45,22 @@ def test_a_job_goes_on_when_run_out_cannot_be_written() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
         write_if_possible(full, "Picking")
         write_if_possible(full, "Done")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["pick", "--help"], ["models", "list"], ["evaluate", "ref.csv", "picks.csv"]])
+def test_what_a_command_is_asked_for_and_cannot_be_written_is_an_error(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ref.csv", "picks.csv"):
+        Path(name).write_text("micrograph,x,y,diameter\na.mrc,10,10,5\n")
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(words) == 1
+        with suppress(OSError):
+            full.close()
+    assert "Error: no space left for what this command says" in capsys.readouterr().err
 
 
 def test_a_name_that_is_not_utf8_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def speed(
     out
         Write all that was measured to this JSON file.
     """
-    reporter = Reporter()
+    reporter = Reporter(aside=True)
     reporter.say("Preparing to measure")  # before the imports, which take seconds
     from cryoemmae_plugin.device import choose_device
     from cryoemmae_plugin.evaluation.speed import measure

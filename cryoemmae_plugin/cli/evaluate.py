@@ -48,7 +48,7 @@ def evaluate(
     as_json
         Print JSON instead of a table.
     """
-    reporter = Reporter(aside=as_json)
+    reporter = Reporter(aside=True)
     reporter.say(f"Scoring picks against {reference}")  # before the imports, which take seconds
     from cryoemmae_plugin.evaluation import metrics
     from cryoemmae_plugin.evaluation.tables import read_picks, read_reference

@@ -100,6 +100,7 @@ def carry_out(request: RunRequest, micrographs: Sequence[Micrograph], reporter: 
             finishers = [report_finisher(observer, stop)]
             run = run_picking(request, micrographs, observer, stop=stop, finishers=finishers)
         except Interrupted:
-            reporter.warn(f"{str(stop.reason).capitalize()}. To resume, run the same command again.")
+            reason = str(stop.reason)
+            reporter.warn(f"{reason[:1].upper()}{reason[1:]}. To resume, run the same command again.")
             return exits.stopped_by(stop.signal)
     return exits.status_of_run(run.counts.micrographs, run.counts.failed)

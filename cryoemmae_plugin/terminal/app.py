@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -66,6 +67,11 @@ def message_of(err: Exception, names: ParameterNames, hint: str = "") -> str:
     """What to say about an error: its own message where it was foreseen."""
     if isinstance(err, CryoemmaeError):
         return render(err, names)
+    if isinstance(err, OSError) and err.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+    ):  # of standard output
+        return "no space left for what this command says; free space, or send its output elsewhere"
     return f"unexpected {type(err).__name__}: {err}.{hint} Please report what it shows."
 
 
