@@ -24,7 +24,7 @@ def head() -> Head:
 
 @pytest.fixture(scope="module")
 def image() -> NDArray[np.float32]:
-    scene = SimulationSettings(particle="globular", pixel_size_A=4.0, diameter_A=160, n_particles=120)
+    scene = SimulationSettings(shape=(600, 640), particle="globular", pixel_size_A=4.0, diameter_A=160, n_particles=50)
     return simulate(scene, 5).image
 
 
@@ -80,7 +80,7 @@ def test_what_single_micrographs_do_not_tell_several_tell(head: Head) -> None:
 @pytest.mark.slow
 def test_averages_tell_a_diameter_that_is_too_large_where_the_head_does_not_mind(head: Head) -> None:
     scene = SimulationSettings(
-        shape=(800, 900), pixel_size_A=4.0, particle="two_subunits", diameter_A=200, n_particles=70, contrast=0.45
+        shape=(600, 700), pixel_size_A=4.0, particle="two_subunits", diameter_A=200, n_particles=40, contrast=0.45
     )
     fit = find_better_fit(lambda: [(simulate(scene, 3).image, 2 * scene.diameter_px)], head)
     assert fit is not None

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import scipy.fft
 import scipy.ndimage
-import scipy.signal
 import torch
 from numpy.typing import NDArray
 
@@ -36,24 +36,27 @@ class TemplatePicker:
     """
 
     def __init__(self, templates: NDArray[np.float32], seconds: float = 0.0) -> None:
-        self._templates = templates - templates.mean((1, 2), keepdims=True)
+        centred = templates - templates.mean((1, 2), keepdims=True)
+        self._kernels = centred[:, ::-1, ::-1] / (centred**2).sum((1, 2), keepdims=True)
         self._seconds = seconds
 
     def pick(self, image: NDArray[np.float32], pixel_size_A: float, timer: StepTimer | None = None) -> Picks:
         time.sleep(self._seconds)
-        likeness = np.max([self._likeness(image - image.mean(), template) for template in self._templates], axis=0)
-        side = self._templates.shape[1]
-        highest = scipy.ndimage.maximum_filter(likeness, size=side // 2)
+        likeness = self._likeness(image - image.mean())
+        highest = scipy.ndimage.maximum_filter(likeness, size=self._kernels.shape[1] // 2)
         row, column = np.nonzero((likeness == highest) & (likeness > LEAST_SCORE))
         xy = np.array([refine(likeness, r, c) for r, c in zip(row, column, strict=True)]).reshape(-1, 2)
         score = np.clip(likeness[row, column], 0, 1).astype(np.float32)
         order = np.argsort(-score, kind="stable")
         return Picks(xy[order], score[order], score[order], image.shape)
 
-    @staticmethod
-    def _likeness(image: NDArray[np.float32], template: NDArray[np.float32]) -> NDArray[np.float64]:
-        likeness = scipy.signal.fftconvolve(image, template[::-1, ::-1], mode="same") / (template**2).sum()
-        return np.asarray(likeness, np.float64)
+    def _likeness(self, image: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Correlation with the template that is most alike; the image is transformed once for all of them."""
+        reach = self._kernels.shape[1] // 2
+        (ny, nx), shape = image.shape, [scipy.fft.next_fast_len(n + 2 * reach, real=True) for n in image.shape]
+        seen = scipy.fft.rfft2(image, shape)
+        alike = [scipy.fft.irfft2(seen * scipy.fft.rfft2(kernel, shape), shape) for kernel in self._kernels]
+        return np.asarray(np.max(alike, axis=0)[reach : reach + ny, reach : reach + nx], np.float64)
 
 
 def refine(likeness: NDArray[np.float64], row: int, column: int) -> tuple[float, float]:
@@ -82,10 +85,12 @@ def build_engine(settings: PickerSettings, request: object) -> object:
 
 if __name__ == "__main__":
     from cryoemmae_plugin.run import engine
+    from cryoemmae_plugin.training import adapt
     from cryoemmae_plugin.training import refine as refining
     from relion_wrapper.__main__ import main
 
-    refining.SETTINGS = replace(refining.SETTINGS, steps=2)  # enough to go the whole way
-    refining.SCENES, refining.OTHER_SCENES = 1, refining.OTHER_SCENES[:1]  # type: ignore[attr-defined]
+    for learning in (adapt, refining):  # enough to go the whole way
+        learning.SETTINGS = replace(learning.SETTINGS, steps=2, batch=2, crop_cells=16)
+        learning.SCENES, learning.OTHER_SCENES = 1, learning.OTHER_SCENES[:1]
     engine.build_engine = build_engine  # type: ignore[assignment]
     sys.exit(main())

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +66,93 @@ def run(project: Project, text: str) -> Job:
     said = "".join((project.folder / job.name / name).read_text() for name in ("run.out", "run.err"))
     assert job.status == "Succeeded", f"{job}\n{said[-3000:]}"
     return job
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """Starts RELION's scheduler in a project of its own, with three micrographs."""
+
+    project: Path
+    phantoms: ModuleType
+    template_file: Path
+
+    def install(self, stand_in: ModuleType, diameter_A: int, words: str) -> None:
+        self.project.mkdir()
+        (self.project / "default_pipeline.star").write_text(EMPTY_PIPELINE)
+        for index in range(3):
+            self.draw(index)
+        given = f"--diameter {diameter_A} --pixel-size 3 --relion-version 3.1 --name otf --wait 1 --passes 2 --box 36"
+        small = "--threads 1 --classes 1 --iterations 2 --psi-step 30 --threshold 0.6"
+        program = ["--executable", f"{sys.executable} {stand_in.__file__}"]
+        assert main(["install-scheme", str(self.project), *f"{given} {small} {words}".split(), *program]) == 0
+
+    def draw(self, index: int) -> None:
+        draw_micrograph(self.phantoms, self.project / f"Micrographs/mic_{index}.mrc", index, upright=True)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"STAND_IN_TEMPLATE": str(self.template_file)}
+        command = ["relion_scheduler", "--schedule", "otf", *words]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=self.project, env=environment, text=True, **streams)  # type: ignore[call-overload, no-any-return]
+
+    def run(self, *words: str) -> None:
+        process = self.start(*words)
+        try:
+            said, _ = process.communicate(timeout=900)
+        finally:
+            process.kill()
+        assert process.returncode == 0, said[-3000:]
+
+    def pick_on_the_fly(self) -> dict[str, int]:
+        """Give it two more micrographs once three are picked; the times of the coordinates of these three."""
+        scheduler = self.start("--run")
+        try:
+            wait_for(lambda: (self.project / "External/job002/RELION_JOB_EXIT_SUCCESS").exists(), scheduler)
+            first = coordinate_times(self.project)
+            for index in (3, 4):
+                self.draw(index)
+            said, _ = scheduler.communicate(timeout=900)
+        finally:
+            scheduler.kill()
+        assert scheduler.returncode == 0, said[-3000:]
+        return first
+
+    def refine_by_a_selection(self) -> list[Job]:
+        """Keep the particles on the left once there are classes, and go on; the jobs before."""
+        self.run("--run")
+        here = Project(self.project)
+        before = here.jobs()
+        picked = f"{before[-1].name}run_it002_data.star"
+        selected = run(here, job_star(7, select_options(picked, "rlnCoordinateX", 0, SHAPE[1] / 2)))
+        self.run("--set_var", "selected", "--value", f"{selected.name}particles.star")
+        self.run("--set_var", "passes", "--value", "0")
+        self.run("--set_current_node", "WAIT")
+        self.run("--run")
+        return before
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Projects whose schedules run in threads."""
+
+    on_the_fly: Scheduled
+    picked_first: Future[dict[str, int]]
+    second_round: Scheduled
+    before_selection: Future[list[Job]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schedules(
+    tmp_path_factory: pytest.TempPathFactory, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
+) -> Iterator[Schedules]:
+    """Both begin before the first test: RELION sleeps most of the time, and the other tests compute meanwhile."""
+    folder = tmp_path_factory.mktemp("scheduled")
+    one, two = (Scheduled(folder / name, phantoms, template_file) for name in ("on-the-fly", "second-round"))
+    enough = 3 * PER_MICROGRAPH + 1  # to classify, but only once the second batch is there
+    one.install(stand_in, 54, f"--min-particles {enough}")
+    two.install(stand_in, DIAMETER_A, "--min-particles 1 --second-round")
+    with ThreadPoolExecutor() as pool:
+        yield Schedules(one, pool.submit(one.pick_on_the_fly), two, pool.submit(two.refine_by_a_selection))
 
 
 @pytest.fixture(scope="module")
@@ -170,54 +258,12 @@ def alike(average: NDArray[np.float32], phantoms: ModuleType, side: int) -> floa
     return best
 
 
-def begin_with_three_micrographs(project: Path, phantoms: ModuleType) -> None:
-    (project / "default_pipeline.star").write_text(EMPTY_PIPELINE)
-    for index in range(3):
-        draw_micrograph(phantoms, project / f"Micrographs/mic_{index}.mrc", index, upright=True)
-
-
-def test_a_schedule_picks_on_the_fly_and_each_micrograph_once(
-    project: Path, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
-) -> None:
-    begin_with_three_micrographs(project, phantoms)
-    enough = 3 * PER_MICROGRAPH + 1  # to classify, but only once the second batch is there
-    words = "--diameter 54 --pixel-size 3 --relion-version 3.1 --name otf --wait 1 --passes 2 --threads 1 --box 36"
-    program = ["--executable", f"{sys.executable} {stand_in.__file__}", "--threshold", "0.6"]
-    small = ["--classes", "1", "--iterations", "2", "--psi-step", "30", "--min-particles", str(enough)]
-    assert main(["install-scheme", str(project), *words.split(), *program, *small]) == 0
-
-    environment = os.environ | {"STAND_IN_TEMPLATE": str(template_file)}
-    with (project / "scheduler.log").open("w") as log:
-        scheduler = subprocess.Popen(
-            ["relion_scheduler", "--schedule", "otf", "--run"], cwd=project, env=environment, stdout=log, stderr=log
-        )
-        try:
-            wait_for(lambda: (project / "External/job002/RELION_JOB_EXIT_SUCCESS").exists(), scheduler)
-            first = coordinate_times(project)
-            for index in (3, 4):
-                draw_micrograph(phantoms, project / f"Micrographs/mic_{index}.mrc", index, upright=True)
-            assert scheduler.wait(timeout=300) == 0, (project / "scheduler.log").read_text()[-3000:]
-        finally:
-            scheduler.kill()
-
-    second = coordinate_times(project)
-    assert sorted(first) == ["mic_0_autopick.star", "mic_1_autopick.star", "mic_2_autopick.star"]
-    assert len(second) == 5
-    assert {name: second[name] for name in first} == first
-    said = (project / "External/job002/run.out").read_text()
-    assert "3 of 5 micrographs are done already" in said
-    assert "Autopicking 2 micrographs" in said
-    particles = starfile.read(project / "Extract/job003/particles.star")["particles"]
-    assert len(particles) == 5 * PER_MICROGRAPH
-    assert Project(project).job("Class2D/job004").status == "Succeeded"
-
-
 def coordinate_times(project: Path) -> dict[str, int]:
     files = (project / "External/job002").rglob("*_autopick.star")
     return {path.name: path.stat().st_mtime_ns for path in files if path.name.startswith("mic_")}
 
 
-def wait_for(happened: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while not happened():
         assert process.poll() is None, "ended too early"
@@ -304,42 +350,32 @@ def test_what_relions_select_job_has_kept_refines_a_second_job(
     )
 
 
-def test_a_schedule_refines_once_classes_are_selected(
-    project: Path, phantoms: ModuleType, stand_in: ModuleType, template_file: Path
-) -> None:
-    begin_with_three_micrographs(project, phantoms)
-    words = "--diameter 84 --pixel-size 3 --relion-version 3.1 --name otf --wait 1 --passes 2 --threads 1 --box 36"
-    small = "--classes 1 --iterations 2 --psi-step 30 --min-particles 1 --threshold 0.6 --second-round"
-    program = ["--executable", f"{sys.executable} {stand_in.__file__}"]
-    assert main(["install-scheme", str(project), *words.split(), *small.split(), *program]) == 0
+def test_a_schedule_picks_on_the_fly_and_each_micrograph_once(schedules: Schedules) -> None:
+    project, first = schedules.on_the_fly.project, schedules.picked_first.result()
+    second = coordinate_times(project)
+    assert sorted(first) == ["mic_0_autopick.star", "mic_1_autopick.star", "mic_2_autopick.star"]
+    assert len(second) == 5
+    assert {name: second[name] for name in first} == first
+    said = (project / "External/job002/run.out").read_text()
+    assert "3 of 5 micrographs are done already" in said
+    assert "Autopicking 2 micrographs" in said
+    particles = starfile.read(project / "Extract/job003/particles.star")["particles"]
+    assert len(particles) == 5 * PER_MICROGRAPH
+    assert Project(project).job("Class2D/job004").status == "Succeeded"
 
-    run_schedule(project, template_file, "--run")
-    here = Project(project)
-    assert [job.name for job in here.jobs()] == [
+
+def test_a_schedule_refines_once_classes_are_selected(schedules: Schedules) -> None:
+    project, before = schedules.second_round.project, schedules.before_selection.result()
+    assert [job.name for job in before] == [
         f"{job}/" for job in ("Import/job001", "External/job002", "Extract/job003", "Class2D/job004")
     ]
-    picked = "Class2D/job004/run_it002_data.star"
-    selected = run(here, job_star(7, select_options(picked, "rlnCoordinateX", 0, SHAPE[1] / 2)))
-    assert selected.name == "Select/job005/"
-    run_schedule(project, template_file, "--set_var", "selected", "--value", f"{selected.name}particles.star")
-    run_schedule(project, template_file, "--set_var", "passes", "--value", "0")
-    run_schedule(project, template_file, "--set_current_node", "WAIT")
-    run_schedule(project, template_file, "--run")
-
-    later = [job for job in here.jobs() if job.number > 5]
-    assert [job.name for job in later] == ["External/job006/", "Extract/job007/", "Class2D/job008/"]  # each once
+    later = [job for job in Project(project).jobs() if job.number > 4]
+    assert [job.name for job in later] == [
+        f"{job}/" for job in ("Select/job005", "External/job006", "Extract/job007", "Class2D/job008")
+    ]  # each once
     assert {job.status for job in later} == {"Succeeded"}
-    kept = count_particles(project / selected.name / "particles.star")
+    kept = count_particles(project / "Select/job005/particles.star")
     assert refined_by(project / "External/job006") == (
         f"{kept} kept and {3 * PER_MICROGRAPH - kept} dropped picks in 3 micrographs"
     )
     assert count_particles(project / "Extract/job007/particles.star") == 3 * PER_MICROGRAPH
-
-
-def run_schedule(project: Path, template_file: Path, *words: str) -> None:
-    environment = os.environ | {"STAND_IN_TEMPLATE": str(template_file)}
-    done = subprocess.run(
-        ["relion_scheduler", "--schedule", "otf", *words],
-        cwd=project, env=environment, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

@@ -23,6 +23,8 @@ FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 Command = Callable[..., int]
 MakeMicrograph = Callable[..., Path]
 FINAL = ("picks.star", "picks.csv")
+PLAIN = ("--no-adapt", "--report", "none")
+QUICK = (*PLAIN, "--overlays", "none")
 
 
 def summary(out: Path) -> dict[str, dict[str, object]]:
@@ -69,11 +71,11 @@ def test_a_second_run_picks_what_was_added_and_says_what_it_skipped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK)
     before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
     make_micrograph(folder_of_six / "mic_9.mrc", 8)
     capsys.readouterr()
-    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out) == 0
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK) == 0
     assert "7 micrographs: 6 were done before and are skipped, 1 to pick" in capsys.readouterr().out
     assert summary(out)["run"]["skipped"] == 6
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -84,7 +86,7 @@ def test_a_run_ends_with_where_the_time_went_and_one_without_work_keeps_what_the
     cryoemmae: Command, folder_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK)
     assert re.search(
         r"micrographs per second. Time per step: fake \d+%, waiting \d+% \(in parallel: reading \d+%, writing \d+%\)",
         capsys.readouterr().out,
@@ -92,7 +94,7 @@ def test_a_run_ends_with_where_the_time_went_and_one_without_work_keeps_what_the
     timings: Any = summary(out)["timings"]
     assert timings["micrographs"] == 6
     assert timings["share_by_step"]["fake"] + timings["share_by_step"]["waiting"] == pytest.approx(1, abs=1e-3)
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK)
     assert summary(out)["run"]["skipped"] == 6
     assert summary(out)["timings"] == timings
     assert "micrographs per second" not in capsys.readouterr().out
@@ -107,15 +109,15 @@ def test_changed_settings_or_model_never_mix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK)
     before = content(out)
-    assert cryoemmae("pick", folder_of_six, "--diameter", 21, "--out", out) == 1
+    assert cryoemmae("pick", folder_of_six, "--diameter", 21, "--out", out, *QUICK) == 1
     assert "--diameter was 20.0, is 21.0" in capsys.readouterr().err
     monkeypatch.setenv("FAKE_SHA256", "0" * 64)
-    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out) == 1
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK) == 1
     assert "model weights" in capsys.readouterr().err
     assert content(out) == before
-    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, "--overwrite") == 0
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK, "--overwrite") == 0
 
 
 @pytest.mark.slow
@@ -123,8 +125,8 @@ def test_rethreshold_is_the_same_as_picking_at_that_threshold(
     cryoemmae: Command, folder_of_six: Path, tmp_path: Path
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", one, "--threshold", 0.8, "--box")
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", two, "--box")
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", one, "--threshold", 0.8, "--box", *PLAIN)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", two, "--box", *PLAIN)
     overlay = (two / "overlays" / "mic_2.png").read_bytes()
     assert cryoemmae("rethreshold", two, "--threshold", 0.8) == 0
     assert content(one) == content(two)
@@ -141,8 +143,8 @@ def test_a_later_run_keeps_the_threshold_that_rethreshold_has_chosen(
     make_micrograph: MakeMicrograph,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, command = tmp_path / "out", ("pick", folder_of_six, "--diameter", 20, "--out", tmp_path / "out")
-    command = (*command, "--no-adapt", "--report", "none", "--overlays", "none")
+    out = tmp_path / "out"
+    command = ("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK)
     cryoemmae(*command)
     cryoemmae("rethreshold", out, "--threshold", 0.8, "--edge-distance", 0, "--box")
     before = content(out)
@@ -170,7 +172,7 @@ def test_bad_files_are_listed_and_the_status_is_3(
 ) -> None:
     out = tmp_path / "out"
     (folder_of_six / "mic_2.mrc").write_text("not an image at all")
-    assert cryoemmae("pick", folder_of_six, folder_of_six / "gone.mrc", "--diameter", 20, "--out", out) == 3
+    assert cryoemmae("pick", folder_of_six, folder_of_six / "gone.mrc", "--diameter", 20, "--out", out, *QUICK) == 3
     failed = [entry["micrograph"] for entry in summary(out)["failed"]]  # type: ignore[index]
     assert failed == [str(folder_of_six / "mic_2.mrc"), str(folder_of_six / "gone.mrc")]
     err = capsys.readouterr().err
@@ -190,7 +192,7 @@ def test_namesakes_in_two_folders_are_kept_apart(
 ) -> None:
     make_micrograph(tmp_path / "a" / "mic.mrc", 10)
     out = tmp_path / "out"
-    options = ("--diameter", 20, "--out", out, "--threshold", 0, "--edge-distance", 0, "--min-distance", 0)
+    options = ("--diameter", 20, "--out", out, *QUICK, "--threshold", 0, "--edge-distance", 0, "--min-distance", 0)
     cryoemmae("pick", tmp_path / "a", *options)
     make_micrograph(tmp_path / "b" / "mic.mrc", 20)
     assert cryoemmae("pick", tmp_path / "a", tmp_path / "b", *options) == 0
@@ -206,8 +208,8 @@ def test_namesakes_in_two_folders_are_kept_apart(
 @pytest.mark.slow
 def test_results_do_not_depend_on_order_and_readers(cryoemmae: Command, folder_of_six: Path, tmp_path: Path) -> None:
     files = sorted(folder_of_six.iterdir())
-    cryoemmae("pick", *files, "--diameter", 20, "--out", tmp_path / "one", "--jobs", 1)
-    cryoemmae("pick", *reversed(files), "--diameter", 20, "--out", tmp_path / "two", "--jobs", 4)
+    cryoemmae("pick", *files, "--diameter", 20, "--out", tmp_path / "one", "--jobs", 1, *QUICK)
+    cryoemmae("pick", *reversed(files), "--diameter", 20, "--out", tmp_path / "two", "--jobs", 4, *QUICK)
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
@@ -226,7 +228,7 @@ def test_disk_full_stops_with_a_message_and_keeps_what_is_done(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out) == 1
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK) == 1
     err = capsys.readouterr().err
     assert "mic_3.star: no space left" in err
     assert "Traceback" not in err
@@ -235,7 +237,7 @@ def test_disk_full_stops_with_a_message_and_keeps_what_is_done(
     assert {f"mic_{i}.star" for i in range(3)} <= stored
     assert "mic_3.star" not in stored
     monkeypatch.setattr(os, "replace", replace)
-    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out) == 0
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK) == 0
     assert summary(out)["run"]["skipped"] == len(stored)
 
 
@@ -273,9 +275,9 @@ def test_wrong_usage_is_status_2(
 
 
 def test_overlays_can_be_all_or_none(cryoemmae: Command, folder_of_six: Path, tmp_path: Path) -> None:
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", tmp_path / "none", "--overlays", "none")
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", tmp_path / "none", *QUICK)
     assert not (tmp_path / "none" / "overlays").exists()
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", tmp_path / "none", "--overlays", "all")
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", tmp_path / "none", *PLAIN, "--overlays", "all")
     pictures = sorted((tmp_path / "none" / "overlays").iterdir())
     assert len(pictures) == 6
     with Image.open(pictures[5]) as picture:
@@ -284,7 +286,7 @@ def test_overlays_can_be_all_or_none(cryoemmae: Command, folder_of_six: Path, tm
 
 def start(folder: Path, out: Path, seconds: float) -> subprocess.Popen[str]:
     """A run in a process of its own, which takes so many seconds for a micrograph."""
-    words = [sys.executable, str(FAKE_ENGINE), "pick", str(folder), "--diameter", "20", "--out", str(out)]
+    words = [sys.executable, str(FAKE_ENGINE), "pick", str(folder), "--diameter", "20", "--out", str(out), *QUICK]
     env = os.environ | {"FAKE_SECONDS": str(seconds), "PYTHONPATH": str(FAKE_ENGINE.parents[2])}
     return subprocess.Popen(words, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -302,7 +304,7 @@ def test_killed_in_the_middle_and_run_again_is_as_if_never_killed(
     cryoemmae: Command, folder_of_six: Path, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", whole)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", whole, *QUICK)
     run = start(folder_of_six, killed, 0.3)
     wait_for_results(run, killed, 2)
     run.kill()
@@ -312,7 +314,7 @@ def test_killed_in_the_middle_and_run_again_is_as_if_never_killed(
     (killed / "results" / ".mic_3.star.partial").write_text("half a result")
     finished = {path: path.stat().st_mtime_ns for path in (killed / "results").glob("*.star")}
     assert 2 <= len(finished) < 6
-    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", killed) == 0
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", killed, *QUICK) == 0
     assert summary(killed)["run"]["skipped"] == len(finished)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert content(killed) == content(whole)
@@ -339,7 +341,7 @@ def test_interrupted_runs_say_so_and_keep_what_is_done(
 
     with monkeypatch.context() as patch:
         patch.setattr(fake_engine.FakePicker, "pick", pick_and_signal)
-        assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out) == status
+        assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, "--no-adapt") == status
     said = capsys.readouterr()
     assert "3 of 6 micrographs are done, 3 remain" in said.out
     assert "To resume, run the same command again" in said.err
@@ -348,7 +350,7 @@ def test_interrupted_runs_say_so_and_keep_what_is_done(
     assert set(starfile.read(out / "picks.star")["rlnMicrographName"]) == {
         str(folder_of_six / f"mic_{i}.mrc") for i in (1, 2)
     }
-    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out) == 0
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, *QUICK) == 0
     assert summary(out)["status"] == "done"
-    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", whole)
+    cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", whole, *QUICK)
     assert content(out) == content(whole)

@@ -26,7 +26,7 @@ MakeSighting = Callable[..., CropDetections]
 def model(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setattr(module, "SCENES", 2)
     monkeypatch.setattr(module, "OTHER_SCENES", range(99_000, 99_001))
-    monkeypatch.setattr(module, "SETTINGS", HeadSettings(steps=3, batch=2, rate=1e-3))
+    monkeypatch.setattr(module, "SETTINGS", HeadSettings(steps=3, batch=2, rate=1e-3, crop_cells=32))
     return load_model(tiny_model)
 
 

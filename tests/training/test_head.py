@@ -33,7 +33,7 @@ from cryoemmae_plugin.training.scenes import training_scene
 from cryoemmae_plugin.weights import ModelCard, load_model, save_model
 
 EMBED_DIM = 4
-SETTINGS = HeadSettings(steps=60, batch=2, warmup=5)
+SETTINGS = HeadSettings(steps=60, batch=2, warmup=5, crop_cells=48)
 
 
 def example(seed: int, particles: int = 14, rows: int = 52, columns: int = 60) -> Example:
@@ -74,7 +74,7 @@ def test_a_trained_head_finds_discs_where_they_are(trained: Head, examples: list
 
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_head(examples: list[Example], tmp_path: Path) -> None:
-    settings = HeadSettings(steps=8, batch=2, warmup=2, checkpoint_steps=3)
+    settings = HeadSettings(steps=8, batch=2, warmup=2, checkpoint_steps=3, crop_cells=32)
     whole = train_head(examples, settings)
     seen: list[int] = []
     with pytest.raises(Interrupted):

@@ -31,7 +31,7 @@ SCENE = SimulationSettings(
     shape=(320, 404), particle="globular", diameter_A=120.0, pixel_size_A=3.0, n_particles=14, contrast=1.5
 )
 SETTINGS = FitSettings(epochs=1, batch=8, least_skill=-99, least_separation=-99)
-HEAD = HeadPlan(1, 1, HeadSettings(steps=2, batch=2))
+HEAD = HeadPlan(1, 1, HeadSettings(steps=2, batch=2, crop_cells=32))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_it_is_trained_further(
 def test_it_adapts(trained: Path, monkeypatch: pytest.MonkeyPatch, detections: Callable[..., CropDetections]) -> None:
     monkeypatch.setattr(adapt, "SCENES", 1)
     monkeypatch.setattr(adapt, "OTHER_SCENES", range(99_000, 99_001))
-    monkeypatch.setattr(adapt, "SETTINGS", HeadSettings(steps=2, batch=2))
+    monkeypatch.setattr(adapt, "SETTINGS", HeadSettings(steps=2, batch=2, crop_cells=32))
     model = load_model(trained)
     adapted = adapt_head(model, load_head(model), [detections(seed) for seed in range(2)])
     assert adapted is not None

@@ -24,7 +24,7 @@ KEPT, DROPPED = np.array([(100.0, 80.0), (200.0, 150.0)]), np.array([(300.0, 90.
 def model(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setattr(module, "SCENES", 1)
     monkeypatch.setattr(module, "OTHER_SCENES", range(99_000, 99_001))
-    monkeypatch.setattr(module, "SETTINGS", HeadSettings(steps=3, batch=2, rate=1e-3))
+    monkeypatch.setattr(module, "SETTINGS", HeadSettings(steps=3, batch=2, rate=1e-3, crop_cells=32))
     return load_model(tiny_model)
 
 

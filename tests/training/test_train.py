@@ -33,7 +33,7 @@ from cryoemmae_plugin.training.train import train_model
 from cryoemmae_plugin.weights import load_decoder_state, load_model
 
 SETTINGS = FitSettings(epochs=1, batch=8, least_skill=-99, least_separation=-99)
-HEAD = HeadPlan(2, 1, HeadSettings(steps=3, batch=2))
+HEAD = HeadPlan(2, 1, HeadSettings(steps=3, batch=2, crop_cells=32))
 SCENE = SimulationSettings(
     shape=(320, 400), particle="globular", diameter_A=120.0, pixel_size_A=3.0, n_particles=14, contrast=1.5
 )

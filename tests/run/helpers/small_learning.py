@@ -1,6 +1,6 @@
 """Adapting and refining on a small plan, with commas for particles; also run as a script, by a test that kills it.
 
-python small_learning.py adapt|refine MODEL FOLDER
+python small_learning.py MODEL adapt|refine FOLDER [adapt|refine FOLDER ...]
 """
 
 from __future__ import annotations
@@ -105,4 +105,5 @@ def _small(looked: list[str]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join(settle(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Slow())))
+    for kind, folder in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+        sys.stdout.write(" ".join(settle(kind, Path(sys.argv[1]), Path(folder), Slow())) + "\n")
