@@ -70,13 +70,22 @@ def three_micrographs(project: Path, phantoms: ModuleType) -> Path:
 
 
 @pytest.fixture
-def relion_job(stand_in: ModuleType, template_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def whole_job(stand_in: ModuleType, template_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The job in this process: words in, exit status out."""
     from relion_wrapper.__main__ import main
 
     monkeypatch.setenv("STAND_IN_TEMPLATE", str(template_file))
     monkeypatch.setattr("cryoemmae_plugin.run.engine.build_engine", stand_in.build_engine)
     return lambda *words: main([str(word) for word in words])
+
+
+@pytest.fixture
+def relion_job(whole_job: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The same without what takes longest in a small job: two pages of its log, and the comparison of sizes."""
+    monkeypatch.setattr("relion_wrapper.logfile._page_of_scores", lambda *_: None)
+    monkeypatch.setattr("relion_wrapper.logfile._page_of_overlays", lambda *_: None)
+    monkeypatch.setattr("cryoemmae_plugin.run.plausibility.find_better_fit", lambda *_, **__: None)
+    return whole_job
 
 
 @pytest.fixture

@@ -47,9 +47,9 @@ def exits(job: str = JOB) -> list[str]:
     ],
 )
 def test_a_job_leaves_what_each_version_of_relion_reads(
-    relion_job: Job, three_micrographs: Path, version: str, list_name: str, column: str, types: list[str]
+    whole_job: Job, three_micrographs: Path, version: str, list_name: str, column: str, types: list[str]
 ) -> None:
-    assert relion_job("--o", JOB, "--in_mics", three_micrographs, "--diameter", 60, "--relion_version", version) == 0
+    assert whole_job("--o", JOB, "--in_mics", three_micrographs, "--diameter", 60, "--relion_version", version) == 0
     assert exits() == ["RELION_JOB_EXIT_SUCCESS"]
     nodes = starfile.read(JOB + "RELION_OUTPUT_NODES.star", always_dict=True)
     assert list(nodes) == ["output_nodes"]
@@ -205,7 +205,7 @@ def test_continue_keeps_the_threshold_that_rethreshold_has_chosen(
 
 @pytest.mark.slow
 def test_a_wrong_size_is_said_in_run_out_at_the_end_and_in_run_err(
-    relion_job: Job,
+    whole_job: Job,
     project: Path,
     phantoms: ModuleType,
     particles_of_40_px: np.ndarray,
@@ -213,7 +213,7 @@ def test_a_wrong_size_is_said_in_run_out_at_the_end_and_in_run_err(
 ) -> None:
     phantoms.write_mrc(project / "m.mrc", particles_of_40_px, 4.0)
     Path("m.star").write_text(phantoms.micrographs_star(["m.mrc"], [4.0]))
-    assert relion_job("--o", JOB, "--in_mics", "m.star", "--diameter", 320, "--adapt", "no") == 0
+    assert whole_job("--o", JOB, "--in_mics", "m.star", "--diameter", 320, "--adapt", "no") == 0
     out, err = capsys.readouterr()
     for text in (out, err):
         assert text.count("The particles seem to be smaller than 320") == 1
@@ -292,17 +292,33 @@ def test_an_abort_while_the_job_waited_in_a_queue_is_heeded(relion_job: Job, thr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_job_as_aborted(
-    job_process: Process, three_micrographs: Path, number: signal.Signals
-) -> None:
+def test_a_signal_ends_the_job_as_aborted(job_process: Process, three_micrographs: Path) -> None:
     process = job_process("--o", JOB, "--in_mics", three_micrographs, "--diameter", 60, seconds=60)
     wait_for(lambda: Path(JOB, "cryoemmae", "settings.json").exists())
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=180)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.SIGTERM
     assert exits() == ["RELION_JOB_EXIT_ABORTED"]
     assert "Continue the job" in out
+
+
+def test_ctrl_c_ends_the_job_as_aborted(
+    relion_job: Job,
+    three_micrographs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stand_in: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pick = stand_in.TemplatePicker.pick
+
+    def pick_and_signal(*details: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return pick(*details, **more)
+
+    monkeypatch.setattr(stand_in.TemplatePicker, "pick", pick_and_signal)
+    assert run(relion_job, three_micrographs) == 128 + signal.SIGINT
+    assert exits() == ["RELION_JOB_EXIT_ABORTED"]
+    assert "Continue the job" in capsys.readouterr().out
 
 
 @pytest.mark.slow
