@@ -114,6 +114,16 @@ def output_error(path: Path, err: OSError) -> OutputError:
     )
 
 
+def is_file(path: Path) -> bool:
+    """Say whether a path leads to a file; not where a folder on the way may not be entered."""
+    return os.path.isfile(path)  # noqa: PTH113 (the method of a Path raises PermissionError)
+
+
+def is_folder(path: Path) -> bool:
+    """Say whether a path leads to a folder; not where a folder on the way may not be entered."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def read_bytes(path: Path, max_bytes: int = MAX_NOTE_BYTES) -> bytes:
     """Read a file whole, but never more than `max_bytes`, and never a pipe or a device, which may not end.
 

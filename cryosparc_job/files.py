@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cryoemmae_plugin.errors import ImageError
+from cryoemmae_plugin.files import is_file
 from cryoemmae_plugin.run.prefetch import Loaded, load
 from cryoemmae_plugin.types import Micrograph
 from cryosparc_job.errors import Refused
@@ -55,7 +56,7 @@ class ExposureFiles:
     @contextmanager
     def file_of(self, micrograph: Micrograph) -> Iterator[Path]:
         """A micrograph's file on this host's disks: its own, or a copy for as long as this is entered."""
-        if micrograph.path.is_file():
+        if is_file(micrograph.path):
             yield micrograph.path
             return
         with self._fetched(micrograph) as folder:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.files import is_file
 from cryoemmae_plugin.picks.relion_coordinates import COORDINATES_SUFFIX, is_upside_down, root_of
 from cryoemmae_plugin.run.micrograph_table import read_named_defocus, read_named_micrographs
 from cryoemmae_plugin.types import Micrograph
@@ -71,7 +72,7 @@ def read_job_micrographs(star: Path, pixel_size_A: float | None = None) -> list[
                 f"{star}: {other} and {micrograph.name} would both have the coordinate file "
                 f"{micrograph.root}{COORDINATES_SUFFIX}; rename one of them, or pick them in two jobs"
             )
-    if not any(Path(micrograph.name).is_file() for micrograph in micrographs):
+    if not any(is_file(Path(micrograph.name)) for micrograph in micrographs):
         raise InputError(
             f"{star}: none of its {len(micrographs)} micrographs exists, {micrographs[0].name} for one; names start "
             f"from the project folder, and the job runs in {Path.cwd()}"

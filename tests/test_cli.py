@@ -17,7 +17,9 @@ from cryoemmae_plugin.cli import main
 from cryoemmae_plugin.errors import ImageError, ModelError
 from cryoemmae_plugin.run.store import alone_in
 from cryoemmae_plugin.settings import RequestedSettings
+from cryoemmae_plugin.terminal.app import message_of
 from cryoemmae_plugin.terminal.console import Reporter
+from cryoemmae_plugin.terminal.options import OPTIONS
 
 COMMANDS = ("pick", "rethreshold", "refine", "evaluate", "train", "models", "demo", "doctor", "benchmark")
 
@@ -142,6 +144,11 @@ def test_starting_over_in_a_folder_where_a_run_works_takes_nothing_from_it(
         assert main([*words, "--overwrite"]) == 1
     assert "another run is working in it" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_a_file_that_may_not_be_read_is_said_without_a_riddle() -> None:
+    err = PermissionError(13, "Permission denied", "closed/m.mrc")
+    assert message_of(err, OPTIONS) == "closed/m.mrc: Permission denied; check the path and its permissions"
 
 
 def test_debug_shows_where_an_error_comes_from(

@@ -105,6 +105,8 @@ def _readable(path: Path) -> Iterator[_Reader]:
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty; copy it again")
         yield reader
+    except PermissionError as err:
+        raise ImageError(f"{path}: you may not read it; check its permissions and those of its folder") from err
     except DECODING_ERRORS as err:
         raise ImageError(f"{path}: cannot be read ({err or type(err).__name__}); copy it again, or convert it") from err
 

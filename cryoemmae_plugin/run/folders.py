@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cryoemmae_plugin.errors import ImageError, InputError
+from cryoemmae_plugin.files import is_file, is_folder
 from cryoemmae_plugin.images import ImageHeader, StackError, is_readable, read_header
 from cryoemmae_plugin.images.header import UNSET_PIXEL_SIZE_A
 
@@ -131,19 +132,20 @@ def _files_in(
 ) -> Iterator[Path]:
     """Files in a folder; a link to a folder above and pictures of results are not followed."""
     here = above | {folder.resolve()}
-    pictures = _PICTURES_OF_RESULTS if _is_result_folder(folder) else ()
-    for entry in folder.iterdir():
-        if entry.name.startswith(".") or entry.name in pictures:
+    try:
+        entries = list(folder.iterdir())
+    except OSError as err:
+        logger.warning("%s: left out, it cannot be read (%s)", folder, err.strerror or err)
+        return
+    has_results = {"settings.json", "results"} <= {entry.name for entry in entries}
+    for entry in entries:
+        if entry.name.startswith(".") or (has_results and entry.name in _PICTURES_OF_RESULTS):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             if recursive and entry.resolve() not in here and (exclude is None or not _is_same(entry, exclude)):
                 yield from _files_in(entry, recursive, exclude, here)
         else:
             yield entry
-
-
-def _is_result_folder(folder: Path) -> bool:
-    return (folder / "settings.json").is_file() and (folder / "results").is_dir()
 
 
 def _is_same(folder: Path, other: Path) -> bool:
@@ -154,11 +156,11 @@ def _files_matching(pattern: Path, exclude: Path | None) -> Iterator[Path]:
     """Files that match; below ``**``, a link to a folder above is not followed."""
     parts = pattern.parts
     if "**" not in parts:
-        yield from (match for match in map(Path, glob.glob(str(pattern))) if match.is_file())  # noqa: PTH207 (a Path cannot glob absolute patterns)
+        yield from (match for match in map(Path, glob.glob(str(pattern))) if is_file(match))  # noqa: PTH207 (a Path cannot glob absolute patterns)
         return
     first = parts.index("**")
     for root in map(Path, glob.glob(str(Path(*parts[:first])))):  # noqa: PTH207
-        files = _files_in(root, True, exclude) if root.is_dir() else ()
+        files = _files_in(root, True, exclude) if is_folder(root) else ()
         yield from (file for file in files if _matches(file.relative_to(root).parts, parts[first:]))
 
 

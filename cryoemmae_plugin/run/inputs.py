@@ -23,6 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from cryoemmae_plugin.errors import InputError
+from cryoemmae_plugin.files import is_file, is_folder
 from cryoemmae_plugin.images import is_readable
 from cryoemmae_plugin.images.header import MAX_PIXEL_SIZE_A, MIN_PIXEL_SIZE_A
 from cryoemmae_plugin.run.folders import (
@@ -78,7 +79,7 @@ def find_micrographs(
         When a path leads to no micrograph.
     """
     listed: dict[str, tuple[Path, float | None]] = {}
-    named = [path for path in map(Path, paths) if path.is_file() and is_readable(path)]
+    named = [path for path in map(Path, paths) if is_file(path) and is_readable(path)]
     images = images_named(named)
     left_out = set(named) - set(images)
     for text in paths:
@@ -90,7 +91,7 @@ def find_micrographs(
             listed.setdefault(os.path.realpath(path), (path, pixel_size_A or _checked(path, pixel_size, Path(text))))
     _warn_of_versions(images)
     uids = name_micrographs([path.absolute() for path, _ in listed.values()], owner)
-    tables = [path for path in map(Path, paths) if path.suffix.lower() == ".star" and path.is_file()]
+    tables = [path for path in map(Path, paths) if path.suffix.lower() == ".star" and is_file(path)]
     defocus_um = {path: value for table in tables for path, value in read_defocus(table).items()}
     return [
         Micrograph(path=path, pixel_size_A=pixel_size, uid=uid, defocus_um=defocus_um.get(path))
@@ -142,13 +143,13 @@ def _short_stem(path: Path) -> str:
 
 def _expand(path: Path, recursive: bool, exclude: Path | None) -> Iterator[tuple[Path, float | None]]:
     """The micrographs that one path stands for, with their pixel size where a STAR file says it."""
-    if path.is_dir():
+    if is_folder(path):
         yield from ((image, None) for image in images_in(path, recursive, exclude))
     elif path.suffix.lower() == ".star":
         yield from read_micrographs(path)
-    elif path.is_file() or not _is_glob(path):
+    elif is_file(path) or not _is_glob(path):
         if not is_readable(path):
-            what = "not an image" if path.is_file() else "no such file or folder"
+            what = "not an image" if is_file(path) else "no such file or folder"
             raise InputError(
                 f"{path}: {what}; give micrographs (MRC, TIFF, PNG, JPEG), folders, globs in quotes, "
                 "or a micrographs STAR"

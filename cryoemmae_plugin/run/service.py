@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryoemmae_plugin.device import use_threads
 from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, ImageError, InputError, Interrupted, render
+from cryoemmae_plugin.files import is_file
 from cryoemmae_plugin.run import engine as engines
 from cryoemmae_plugin.run.engine import AnyEngine, Engine, EngineFactory
 from cryoemmae_plugin.run.formats import existing_formats
@@ -265,7 +266,7 @@ def _account_of_gone(files: Sequence[Path]) -> str:
 
 def _check_in_sight(micrographs: Sequence[Micrograph]) -> None:
     """Refuse files that are not on this host: workers read files themselves, without the loader."""
-    unseen = [micrograph.path for micrograph in micrographs if not micrograph.path.is_file()]
+    unseen = [micrograph.path for micrograph in micrographs if not is_file(micrograph.path)]
     if unseen:
         raise InputError(
             f"{unseen[0]}: not in sight here ({len(unseen)} of {len(micrographs)} micrographs), and workers read files "

@@ -423,7 +423,7 @@ def _read_record(path: Path) -> RunRecord:
         raise StoreError(f"{path.parent}: not the output folder of a run (it has no {path.name})") from err
     except (OSError, UnicodeError, ValidationError) as err:
         raise StoreError(
-            f"{path}: cannot be read ({str(err).splitlines()[0]})",
+            f"{path}: cannot be read ({reason_of(err)})",
             remedy=("choose another $out", "start over with $overwrite=yes"),
         ) from err
 

@@ -72,6 +72,8 @@ def message_of(err: Exception, names: ParameterNames, hint: str = "") -> str:
         errno.EDQUOT,
     ):  # of standard output
         return "no space left for what this command says; free space, or send its output elsewhere"
+    if isinstance(err, OSError) and err.filename is not None:
+        return f"{os.fsdecode(err.filename)}: {err.strerror}; check the path and its permissions"
     return f"unexpected {type(err).__name__}: {err}.{hint} Please report what it shows."
 
 

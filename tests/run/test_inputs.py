@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mrcfile
@@ -43,6 +44,22 @@ def test_pictures_of_an_earlier_run_are_no_micrographs(tmp_path: Path) -> None:
     touch(tmp_path, "settings.json", "results/a.star", "overlays/a.png", "sub/overlays/b.png")
     assert names(tmp_path, recursive=True) == ["a.mrc", "b.png"]
     assert names(tmp_path, recursive=True, exclude=tmp_path / "old" / ".." / "sub") == ["a.mrc"]
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a.mrc", "closed/b.mrc")
+    listed = Path.iterdir
+
+    def list_what_is_open(folder: Path) -> Iterator[Path]:
+        if folder.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", list_what_is_open)
+    assert names(tmp_path, recursive=True) == ["a.mrc"]
+    assert "closed: left out, it cannot be read (Permission denied)" in caplog.text
 
 
 def test_previews_beside_micrographs_are_left_out(tmp_path: Path) -> None:
