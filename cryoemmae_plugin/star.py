@@ -216,9 +216,10 @@ def to_number(value: str) -> float | None:
 def quote(text: str) -> str:
     """Return `text` as one STAR value: in quotation marks where it would be read as something else without.
 
-    RELION and this reader give every text back that has no line break. The library starfile reads an apostrophe as a
-    quotation mark.
+    RELION and this reader give every text back that has no line break; a line break becomes a blank. The library
+    starfile reads an apostrophe as a quotation mark.
     """
+    text = " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
     if text and not _RESERVED.match(text) and "#" not in text and not any(map(str.isspace, text)):
         return text
     mark = "'" if '"' in text else '"'

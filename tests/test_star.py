@@ -144,6 +144,10 @@ def test_quotes_come_off_again(text: str) -> None:
     assert unquote(quote(text)) == text
 
 
+def test_a_line_break_does_not_break_a_table() -> None:
+    assert parse_star(f"data_\nloop_\n_a\n{quote('two' + chr(10) + 'lines')}\n")[0].rows == [["two lines"]]
+
+
 PLAIN = [
     "M/m.mrc",
     "data_s1/m.mrc",

@@ -41,6 +41,9 @@ _PICTURES_OF_RESULTS = ("overlays", "report")
 """Folders of a result folder that hold pictures of micrographs."""
 
 
+LINE_BREAK = "a name with a line break has no place in a table; rename the file"
+
+
 def stem_of(path: Path) -> str:
     """The file name without its image suffix: ``a.b.mrc.gz`` is ``a.b``."""
     return Path(path.stem).stem if path.suffix.lower() in _COMPRESSED else path.stem

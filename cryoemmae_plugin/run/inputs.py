@@ -27,6 +27,7 @@ from cryoemmae_plugin.files import is_file, is_folder
 from cryoemmae_plugin.images import is_readable
 from cryoemmae_plugin.images.header import MAX_PIXEL_SIZE_A, MIN_PIXEL_SIZE_A
 from cryoemmae_plugin.run.folders import (
+    LINE_BREAK,
     has_line_break,
     images_in,
     images_matching,
@@ -87,7 +88,7 @@ def find_micrographs(
             continue
         for path, pixel_size in _expand(Path(text), recursive, exclude):
             if has_line_break(path):
-                raise InputError(f"{str(path)!r}: a name with a line break has no place in a table; rename the file")
+                raise InputError(f"{str(path)!r}: {LINE_BREAK}")
             listed.setdefault(os.path.realpath(path), (path, pixel_size_A or _checked(path, pixel_size, Path(text))))
     _warn_of_versions(images)
     uids = name_micrographs([path.absolute() for path, _ in listed.values()], owner)

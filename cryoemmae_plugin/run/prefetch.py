@@ -12,7 +12,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoemmae_plugin.errors import ImageError
 from cryoemmae_plugin.images import pixel_size_of, read_header, read_image
+from cryoemmae_plugin.run.folders import LINE_BREAK, has_line_break
 from cryoemmae_plugin.run.transfer import Image, Transfer
 from cryoemmae_plugin.types import Micrograph
 
@@ -104,5 +106,7 @@ class Prefetcher:
         return self._queue[0] if self._queue else None
 
     def _read(self, micrograph: Micrograph) -> Staged:
+        if has_line_break(micrograph.path):
+            raise ImageError(f"{micrograph.path}: {LINE_BREAK}")
         loaded = self._loader(micrograph)
         return Staged(self._transfer.stage(loaded.image), loaded.pixel_size_A, loaded.source_bytes, loaded.seconds)

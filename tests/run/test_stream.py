@@ -97,15 +97,18 @@ def test_each_bad_file_is_named_and_the_rest_goes_on(
     make_micrograph(folder / "g_unset.mrc", 3, pixel_size_A=1.0)
     make_micrograph(folder / "h_good.mrc", 4)
     micrographs = [*find_micrographs([folder]), *find_micrographs([folder / "i_gone.mrc"])]
+    line_break = make_micrograph(folder / "j\n.mrc")
+    micrographs.append(Micrograph(line_break, None, "j"))
     outcomes = list(pick_micrographs(micrographs, fake_engine.FakePicker(), store))
     assert [o.micrograph.uid[0] for o in outcomes if o.result] == ["a", "h"]
     reasons = {o.micrograph.uid[0]: o.reason for o in outcomes if o.reason}
-    assert list(reasons) == list("bcdefgi")
+    assert list(reasons) == list("bcdefgij")
     for outcome in outcomes:
         assert outcome.reason is None or str(outcome.micrograph.path) in outcome.reason
     assert "ZeroDivisionError" in reasons["e"]
     assert "not enough memory" in reasons["f"]
     assert "$pixel_size_A" in reasons["g"]
+    assert "a name with a line break" in reasons["j"]
     assert store.pending(micrographs) == [o.micrograph for o in outcomes if o.reason]
 
 
