@@ -47,6 +47,8 @@ MOST_FEW, CLEAR_LOG_ODDS, APART_LOG_ODDS = 3, 3.5, 2.0
 those of all others are so much lower: junk comes in all shades."""
 LEAST_LOG_ODDS = -4.0
 """Candidates with less are not known."""
+LEAST_MEDIAN = 0.5
+"""Median log-odds of those above 0: where most are below, as among grains of ice, the best of them are no evidence."""
 BEST_REJECTED_ODDS = 0.9
 """Odds of the best candidate on a micrograph that is taken to show no particle."""
 RESPONSE_SCALE = 3.0
@@ -271,15 +273,19 @@ def total_log_odds(score: NDArray[np.floating]) -> float:
     return float(log_odds_of_picks(score).sum())
 
 
+def evidence(log_odds: NDArray[np.floating]) -> float:
+    """Tell what speaks for particles on one micrograph: the sum of the log-odds (N,) above 0, if most are clear."""
+    picks = log_odds[log_odds > 0]
+    return float(picks.sum()) if len(picks) and np.median(picks) >= LEAST_MEDIAN else 0.0
+
+
 def reject_empty(score: NDArray[np.float32], least_log_odds: float) -> NDArray[np.float32]:
     """Lower the figures of merit (N,) below 0.5 together, their order kept, where there is too little evidence.
 
     One to three clear particles are evidence enough.
     """
-    if total_log_odds(score) >= least_log_odds or score.max(initial=0.0) <= 0.5:
-        return score
     odds = _odds(score)
-    if are_few_and_clear(np.log(odds)):
+    if score.max(initial=0.0) <= 0.5 or evidence(np.log(odds)) >= least_log_odds or are_few_and_clear(np.log(odds)):
         return score
     return _from_odds(odds / odds.max() * BEST_REJECTED_ODDS)
 

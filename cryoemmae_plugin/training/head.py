@@ -24,6 +24,7 @@ from cryoemmae_plugin.core.head import (
     Head,
     are_few_and_clear,
     calibrate_micrograph,
+    evidence,
     find_centres,
     score_cells,
 )
@@ -360,7 +361,7 @@ def best_least_evidence(judged: Sequence[tuple[NDArray[np.float64], float, int]]
     judged : sequence of (log-odds of the figures of merit, worth of the picks, known particles)
         One a micrograph.
     """
-    total = np.array([np.inf if are_few_and_clear(found) else found.clip(min=0).sum() for found, _, _ in judged])
+    total = np.array([np.inf if are_few_and_clear(found) else evidence(found) for found, _, _ in judged])
     worth, nothing = np.array([worth for _, worth, _ in judged]), np.array([known == 0 for _, _, known in judged])
     share = np.where(nothing, 1 / max(1, nothing.sum()), 1 / max(1, (~nothing).sum()))
     least = np.linspace(0, MOST_EVIDENCE, 61)

@@ -161,6 +161,15 @@ def test_with_too_little_evidence_nothing_is_picked_but_all_is_kept_in_order() -
     assert len(reject_empty(score[:0], 5.0)) == 0
 
 
+def test_many_unclear_candidates_are_ice_however_much_they_add_up_to() -> None:
+    grains = np.array([0.8, *[0.6] * 40], np.float32)
+    assert total_log_odds(grains) > 3 * 5.0
+    assert reject_empty(grains, 5.0).max() < 0.5
+    particles = np.array([0.8, *[0.65] * 30, *[0.55] * 10], np.float32)
+    assert reject_empty(particles, 5.0) is particles
+    assert reject_empty(grains, 0.0) is grains, "a head that is not balanced judges nothing"
+
+
 def test_a_clear_particle_or_two_are_not_taken_for_ice_but_unclear_or_many_are() -> None:
     one_clear = np.array([0.98, 0.3, 0.1], np.float32)
     assert reject_empty(one_clear, 6.0) is one_clear
