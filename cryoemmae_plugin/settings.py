@@ -387,6 +387,7 @@ class DeviceOptions(Options):
     threads: int | None = Field(
         default=None,
         ge=0,
+        le=4096,
         description="CPU threads of each worker to compute with. [default: the cores, shared among the workers]",
     )
 

@@ -10,7 +10,15 @@ from pydantic import ValidationError
 
 from cryoemmae_plugin import settings
 from cryoemmae_plugin.errors import SettingsError
-from cryoemmae_plugin.settings import DEFAULT_THRESHOLD, PURITY_THRESHOLD, PickerSettings, RequestedSettings
+from cryoemmae_plugin.settings import (
+    DEFAULT_THRESHOLD,
+    PURITY_THRESHOLD,
+    DeviceOptions,
+    Options,
+    PickerSettings,
+    RequestedSettings,
+)
+from cryoemmae_plugin.training.recipe import FitSettings
 
 
 @pytest.mark.parametrize(
@@ -36,6 +44,15 @@ def test_a_wrong_setting_is_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         RequestedSettings(**values)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(DeviceOptions, "threads"), (FitSettings, "epochs"), (FitSettings, "batch"), (FitSettings, "seed")],
+)
+def test_a_number_beyond_what_libraries_take_is_refused(options: type[Options], name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is 9{{20}}: must be"):
+        options(**{name: int("9" * 20)})
 
 
 def test_settings_in_a_file_are_checked_by_the_reader_of_the_file() -> None:

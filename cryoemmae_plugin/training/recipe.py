@@ -28,10 +28,11 @@ class FitSettings(Options):
     epochs: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="Passes over the training tiles. By default 20, and at least 4000 steps.",
     )
-    batch: int = Field(default=16, ge=1, description="Tiles in a step.")
-    rate: float = Field(default=1e-3, gt=0, description="Peak of the learning rate.")
+    batch: int = Field(default=16, ge=1, le=65_536, description="Tiles in a step.")
+    rate: float = Field(default=1e-3, gt=0, le=1, description="Peak of the learning rate.")
     least_rate: float = Field(default=1e-6, ge=0, description="Where the cosine ends.")
     warmup_steps: int = Field(default=100, ge=0, description="Least steps of linear warm-up.")
     warmup_epochs: float = Field(default=0.0, ge=0, description="Warm-up in epochs, if longer.")
@@ -51,7 +52,7 @@ class FitSettings(Options):
         default="crops",
         description="crops: random places, symmetries and scales. grid: the published fixed grid (paper mode only).",
     )
-    seed: int = Field(default=0, ge=0, description="Of the weights, the masks and the order of the tiles.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Of the weights, the masks and the order of the tiles.")
     least_skill: float = Field(default=0.02, lt=1, description="A model with less has learned nothing and is refused.")
     least_separation: float = Field(
         default=0.15,
