@@ -80,11 +80,16 @@ def whole_job(stand_in: ModuleType, template_file: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def relion_job(whole_job: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The same without what takes longest in a small job: two pages of its log, and the comparison of sizes."""
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs without what takes longest in a small one: two pages of its log, and the comparison of sizes."""
     monkeypatch.setattr("relion_wrapper.logfile._page_of_scores", lambda *_: None)
     monkeypatch.setattr("relion_wrapper.logfile._page_of_overlays", lambda *_: None)
     monkeypatch.setattr("cryoemmae_plugin.run.plausibility.find_better_fit", lambda *_, **__: None)
+
+
+@pytest.fixture
+def relion_job(whole_job: Callable[..., int], light: None) -> Callable[..., int]:
+    """The same job, light."""
     return whole_job
 
 

@@ -7,18 +7,7 @@ from pathlib import Path
 
 import pytest
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["paper"])
-def test_a_job_picks_with_a_real_model(
-    three_micrographs: Path, tiny_model: Path, mode: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from relion_wrapper.__main__ import main
-
-    words = ["--o", "External/job010/", "--in_mics", str(three_micrographs), "--diameter", "60", "--mode", mode]
-    status = main([*words, "--model", str(tiny_model), "--gpu", "--j", "1", "--pipeline_control", "External/job010/"])
-    assert status == 0, capsys.readouterr().err
-    assert len(list(Path("External/job010/Movies").glob("*_autopick.star"))) == 3
+pytestmark = pytest.mark.usefixtures("light")
 
 
 @pytest.mark.slow
@@ -30,11 +19,14 @@ def test_a_job_on_two_workers_leaves_the_files_of_one(
 
     def coordinates(job: str, *words: str) -> dict[str, bytes]:
         asked = ["--in_mics", str(three_micrographs), "--diameter", "60", "--mode", "paper", "--model", str(tiny_model)]
-        assert main(["--o", job, *asked, "--gpu", *words]) == 0, capsys.readouterr().err
+        asked += ["--gpu", "--pipeline_control", job]
+        assert main(["--o", job, *asked, *words]) == 0, capsys.readouterr().err
         assert [path.name for path in Path(job).glob("RELION_JOB_*")] == ["RELION_JOB_EXIT_SUCCESS"]
         return {path.name: path.read_bytes() for path in Path(job, "Movies").iterdir()}
 
-    assert coordinates("External/job010/", "--j", "1") == coordinates("External/job011/", "--j", "2", "--workers", "2")
+    one = coordinates("External/job010/", "--j", "1")
+    assert sorted(one) == [f"mic_{index}_autopick.star" for index in range(3)]
+    assert one == coordinates("External/job011/", "--j", "2", "--workers", "2")
     assert "2 workers (the CPU, 1 threads each)" in capsys.readouterr().out
 
 
