@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.errors import CryoemmaeError, render
 from cryoemmae_plugin.settings import OUTPUT_SETTINGS, Purity, RequestedSettings
 from cryoemmae_plugin.terminal.console import Reporter
-from cryoemmae_plugin.terminal.options import Box, Formats, ResultFolder, given, option_of
+from cryoemmae_plugin.terminal.options import OPTIONS, Box, Formats, ResultFolder, given, option_of
 
 if TYPE_CHECKING:
     from cryoemmae_plugin.run.selection import Selection
@@ -78,6 +78,6 @@ def _show_again(store: ResultStore, selection: Selection, reporter: Reporter) ->
         try:
             write_overlay(store, uid, selection)
         except CryoemmaeError as err:
-            reporter.warn(f"Overlay of the old threshold left as it is: {err}")
+            reporter.warn(f"Overlay of the old threshold left as it is: {render(err, OPTIONS)}")
     if (store.folder / REPORT_FOLDER).is_dir():
         write_report(store, selection, ReportOptions(pictures=0))

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoemmae_plugin.errors import CryoemmaeError
+from cryoemmae_plugin.errors import UNSPELLED, CryoemmaeError, render
 from cryoemmae_plugin.report.writer import ReportOptions, read_source, write_report
 from cryoemmae_plugin.run.observer import Observer
 from cryoemmae_plugin.run.prefetch import load
@@ -46,6 +46,6 @@ def report_finisher(observer: Observer, stop: Callable[[], bool] = lambda: False
         try:
             run.report = write_report(run.store, run.selection, options, failed=failed)
         except (CryoemmaeError, OSError) as err:
-            observer.warning(f"No report: {err}")
+            observer.warning(f"No report: {render(err, UNSPELLED)}")
 
     return finish

@@ -63,6 +63,17 @@ def test_a_file_that_crashes_its_decoder_is_named_and_the_others_are_picked(
         assert {path.stem for path in (out / "results").iterdir()} == {"a", "c", "d"}
 
 
+def test_a_report_that_cannot_be_written_is_not_worth_a_run(
+    cryoemmae: Command, folder_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report").touch()
+    assert cryoemmae("pick", folder_of_six, "--diameter", 20, "--out", out, "--no-adapt", "--report", 1) == 0
+    assert f"No report: {out / 'report'}: cannot be written" in (said := capsys.readouterr().err)
+    assert "with --out" in said
+
+
 def _garbage(path: Path) -> None:
     path.unlink()
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\xff" * 40)
