@@ -211,7 +211,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(
 
     monkeypatch.setattr(distributed, "Nanny", Dying)
     with ResultStore.create(tmp_path / "out", record) as store:
-        outcomes = list(local_engine(2).pick(find_micrographs([folder_of_six]), store))
+        outcomes = list(local_engine(1).pick(find_micrographs([folder_of_six]), store))
     assert Dying.killed
     assert [outcome.reason for outcome in outcomes] == [None] * 6
 
@@ -316,7 +316,7 @@ def test_ctrl_c_ends_a_run_with_workers_as_interrupted(
     folder_of_six: Path, tmp_path: Path, tiny_model: Path, make_micrograph: MakeMicrograph
 ) -> None:
     for index in range(16):
-        make_micrograph(tmp_path / "mics" / f"more_{index:02d}.mrc", shape=(1200, 1600), pixel_size_A=4.0)
+        make_micrograph(tmp_path / "mics" / f"more_{index:02d}.mrc", shape=(800, 1000), pixel_size_A=4.0)
     out = tmp_path / "out"
     words = [
         "pick",
