@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +57,7 @@ def evaluate(
     with reporter.alive():
         truth = read_reference(reference)
         files = [path / "picks.star" if path.is_dir() else path for path in picks]
+        files = list({os.path.realpath(path): path for path in files}.values())  # one named twice counts once
         found = read_picks(files, truth, min_score)
         evaluation = metrics.evaluate(truth, found)
     strangers = {name: len(scored.xy) for name, scored in found.items() if name not in truth}
