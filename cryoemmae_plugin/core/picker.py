@@ -138,7 +138,7 @@ class CandidatePicker:
             raise ImageError("some pixels are not finite numbers; write the image again, with the mean in their place")
         if least == most:
             raise ImageError(f"every pixel is {least:g}: there is no image to pick")
-        given = f"$diameter_A {diameter_A:g} is {diameter_px:.1f} px at {pixel_size_A:g} Å/px"
+        given = f"$diameter_A {diameter_A:g} is {diameter_px:.4g} px at {pixel_size_A:g} Å/px"
         if diameter_px > min(image.shape):
             raise SettingsError(
                 f"{given}, larger than the micrograph of {image.shape[1]} x {image.shape[0]} px (x × y)",

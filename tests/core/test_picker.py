@@ -173,7 +173,7 @@ def test_a_particle_too_small_to_be_seen_is_refused(mode: str) -> None:
 
 def test_a_diameter_in_nanometres_does_not_fill_the_memory() -> None:
     image = np.random.default_rng(0).normal(size=(4096, 5000)).astype(np.float32)
-    with pytest.raises(SettingsError, match=r"diameter_A 10 is 10.0 px .* 5000 x 4096 px .*: at least 10.9 px; .* nm"):
+    with pytest.raises(SettingsError, match=r"diameter_A 10 is 10 px .* 5000 x 4096 px .*: at least 10.9 px; .* nm"):
         shipped(10.0).pick(image, 1.0)
 
 
