@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
-from scipy.stats import qmc
 
 from cryoemmae_plugin.simulate.shapes import DENSITIES, PARTICLE_SHAPES, ROUND_SHAPES, ParticleShape, Points
 
@@ -66,6 +65,8 @@ def _cube(count: int, rng: np.random.Generator) -> Points:
 
     Half a spacing of jitter keeps the sequence's lattice from showing in projections.
     """
+    from scipy.stats import qmc  # takes a second to import
+
     even = 2 * ((qmc.Halton(3, scramble=False).random(count) + rng.random(3)) % 1) - 1
     return np.asarray(even + rng.normal(scale=0.5 * 2 / count ** (1 / 3), size=even.shape))
 
