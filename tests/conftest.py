@@ -37,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: some tests wait for other programs."""
+    from cryoemmae_plugin.threads import usable_cores
+
+    return usable_cores() + 1
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

@@ -31,12 +31,13 @@ def exits(job: str = JOB) -> list[str]:
 @pytest.mark.parametrize(
     ("version", "list_name", "column", "types"),
     [
-        ("3.1", "coords_suffix_autopick.star", "rlnPipeLineNodeType", ["2", "13"]),
-        (
+        pytest.param("3.1", "coords_suffix_autopick.star", "rlnPipeLineNodeType", ["2", "13"], marks=pytest.mark.slow),
+        pytest.param(
             "4",
             "autopick.star",
             "rlnPipeLineNodeTypeLabel",
             ["MicrographsCoords.star.relion.autopick", "LogFile.pdf.relion.autopick"],
+            marks=pytest.mark.slow,
         ),
         (
             "5",

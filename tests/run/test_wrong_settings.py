@@ -72,7 +72,12 @@ def test_inverted_contrast_is_said(said: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("micrographs", "where"), [(1, "this micrograph"), (2, "any of 2 micrographs"), (4, "the first 3 micrographs")]
+    ("micrographs", "where"),
+    [
+        (1, "this micrograph"),
+        (2, "any of 2 micrographs"),
+        pytest.param(4, "the first 3 micrographs", marks=pytest.mark.slow),
+    ],
 )
 def test_no_picks_are_said_once(said: Callable[..., str], micrographs: int, where: str) -> None:
     text = said(candidates=0, micrographs=micrographs)
@@ -80,6 +85,7 @@ def test_no_picks_are_said_once(said: Callable[..., str], micrographs: int, wher
     assert "there is not even a faint candidate" in text
 
 
+@pytest.mark.slow
 def test_candidates_below_the_threshold_are_said_where_there_are_no_picks(said: Callable[..., str]) -> None:
     text = said("--threshold", 0.999999, candidates=30, micrographs=1)
     assert re.search(
@@ -87,6 +93,7 @@ def test_candidates_below_the_threshold_are_said_where_there_are_no_picks(said: 
     )
 
 
+@pytest.mark.slow
 def test_crowds_are_said_at_the_end(said: Callable[..., str]) -> None:
     options = ("--threshold", 0, "--min-distance", 0, "--edge-distance", 0)
     assert "The picks are implausibly dense" in said(*options, candidates=600)

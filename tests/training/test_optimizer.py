@@ -48,6 +48,7 @@ def test_a_state_of_something_else_is_refused(state: dict[str, list[torch.Tensor
         AdamW(network().parameters(), 0.01).load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_pytorchs_compiler_is_not_imported() -> None:
     told = (
         "import sys, torch; from torch import nn; from cryoemmae_plugin.training.optimizer import AdamW\n"

@@ -177,6 +177,7 @@ def test_a_model_that_has_learned_nothing_is_refused(micrographs: list[TrainingM
     assert (tmp_path / "training" / "loss.png").exists()
 
 
+@pytest.mark.slow
 def test_a_paper_model_none_of_whose_clusters_is_the_particle_is_refused(
     micrographs: list[TrainingMicrograph], tmp_path: Path
 ) -> None:
