@@ -165,7 +165,7 @@ class Head(nn.Module):
 
     @property
     def least_log_odds(self) -> float:
-        """Total log-odds below which a micrograph counts as empty, see :func:`total_log_odds`.
+        """Total log-odds below which a micrograph counts as empty, see :func:`evidence`.
 
         Unless it shows the `least_density` of them, in particles per square diameter: what is known of the data set.
         """
@@ -285,7 +285,8 @@ def reject_empty(score: NDArray[np.float32], least_log_odds: float) -> NDArray[n
     One to three clear particles are evidence enough.
     """
     odds = _odds(score)
-    if score.max(initial=0.0) <= 0.5 or evidence(np.log(odds)) >= least_log_odds or are_few_and_clear(np.log(odds)):
+    log_odds = np.log(odds)
+    if score.max(initial=0.0) <= 0.5 or evidence(log_odds) >= least_log_odds or are_few_and_clear(log_odds):
         return score
     return _from_odds(odds / odds.max() * BEST_REJECTED_ODDS)
 
