@@ -266,6 +266,7 @@ def test_half_precision_and_parameters_become_float32(tmp_path):
     assert {tensor.dtype for tensor in (*encoder.values(), *decoder.values())} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_decoder_becomes_a_model_without_one(tmp_path):
     folder = do_import(checkpoint(tmp_path, released_state(decoder=False)))
     assert not (folder / "decoder.safetensors").exists()

@@ -47,6 +47,7 @@ SPECIMENS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECIMENS)
 def test_right_settings_raise_no_doubt_whatever_the_specimen(name: str, head: Head) -> None:
     scene = SimulationSettings(shape=(600, 640), pixel_size_A=4.0, **SPECIMENS[name])
