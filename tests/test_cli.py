@@ -114,6 +114,7 @@ def test_what_cannot_be_done_is_one_message_and_status_1(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_first_try_without_pixel_size_does_not_bar_the_next(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -214,6 +214,7 @@ def test_a_real_micrograph_that_was_kept_back_from_training_is_picked(
     assert scored.mean["half_d"].f1 >= floors[1]
 
 
+@pytest.mark.slow
 def test_the_encoders_arithmetic_does_not_move_picks() -> None:
     made, chosen = simulate(scene(), 9), PickerSettings(diameter_A=150.0)
     found = {}

@@ -116,6 +116,7 @@ def test_a_job_that_was_killed_while_it_waited_goes_on(world: Any) -> None:
     assert (report.status, report.micrographs) == ("completed", 5)
 
 
+@pytest.mark.slow
 def test_it_ends_when_nothing_comes_any_more(world: Any) -> None:
     microscope = Microscope(world, [3, 0])
     microscope.batches = [0] * 99  # the job goes on, but makes nothing

@@ -169,6 +169,7 @@ def test_a_bad_micrograph_is_named_and_left_out(
     assert "bad.mrc" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_model_that_has_learned_nothing_is_refused(micrographs: list[TrainingMicrograph], tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"least_skill": 0.05})
     with pytest.raises(TrainingError, match=r"learned nothing: .* No model is installed; check .* delete .*training"):
