@@ -67,10 +67,8 @@ def message_of(err: Exception, names: ParameterNames, hint: str = "") -> str:
     """What to say about an error: its own message where it was foreseen."""
     if isinstance(err, CryoemmaeError):
         return render(err, names)
-    if isinstance(err, OSError) and err.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-    ):  # of standard output
+    # No space for standard output: errors of files are foreseen and name them.
+    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space left for what this command says; free space, or send its output elsewhere"
     if isinstance(err, OSError) and err.filename is not None:
         return f"{os.fsdecode(err.filename)}: {err.strerror}; check the path and its permissions"
